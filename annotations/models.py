@@ -1,0 +1,168 @@
+"""What people decided about turns, and which decision counts."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+
+from assistants.models import Assistant
+from capture.models import Retrieval, Turn
+
+
+class Verdict(models.TextChoices):
+    GOOD = "good", "Good"
+    BAD = "bad", "Bad"
+
+
+class Reason(models.TextChoices):
+    """Why a turn is bad. ``RETRIEVAL_MISSED`` turns teach retrieval and declining, never answering."""
+
+    NOT_SUPPORTED = "not_supported", "Not supported by the sources"
+    WRONG = "wrong", "Wrong"
+    INCOMPLETE = "incomplete", "Incomplete"
+    SHOULD_HAVE_DECLINED = "should_have_declined", "Should have declined"
+    SHOULD_HAVE_ANSWERED = "should_have_answered", "Should have answered"
+    CITATION = "citation", "Citation missing or wrong"
+    TONE = "tone", "Tone or format"
+    UNSAFE = "unsafe", "Unsafe or private"
+    RETRIEVAL_MISSED = "retrieval_missed", "Retrieval missed it"
+
+
+class Queue(models.Model):
+    """Work for annotators: which turns, how many labels each, by whom."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="queues")
+    name = models.CharField(max_length=120)
+    guideline = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
+    labels_needed = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(9)])
+    overlap_share = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="Share of the turns that get one label more than needed, to measure agreement.",
+    )
+    paused = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "name"], name="queue_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class QueueItem(models.Model):
+    """One turn in one queue. ``labels_needed`` is fixed when it is added (overlap is drawn once, by hash)."""
+
+    queue = models.ForeignKey(Queue, on_delete=models.CASCADE, related_name="items")
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="queue_items")
+    labels_needed = models.PositiveSmallIntegerField(default=1)
+    labels_done = models.PositiveSmallIntegerField(default=0)
+    done = models.BooleanField(default=False)
+    added_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["queue", "turn"], name="queue_item_once")]
+        indexes: ClassVar = [models.Index(fields=["queue", "done", "id"], name="queue_item_next")]
+
+    def __str__(self) -> str:
+        return f"{self.queue}: {self.turn}"
+
+
+class Assignment(models.Model):
+    """A lease: one annotator works on one item until ``expires_at``; a skip is remembered, so that it does not return."""
+
+    item = models.ForeignKey(QueueItem, on_delete=models.CASCADE, related_name="assignments")
+    annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    expires_at = models.DateTimeField()
+    skipped_because = models.CharField(max_length=200, blank=True)
+    skipped_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["item", "annotator"], name="assignment_once")]
+
+    def __str__(self) -> str:
+        return f"{self.annotator} on {self.item}"
+
+
+class AnnotationQuerySet(models.QuerySet["Annotation"]):
+    def current(self) -> Self:
+        """Without those that their author has replaced: a change of mind keeps the old label."""
+        return self.filter(replaced_by=None)
+
+
+class Annotation(models.Model):
+    """One person's verdict on one turn."""
+
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="annotations")
+    queue = models.ForeignKey(Queue, null=True, blank=True, on_delete=models.SET_NULL, related_name="annotations")
+    annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="annotations")
+    verdict = models.CharField(max_length=4, choices=Verdict.choices)
+    reasons = ArrayField(models.CharField(max_length=24, choices=Reason.choices), default=list, blank=True)
+    correction = models.TextField(blank=True, max_length=20_000, help_text="With [n] citations of passages.")
+    note = models.TextField(blank=True, max_length=4_000)
+    seconds = models.FloatField(null=True, blank=True, help_text="Time on the page.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    replaced_by = models.OneToOneField(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="replaces"
+    )
+
+    objects = AnnotationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("created_at",)
+        constraints: ClassVar = [
+            # Two tabs, a double submit: the second current label of the same person on the same turn is refused.
+            models.UniqueConstraint(
+                fields=["turn", "annotator"], condition=models.Q(replaced_by=None), name="annotation_current_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.annotator}: {self.verdict}"
+
+
+class ContextMark(models.Model):
+    """What an annotator says of one retrieved passage."""
+
+    class Relevance(models.TextChoices):
+        RELEVANT = "relevant", "Relevant"
+        NOT_RELEVANT = "not_relevant", "Not relevant"
+        UNSURE = "unsure", "Unsure"
+
+    annotation = models.ForeignKey(Annotation, on_delete=models.CASCADE, related_name="marks")
+    retrieval = models.ForeignKey(Retrieval, on_delete=models.CASCADE, related_name="marks")
+    relevance = models.CharField(max_length=12, choices=Relevance.choices)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["annotation", "retrieval"], name="mark_once")]
+
+    def __str__(self) -> str:
+        return f"[{self.retrieval.rank}] {self.relevance}"
+
+
+class Resolution(models.Model):
+    """The verdict that counts for a turn, after overlap and adjudication."""
+
+    class How(models.TextChoices):
+        SINGLE = "single", "One label was enough"
+        AGREED = "agreed", "Labels agree"
+        MAJORITY = "majority", "Majority of labels"
+        ADJUDICATED = "adjudicated", "Settled by a reviewer"
+
+    turn = models.OneToOneField(Turn, on_delete=models.CASCADE, related_name="resolution")
+    verdict = models.CharField(max_length=4, choices=Verdict.choices)
+    reasons = ArrayField(models.CharField(max_length=24, choices=Reason.choices), default=list, blank=True)
+    response = models.TextField(blank=True, help_text="The answer to learn: the logged one if good, else the correction.")
+    relevant_ranks = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    how = models.CharField(max_length=12, choices=How.choices)
+    annotations = models.ManyToManyField(Annotation, related_name="resolutions")
+    resolved_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    resolved_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.verdict} ({self.how})"

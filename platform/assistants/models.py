@@ -1,0 +1,158 @@
+"""The tenant: one chatbot, the people who work on it, the keys that its programs use, and who did what."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import ClassVar, Self
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.utils import timezone
+
+from generation.prompts import House, PromptStyle, prompt_digest
+
+
+class Assistant(models.Model):
+    """One chatbot. Everything else belongs to one assistant, and no query crosses from one to another."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=120)
+    prompt_style = models.CharField(
+        max_length=16, choices=[(s.value, s.name.title()) for s in PromptStyle], default=PromptStyle.SENTENCES.value
+    )
+    decline_sentence = models.CharField(
+        max_length=300,
+        default="I can't find that in the documents.",
+        help_text="What the assistant says when the passages do not hold the answer.",
+    )
+    handoff_sentence = models.CharField(
+        max_length=300,
+        blank=True,
+        help_text="What it says when the matter goes to a person. Learned from conversations; not part of the prompt.",
+    )
+    instructions = models.TextField(blank=True, max_length=4000, help_text="Put before the rule in the system message.")
+    retrieval_k = models.PositiveSmallIntegerField(default=4, validators=[MinValueValidator(1), MaxValueValidator(20)])
+    evidence_sentences = models.PositiveSmallIntegerField(
+        default=6, validators=[MinValueValidator(1), MaxValueValidator(40)]
+    )
+    deny_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Always masked.")
+    allow_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Never masked.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def house(self) -> House:
+        return House(
+            decline=self.decline_sentence, instructions=self.instructions, style=PromptStyle(self.prompt_style)
+        )
+
+    @property
+    def prompt_digest(self) -> str:
+        return prompt_digest(self.house)
+
+
+class Role(models.TextChoices):
+    ANNOTATOR = "annotator", "Annotator"
+    REVIEWER = "reviewer", "Reviewer"
+    PRIVACY = "privacy", "Privacy officer"
+    ADMIN = "admin", "Admin"
+
+
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def of(self, user: object, assistant: Assistant) -> Self:
+        return self.filter(user=user, assistant=assistant)
+
+
+class Membership(models.Model):
+    """What one person may do on one assistant. A superuser may do everything everywhere."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role.choices)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = MembershipQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["assistant", "user", "role"], name="membership_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.assistant}"
+
+
+class Scope(models.TextChoices):
+    LOG = "log", "Post turns and feedback"
+    CHAT = "chat", "Ask the assistant"
+    READ = "read", "Read turns"
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def usable(self) -> Self:
+        now = timezone.now()
+        return self.filter(revoked_at=None).filter(models.Q(expires_at=None) | models.Q(expires_at__gt=now))
+
+
+class ApiKey(models.Model):
+    """A program's key. The secret is shown once; what is stored is its SHA-256 (the secret has 256 random bits, so a
+    slow password hash would add latency to every request and no safety)."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=120)
+    prefix = models.CharField(max_length=12, editable=False)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = ArrayField(models.CharField(max_length=8, choices=Scope.choices), default=list)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+    @staticmethod
+    def generate_secret() -> str:
+        return "rk_" + secrets.token_urlsafe(32)
+
+    @staticmethod
+    def digest_of(secret: str) -> str:
+        return hashlib.sha256(secret.encode()).hexdigest()
+
+    @property
+    def is_usable(self) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
+
+
+class AuditEvent(models.Model):
+    """Who saw, labelled, released, promoted, erased: written in the transaction of the act itself, never changed."""
+
+    assistant = models.ForeignKey(Assistant, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    actor_name = models.CharField(max_length=150, help_text="Kept when the account goes.")
+    action = models.CharField(max_length=64)
+    target = models.CharField(max_length=200, blank=True)
+    reason = models.TextField(blank=True)
+    details = models.JSONField(default=dict, blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-at",)
+        indexes: ClassVar = [models.Index(fields=["assistant", "-at"])]  # the audit page of one assistant
+
+    def __str__(self) -> str:
+        return f"{self.actor_name}: {self.action} {self.target}"

@@ -1,0 +1,216 @@
+"""What was asked, what was retrieved, what was answered, what people thought of it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar, Self
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVector, SearchVectorField
+from django.db import models
+from pgvector.django import HalfVectorField
+
+from assistants.models import ApiKey, Assistant
+from knowledge.models import EMBEDDING_DIMENSION
+
+
+class Receipt(models.Model):
+    """One client id, for ever: what makes posting idempotent. Written in the transaction that acknowledges.
+
+    ``payload_digest`` tells a repeat (same content) from a conflict (other content) after the payload is gone.
+    """
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    client_id = models.CharField(max_length=200)
+    payload_digest = models.CharField(max_length=64)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "client_id"], name="receipt_once")]
+
+    def __str__(self) -> str:
+        return self.client_id
+
+
+class QuarantineQuerySet(models.QuerySet["Quarantine"]):
+    def waiting(self) -> Self:
+        return self.filter(state=Quarantine.State.WAITING)
+
+    def held(self) -> Self:
+        return self.filter(state=Quarantine.State.HELD)
+
+
+class Quarantine(models.Model):
+    """A captured payload, encrypted, until it has been scrubbed; deleted in the transaction that writes the turn."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting to be scrubbed"
+        HELD = "held", "Held: scrubbing failed"
+
+    class Kind(models.TextChoices):
+        TURN = "turn", "Turn"
+        FEEDBACK = "feedback", "Feedback"
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    receipt = models.OneToOneField(Receipt, on_delete=models.CASCADE, null=True, related_name="quarantine")
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.TURN)
+    conversation_key = models.CharField(
+        max_length=64, help_text="Keyed hash of the conversation: its items are scrubbed in order of arrival."
+    )
+    payload = models.BinaryField(help_text="Encrypted JSON (Fernet).")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.WAITING)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    error = models.CharField(max_length=300, blank=True, help_text="What went wrong, without any of the text.")
+    claimed_until = models.DateTimeField(null=True, blank=True, help_text="Lease of the worker that scrubs it now.")
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    objects = QuarantineQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("received_at", "pk")
+        indexes: ClassVar = [models.Index(fields=["state", "id"], name="quarantine_next")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk} ({self.state})"
+
+
+class Conversation(models.Model):
+    """Turns in order. ``entities`` is the conversation's table of masked values as keyed hashes: no value is stored."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="conversations")
+    external_id = models.CharField(max_length=200)
+    entities = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "external_id"], name="conversation_once")]
+
+    def __str__(self) -> str:
+        return self.external_id
+
+
+class Passage(models.Model):
+    """A retrieved text, stored once per assistant under the digest of what was scrubbed (contexts are most of a log)."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of title and scrubbed text.")
+    title = models.CharField(max_length=500, blank=True)
+    source = models.CharField(max_length=500, blank=True, help_text="Path of the document, as the frontend named it.")
+    text = models.TextField()
+    metadata = models.JSONField(default=dict, blank=True)
+    sentence_embeddings = models.BinaryField(null=True, help_text="As Chunk.sentence_embeddings.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "digest"], name="passage_once")]
+
+    def __str__(self) -> str:
+        return self.title or self.text[:60]
+
+
+class TurnQuerySet(models.QuerySet["Turn"]):
+    def of(self, assistant: Assistant) -> Self:
+        return self.filter(assistant=assistant)
+
+    def with_contexts(self) -> Self:
+        """Two more queries in all, however many turns."""
+        return self.prefetch_related(
+            models.Prefetch("retrievals", queryset=Retrieval.objects.select_related("passage").order_by("rank"))
+        )
+
+
+class Turn(models.Model):
+    """One question with its history, its retrieved passages and the response; scrubbed text only."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="turns")
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="turns")
+    client_id = models.CharField(max_length=200)
+    question = models.TextField()
+    history = models.JSONField(default=list, help_text="[{role, content}], oldest first.")
+    response = models.TextField(help_text="As the user saw it, with [n] citations of passages.")
+    completion = models.TextField(blank=True, help_text="As the model wrote it; only for turns that we served.")
+    citations = models.JSONField(default=list, help_text="[[passage rank, sentence index], …]")
+    declined = models.BooleanField(default=False)
+    asked_at = models.DateTimeField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    # provenance
+    model = models.CharField(max_length=200, blank=True)
+    adapter = models.CharField(max_length=120, blank=True, help_text="Name of the adapter; empty for the base.")
+    prompt_digest = models.CharField(max_length=16, blank=True)
+    retrieval_config = models.CharField(max_length=64, blank=True)
+    policy_digest = models.CharField(max_length=64, help_text="Of the privacy policy that scrubbed it.")
+    api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    # measures
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
+    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    tags = ArrayField(models.CharField(max_length=60), default=list, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    pii = models.JSONField(
+        default=list, blank=True, help_text="What was masked: [{field, placeholder, type, score, recognizer}]; no values."
+    )
+    embedding = HalfVectorField(dimensions=EMBEDDING_DIMENSION, null=True, help_text="Of the history-aware question.")
+    words = models.GeneratedField(
+        expression=SearchVector("question", "response", config="english"),
+        output_field=SearchVectorField(),
+        db_persist=True,
+    )
+
+    objects = TurnQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-asked_at",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "client_id"], name="turn_client_id_once")]
+        indexes: ClassVar = [
+            models.Index(fields=["assistant", "-asked_at"], name="turn_newest"),  # every list of turns
+            GinIndex(fields=["words"], name="turn_words_gin"),
+        ]
+
+    def __str__(self) -> str:
+        return self.question[:80]
+
+
+class Retrieval(models.Model):
+    """One passage at one rank of one turn, with the sentences of it that were offered as evidence."""
+
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="retrievals")
+    passage = models.ForeignKey(Passage, on_delete=models.PROTECT, related_name="retrievals")
+    rank = models.PositiveSmallIntegerField(help_text="1 is first.")
+    score = models.FloatField(null=True)
+    evidence = models.JSONField(
+        default=list,
+        help_text="[[place, sentence index, similarity], …]: place is the order over all passages of the turn, from 0.",
+    )
+
+    class Meta:
+        ordering = ("turn", "rank")
+        constraints: ClassVar = [models.UniqueConstraint(fields=["turn", "rank"], name="retrieval_rank_once")]
+
+    def __str__(self) -> str:
+        return f"[{self.rank}] {self.passage}"
+
+
+class Feedback(models.Model):
+    """What the user of the chatbot thought of a turn."""
+
+    class Kind(models.TextChoices):
+        THUMB = "thumb", "Thumb"
+        RATING = "rating", "Rating"
+        CORRECTION = "correction", "Correction"
+        COMMENT = "comment", "Comment"
+        ESCALATION = "escalation", "Escalation"
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="feedback")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    value = models.FloatField(null=True, help_text="Thumb: 1 or -1. Rating: 1 to 5.")
+    text = models.TextField(blank=True, help_text="Scrubbed.")
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-received_at",)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value if self.value is not None else ''}".strip()

@@ -1,0 +1,92 @@
+"""What the assistant may know: documents and their chunks with vectors and words."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVector, SearchVectorField
+from django.db import models
+from pgvector.django import HalfVectorField, HnswIndex
+
+from assistants.models import Assistant
+
+EMBEDDING_DIMENSION = 384
+"""Of the bundled MiniLM. An embedder of another dimension needs a migration; a system check says so."""
+
+
+class DocumentQuerySet(models.QuerySet["Document"]):
+    def ready(self) -> Self:
+        return self.filter(state=Document.State.READY)
+
+
+class Document(models.Model):
+    """One source text. ``path`` names it within the assistant; loading the same path again makes a new version of it."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Waiting"
+        READY = "ready", "Ready"
+        FAILED = "failed", "Failed"
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="documents")
+    path = models.CharField(max_length=500)
+    title = models.CharField(max_length=300)
+    media_type = models.CharField(max_length=100)
+    text = models.TextField(help_text="As loaded, before it is cut into chunks.")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the text.")
+    version = models.PositiveIntegerField(default=1)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
+    error = models.TextField(blank=True, help_text="One sentence: why it could not be taken.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = DocumentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("path",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "path"], name="document_path_once")]
+
+    def __str__(self) -> str:
+        return self.title or self.path
+
+
+class Chunk(models.Model):
+    """A piece of a document that the embedder reads whole (at most 256 word pieces)."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="chunks")
+    position = models.PositiveIntegerField()
+    headings = ArrayField(models.CharField(max_length=300), default=list, help_text="From the title down.")
+    text = models.TextField()
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the text: what captured passages are matched by.")
+    tokens = models.PositiveIntegerField(help_text="Word pieces, as the embedder counts them.")
+    embedding = HalfVectorField(dimensions=EMBEDDING_DIMENSION)
+    sentence_embeddings = models.BinaryField(
+        help_text="float16 matrix, one row per sentence of the text (see knowledge.evidence): ranked without embedding again."
+    )
+    words = models.GeneratedField(
+        expression=SearchVector("text", config="english"), output_field=SearchVectorField(), db_persist=True
+    )
+
+    class Meta:
+        ordering = ("document", "position")
+        constraints: ClassVar = [models.UniqueConstraint(fields=["document", "position"], name="chunk_position_once")]
+        indexes: ClassVar = [
+            HnswIndex(
+                name="chunk_embedding_hnsw",
+                fields=["embedding"],
+                m=16,
+                ef_construction=64,
+                opclasses=["halfvec_cosine_ops"],
+            ),
+            GinIndex(fields=["words"], name="chunk_words_gin"),
+            models.Index(fields=["assistant", "digest"], name="chunk_digest"),  # "is this captured text one of ours?"
+        ]
+
+    def __str__(self) -> str:
+        return " › ".join(self.headings) or f"chunk {self.position}"
+
+    @property
+    def title(self) -> str:
+        return " › ".join(self.headings)

@@ -1,0 +1,334 @@
+"""From labels to an adapter with a verdict: benchmark, dataset version, run, adapter, evaluation."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+from assistants.background import BackgroundQuerySet, BackgroundWork
+from assistants.models import Assistant
+from capture.models import Turn
+from knowledge.models import Chunk
+
+
+class Origin(models.TextChoices):
+    GOOD = "good", "Good as logged"
+    CORRECTED = "corrected", "Corrected by a person"
+    SYNTHETIC = "synthetic", "Synthetic"
+    DECLINED = "declined", "Declining"
+
+
+class Kind(models.TextChoices):
+    """What the right behaviour is."""
+
+    ANSWER = "answer", "Answer"
+    DECLINE = "decline", "Decline"
+    HANDOFF = "handoff", "Hand over to a person"
+
+
+class Benchmark(models.Model):
+    """Frozen held-out questions. No dataset may hold its questions or near-duplicates of them."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="benchmarks")
+    name = models.CharField(max_length=120)
+    content_hash = models.CharField(max_length=64, help_text="SHA-256 over its items in order.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "name"], name="benchmark_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class BenchmarkItem(models.Model):
+    """One held-out question with its gold.
+
+    ``contexts`` holds the frozen passages of each condition, so that every arm sees an identical prompt:
+    {condition: {"passages": [{rank, title, source, text}], "evidence": [[rank, sentence], …], "has_gold": bool}}.
+    """
+
+    benchmark = models.ForeignKey(Benchmark, on_delete=models.CASCADE, related_name="items")
+    key = models.CharField(max_length=80)
+    question = models.TextField()
+    history = models.JSONField(default=list)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    answers = ArrayField(models.TextField(), default=list, help_text="Full gold answers; the first is the reference.")
+    must_contain = models.JSONField(
+        default=list, help_text="[[alternative, …], …]: one alternative of each group must be in a right answer."
+    )
+    must_not_contain = ArrayField(models.CharField(max_length=200), default=list, help_text="Superseded values etc.")
+    gold = models.JSONField(default=list, help_text="[{path, sentence}]: where the answer stands.")
+    slice = models.CharField(max_length=60, blank=True, help_text="E.g. untouched documents, vocabulary, superseded.")
+    topic = models.CharField(max_length=60, blank=True)
+    contexts = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ("pk",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["benchmark", "key"], name="benchmark_item_once")]
+
+    def __str__(self) -> str:
+        return self.question[:80]
+
+
+class Synthesis(BackgroundWork):
+    """One writing of questions from documents, with its funnel."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="syntheses")
+    wanted = models.PositiveIntegerField(default=200, help_text="Questions to keep.")
+    seed = models.PositiveIntegerField(default=1)
+    funnel = models.JSONField(default=dict, help_text="{written, dropped: {filter: n}, kept}")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+        verbose_name_plural = "syntheses"
+
+    def __str__(self) -> str:
+        return f"Synthesis {self.pk}"
+
+    def perform(self) -> None:
+        from training.synthesis.generate import perform
+
+        perform(self)
+
+
+class SyntheticItem(models.Model):
+    """One written question with its answer and where it came from; a dropped one says which filter dropped it."""
+
+    synthesis = models.ForeignKey(Synthesis, on_delete=models.CASCADE, related_name="items")
+    chunk = models.ForeignKey(Chunk, null=True, on_delete=models.SET_NULL, related_name="+")
+    source = models.CharField(max_length=500)
+    sentence = models.PositiveIntegerField(help_text="Index in the chunk of the sentence that answers.")
+    question = models.TextField()
+    response = models.TextField()
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.ANSWER)
+    dropped_by = models.CharField(max_length=40, blank=True, help_text="Empty: kept.")
+    contexts = models.JSONField(default=dict, help_text="What retrieval brought: as a benchmark item's condition.")
+
+    class Meta:
+        ordering = ("pk",)
+        constraints: ClassVar = [
+            # A resumed synthesis writes each sentence once.
+            models.UniqueConstraint(fields=["synthesis", "chunk", "sentence", "kind"], name="synthetic_item_once")
+        ]
+
+    def __str__(self) -> str:
+        return self.question[:80]
+
+
+class DatasetVersion(BackgroundWork):
+    """A frozen, content-hashed training set: its rows never change; another recipe makes another version."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="datasets")
+    number = models.PositiveIntegerField()
+    recipe = models.JSONField(default=dict, help_text="training.data.recipe.Recipe as a dict.")
+    benchmark = models.ForeignKey(Benchmark, null=True, on_delete=models.PROTECT, related_name="+")
+    synthesis = models.ForeignKey(Synthesis, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    prompt_digest = models.CharField(max_length=16)
+    content_hash = models.CharField(max_length=64, blank=True)
+    funnel = models.JSONField(default=list, help_text="[{step, kept, dropped, why}] from turns to rows.")
+    mix = models.JSONField(default=dict, help_text="{origin: {kind: n}}")
+    blocked = models.JSONField(default=list, help_text="Rows that the leakage guard refused: [{question, item, by, score}]")
+    documents = models.JSONField(default=list, help_text="Paths that the rows cite.")
+    rows = models.PositiveIntegerField(default=0)
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-number",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "number"], name="dataset_number_once")]
+
+    def __str__(self) -> str:
+        return f"Dataset {self.number}"
+
+    def perform(self) -> None:
+        from training.data.build import perform
+
+        perform(self)
+
+
+class Example(models.Model):
+    """The canonical training record. `training.data.render` turns it into SFT, KTO or DPO rows."""
+
+    class Split(models.TextChoices):
+        TRAIN = "train", "Train"
+        VALIDATION = "validation", "Validation"
+
+    dataset = models.ForeignKey(DatasetVersion, on_delete=models.CASCADE, related_name="examples")
+    position = models.PositiveIntegerField()
+    split = models.CharField(max_length=10, choices=Split.choices)
+    origin = models.CharField(max_length=10, choices=Origin.choices)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    group = models.CharField(max_length=200, help_text="Conversation or document: a group is in one split only.")
+    weight = models.PositiveSmallIntegerField(default=1, help_text="How often the row is seen in one epoch.")
+    history = models.JSONField(default=list)
+    question = models.TextField()
+    contexts = models.JSONField(default=list, help_text="[{rank, title, source, text, relevant}]")
+    evidence = models.JSONField(default=list, help_text="[[rank, sentence], …] in the order offered.")
+    sentences = models.JSONField(default=list, help_text="The response: [{text, refs: [[rank, sentence], …]}]")
+    rejected = models.TextField(blank=True, help_text="The logged answer that was judged bad.")
+    turn = models.ForeignKey(Turn, null=True, blank=True, on_delete=models.SET_NULL, related_name="examples")
+    chunk = models.ForeignKey(Chunk, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    digest = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ("dataset", "position")
+        constraints: ClassVar = [models.UniqueConstraint(fields=["dataset", "position"], name="example_position_once")]
+
+    def __str__(self) -> str:
+        return self.question[:80]
+
+    @property
+    def response(self) -> str:
+        return " ".join(sentence["text"] for sentence in self.sentences)
+
+
+class Run(BackgroundWork):
+    """One training of one adapter."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="runs")
+    dataset = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="runs")
+    method = models.CharField(max_length=8, default="sft")
+    settings = models.JSONField(default=dict, help_text="training.finetune.config.FinetuneConfig as a dict.")
+    seed = models.PositiveIntegerField(default=1)
+    base_model = models.CharField(max_length=300)
+    base_digest = models.CharField(max_length=64, blank=True)
+    prompt_digest = models.CharField(max_length=16)
+    folder = models.CharField(max_length=500, blank=True, help_text="Relative to the state folder.")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"Run {self.pk}"
+
+    def perform(self) -> None:
+        from training.finetune.runs import perform
+
+        perform(self)
+
+
+class RunMetric(models.Model):
+    """One logged step: what the live chart draws."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    loss = models.FloatField(null=True)
+    validation_loss = models.FloatField(null=True)
+    learning_rate = models.FloatField(null=True)
+    tokens_per_second = models.FloatField(null=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("run", "step")
+        constraints: ClassVar = [
+            # A resumed run repeats the steps since its last checkpoint: they overwrite, never double.
+            models.UniqueConstraint(fields=["run", "step"], name="run_metric_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run} step {self.step}"
+
+
+class Adapter(models.Model):
+    """A trained LoRA adapter: a folder with safetensors and a manifest, and the whole record of how it came to be."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="adapters")
+    number = models.PositiveIntegerField()
+    run = models.OneToOneField(Run, null=True, blank=True, on_delete=models.PROTECT, related_name="adapter")
+    folder = models.CharField(max_length=500, help_text="Relative to the state folder.")
+    manifest = models.JSONField(default=dict, help_text="Digests, versions, seed, data hash: as manifest.json.")
+    base_digest = models.CharField(max_length=64)
+    prompt_digest = models.CharField(max_length=16)
+    size_bytes = models.PositiveBigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-number",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "number"], name="adapter_number_once")]
+
+    def __str__(self) -> str:
+        return f"Adapter {self.number}"
+
+    @property
+    def engine_name(self) -> str:
+        """The immutable name under which engines hold it: never reused for other weights."""
+        return f"{self.assistant.slug}--{self.number}"
+
+
+class GateVerdict(models.TextChoices):
+    PASSED = "passed", "Passed"
+    NOT_PROVEN = "not_proven", "Not proven"
+    WORSE = "worse", "Worse"
+
+
+class Arm(models.TextChoices):
+    BASE = "base", "Base alone"
+    BASE_RAG = "base_rag", "Base + retrieval (today)"
+    ADAPTER = "adapter", "Adapter alone"
+    ADAPTER_RAG = "adapter_rag", "Adapter + retrieval (candidate)"
+
+
+class Condition(models.TextChoices):
+    CLEAN = "clean", "Clean"
+    MISSING_ORACLE = "missing_oracle", "Oracle missing"
+
+
+class Evaluation(BackgroundWork):
+    """One before/after on one benchmark."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="evaluations")
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="evaluations")
+    benchmark = models.ForeignKey(Benchmark, on_delete=models.PROTECT, related_name="evaluations")
+    gate_rule = models.JSONField(default=dict, help_text="Declared before the evaluation starts.")
+    base_digest = models.CharField(max_length=64, blank=True)
+    prompt_digest = models.CharField(max_length=16, blank=True)
+    results = models.JSONField(default=dict, help_text="{arm: {condition: {metric: {value, low, high, n}}}}")
+    comparison = models.JSONField(default=dict, help_text="Paired candidate − today: difference, interval, p, MDE.")
+    gate = models.JSONField(default=list, help_text="[{criterion, limit, value, low, high, passed}]")
+    verdict = models.CharField(max_length=12, choices=GateVerdict.choices, blank=True)
+    sentence = models.TextField(blank=True, help_text="The verdict in one sentence with its interval.")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"Evaluation {self.pk} of {self.adapter}"
+
+    def perform(self) -> None:
+        from training.evaluation.runner import perform
+
+        perform(self)
+
+
+class EvaluationAnswer(models.Model):
+    """One answer of one arm to one item under one condition, with its measures."""
+
+    evaluation = models.ForeignKey(Evaluation, on_delete=models.CASCADE, related_name="answers")
+    item = models.ForeignKey(BenchmarkItem, on_delete=models.CASCADE, related_name="+")
+    arm = models.CharField(max_length=12, choices=Arm.choices)
+    condition = models.CharField(max_length=16, choices=Condition.choices)
+    completion = models.TextField()
+    text = models.TextField(help_text="With [n] citations of passages.")
+    declined = models.BooleanField(default=False)
+    measures = models.JSONField(default=dict, help_text="{metric: number}")
+    seconds = models.FloatField(default=0.0)
+    completion_tokens = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            # What makes an interrupted evaluation go on where it stopped.
+            models.UniqueConstraint(fields=["evaluation", "item", "arm", "condition"], name="evaluation_answer_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.arm} on {self.item}"
