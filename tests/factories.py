@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
     from annotations.models import Queue
     from assistants.models import Assistant
     from capture.models import Conversation, Feedback, Passage, Retrieval, Turn
-    from django.contrib.auth.models import User
     from knowledge.models import Document
 
 _numbers = itertools.count(1)
@@ -54,9 +55,7 @@ def make_user(
     )
 
 
-def make_assistant(
-    slug: str = "", *, members: Mapping[str, Sequence[User]] | None = None, **fields: Any
-) -> Assistant:
+def make_assistant(slug: str = "", *, members: Mapping[str, Sequence[User]] | None = None, **fields: Any) -> Assistant:
     """An assistant; ``members`` maps a role to the users who have it: ``{"annotator": [ann, bob]}``."""
     from assistants.models import Assistant
 
@@ -82,9 +81,7 @@ def make_conversation(assistant: Assistant, external_id: str = "", **fields: Any
     )
 
 
-def make_passage(
-    assistant: Assistant, *, text: str, title: str = "", source: str = "", **fields: Any
-) -> Passage:
+def make_passage(assistant: Assistant, *, text: str, title: str = "", source: str = "", **fields: Any) -> Passage:
     """The passage of this text, stored once per assistant as capture does."""
     from capture.models import Passage
 
@@ -111,8 +108,9 @@ def make_turn(
     ``contexts``: ``{"text", "title", "source", "score", "evidence", "metadata"}``, in rank order from 1; ``evidence``
     as `capture.models.Retrieval.evidence` (rank 1 offers its first sentence when nothing is said).
     """
-    from capture.models import Turn
     from django.utils import timezone
+
+    from capture.models import Turn
 
     assistant = assistant or make_assistant()
     turn = Turn.objects.create(
