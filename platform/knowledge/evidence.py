@@ -1,0 +1,105 @@
+"""Sentence evidence: which sentences of the retrieved passages speak to the question.
+
+Retrieving documents and offering *sentences* is the cheapest gain known for a small model: it reads six lines instead
+of four passages. Sentence vectors are made once per distinct text, stored beside it as float16 (a chunk's are 5 kB), and
+ranked here with one matrix product; nothing is embedded again at question time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from generation.prompts import SentenceRef, split_sentences
+from knowledge.embedding import embed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DIMENSION = 384
+
+
+@dataclass(frozen=True)
+class EvidencePassage:
+    """``sentence_embeddings``: packed, one row per sentence of `split_sentences(text)`."""
+
+    rank: int
+    text: str
+    sentence_embeddings: bytes
+
+
+@dataclass(frozen=True)
+class ScoredSentence:
+    """``similarity``: cosine to the history-aware question, rounded to four digits."""
+
+    rank: int
+    sentence: int
+    similarity: float
+
+    @property
+    def ref(self) -> SentenceRef:
+        return SentenceRef(self.rank, self.sentence)
+
+
+def pack(matrix: NDArray[np.float32]) -> bytes:
+    """(n, 384) → bytes. float16 costs at most 5e-4 of a cosine: below the rounding of a similarity."""
+    return np.ascontiguousarray(matrix, dtype=np.float16).tobytes()
+
+
+def unpack(packed: bytes | memoryview) -> NDArray[np.float32]:
+    """bytes → (n, 384) float32."""
+    return np.frombuffer(bytes(packed), dtype=np.float16).reshape(-1, DIMENSION).astype(np.float32)
+
+
+def sentence_texts(title: str, text: str) -> list[str]:
+    """What is embedded for each sentence: with the last heading before it, since a sentence alone loses its subject."""
+    heading = title.split(" › ")[-1].strip()
+    return [f"{heading}: {sentence}" if heading else sentence for sentence in split_sentences(text)]
+
+
+def sentence_matrices(passages: Sequence[tuple[str, str]]) -> list[bytes]:
+    """Packed sentence vectors of many (title, text) at once: one embedding call, each distinct sentence once."""
+    texts = [sentence_texts(title, text) for title, text in passages]
+    vectors = embed([sentence for sentences in texts for sentence in sentences])
+    packed: list[bytes] = []
+    start = 0
+    for sentences in texts:
+        packed.append(pack(vectors[start : start + len(sentences)]))
+        start += len(sentences)
+    return packed
+
+
+def rank_evidence(
+    *, question_vector: NDArray[np.float32], passages: Sequence[EvidencePassage], limit: int
+) -> list[ScoredSentence]:
+    """The ``limit`` sentences nearest to the question, best first; a sentence that stands in two passages counts once.
+
+    Deterministic: similarities are rounded before they are compared, ties go by rank and place.
+
+    Raises:
+        ValueError: a passage's vectors do not fit its sentences (it was packed for another text).
+    """
+    scored: list[tuple[float, int, int, str]] = []
+    for passage in passages:
+        sentences = split_sentences(passage.text)
+        matrix = unpack(passage.sentence_embeddings)
+        if len(matrix) != len(sentences):
+            raise ValueError(f"passage {passage.rank} has {len(sentences)} sentences and {len(matrix)} vectors")
+        similarities = matrix @ question_vector.astype(np.float32)
+        scored += [
+            (-round(float(s), 4), passage.rank, i, text.casefold())
+            for i, (s, text) in enumerate(zip(similarities, sentences, strict=True))
+        ]
+    chosen: list[ScoredSentence] = []
+    said: set[str] = set()
+    for negative, rank, index, text in sorted(scored):
+        if text in said:
+            continue
+        said.add(text)
+        chosen.append(ScoredSentence(rank, index, -negative))
+        if len(chosen) == limit:
+            break
+    return chosen
