@@ -1,0 +1,191 @@
+"""Starts, watches and stops the embedded PostgreSQL (`config.postgres` says where it lives and as whom)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from config.postgres import DATABASE, PORT, ROLE, Account, Place, PostgresError, binaries, prepare
+
+SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "60",
+    "shared_buffers": "256MB",
+    "maintenance_work_mem": "256MB",
+    "max_parallel_maintenance_workers": "0",
+    "checkpoint_timeout": "15min",
+    "max_wal_size": "2GB",
+    "timezone": "UTC",
+    "log_checkpoints": "off",
+}
+# A lost test database is made again: durability would only cost time.
+UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+_PR_SET_PDEATHSIG = 1
+
+
+def start(
+    var: Path, password: str, *, durable: bool = True, output: IO[Any] | int | None = None
+) -> tuple[subprocess.Popen[bytes], Place]:
+    """Starts the server of the state folder ``var`` as our child, and makes its cluster when there is none.
+
+    Returns at once; `wait_ready` waits until it answers. SIGINT to the child stops it cleanly and fast; on Linux the
+    child gets that signal by itself when we die.
+
+    Raises:
+        PostgresError: not installed, already running, disk full, …
+    """
+    spot, user = prepare(var)
+    programs = binaries(user)
+    _refuse_if_alive(spot)
+    if not (spot.data / "PG_VERSION").exists():
+        _make_cluster(spot, user, programs, password, durable=durable)
+    settings = SETTINGS if durable else {**SETTINGS, **UNSAFE_SETTINGS}
+    command = [str(programs / "postgres"), "-D", str(spot.data), "-k", str(spot.run), "-p", str(PORT)]
+    for name, value in settings.items():
+        command += ["-c", f"{name}={value}"]
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509 - one prctl call, nothing that could deadlock
+        cwd=spot.home,
+        **_as(user),
+    )
+    return child, spot
+
+
+def _as(user: Account | None) -> dict[str, Any]:
+    return {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
+
+
+def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """For ``preexec_fn``: the kernel sends the child this signal when its parent dies. Linux only; else None."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork: the child must not import anything
+
+    def ask_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+
+    return ask_kernel
+
+
+def _make_cluster(spot: Place, user: Account | None, programs: Path, password: str, *, durable: bool) -> None:
+    """initdb into a folder beside, then a rename: a cluster that was interrupted half-way is never taken for one."""
+    fresh = spot.home / "data.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(spot.data, ignore_errors=True)  # no PG_VERSION: nothing was ever stored in it
+    locale = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
+    command = [str(programs / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=scram-sha-256"]
+    command += ["--encoding=UTF8", f"--locale={locale}", "--no-instructions"]
+    if not durable:
+        command.append("--no-sync")
+    # initdb insists on a password for its superuser; it gets one that nobody keeps.
+    pwfile = spot.home / "pw"
+    pwfile.touch(mode=0o600)
+    pwfile.write_text(os.urandom(24).hex(), encoding="utf-8")
+    if user is not None:
+        os.chown(pwfile, user.uid, user.gid)
+    try:
+        _run([*command, f"--pwfile={pwfile}"], user, spot.home)
+    finally:
+        pwfile.unlink()
+    # Our role is no superuser. Only a superuser may create the extension, so the template brings it into every database.
+    quoted = password.replace("'", "''")
+    single = [str(programs / "postgres"), "--single", "-D", str(fresh), "template1"]
+    statements = (
+        "CREATE EXTENSION vector;\n"
+        f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{quoted}';\n"
+        f"CREATE DATABASE {DATABASE} OWNER {ROLE};\n"
+    )
+    _run(single, user, spot.home, stdin=statements)
+    fresh.rename(spot.data)
+
+
+def _run(command: list[str], user: Account | None, folder: Path, *, stdin: str = "") -> None:
+    done = subprocess.run(command, input=stdin.encode(), capture_output=True, cwd=folder, check=False, **_as(user))
+    text = (done.stdout + done.stderr).decode(errors="replace")
+    if done.returncode == 0 and "ERROR:" not in text:
+        return
+    if "No space left on device" in text:
+        raise PostgresError(f"The disk is full: no room for the database in {folder}. Free some space.")
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "no message")
+    raise PostgresError(f"{Path(command[0]).name} failed in {folder}: {last.strip()}")
+
+
+def running_pid(spot: Place) -> int | None:
+    """PID of the live server of this place. A zombie, and another program that got the number since, are not it."""
+    try:
+        pid = int((spot.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        ours = Path(process.cwd()).resolve() == spot.data.resolve()  # every server works inside its cluster
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return pid if ours else None
+
+
+def _refuse_if_alive(spot: Place) -> None:
+    """Clears a stale postmaster.pid: PostgreSQL itself would believe any live process of that number (a restarted
+    container gives out the same low numbers again). The file of a live server is never touched: without it, it stops."""
+    pid = running_pid(spot)
+    if pid is not None:
+        raise PostgresError(f"PostgreSQL is already running on {spot.data} (process {pid}).")
+    (spot.data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def wait_ready(spot: Place, password: str, child: subprocess.Popen[bytes], *, seconds: float = 60) -> None:
+    """Until the server takes a connection.
+
+    Raises:
+        PostgresError: it died, or did not answer in time.
+    """
+    import psycopg
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            psycopg.connect(
+                host=str(spot.run), port=PORT, user=ROLE, password=password, dbname=DATABASE, connect_timeout=5
+            ).close()
+            return
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise PostgresError(
+                    "The password in var/secrets is not that of the database in var/postgres. "
+                    "Restore the secrets, or remove both folders to start afresh."
+                ) from error
+            if child.poll() is not None:
+                raise PostgresError(
+                    f"PostgreSQL stopped while starting (exit {child.returncode}); its last lines above say why."
+                ) from error
+            if time.monotonic() > deadline:
+                raise PostgresError(f"PostgreSQL did not answer within {seconds:.0f} s.") from error
+        time.sleep(0.1)
+
+
+def stop(child: subprocess.Popen[bytes], *, seconds: float = 15) -> None:
+    """Fast shutdown: running statements are cancelled, everything committed is on disk."""
+    for number, patience in ((signal.SIGINT, seconds), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+        if child.poll() is not None:
+            return
+        child.send_signal(number)
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue

