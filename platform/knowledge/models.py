@@ -20,6 +20,9 @@ class DocumentQuerySet(models.QuerySet["Document"]):
     def ready(self) -> Self:
         return self.filter(state=Document.State.READY)
 
+    def in_force(self) -> Self:
+        return self.ready().filter(superseded=False)
+
 
 class Document(models.Model):
     """One source text. ``path`` names it within the assistant; loading the same path again makes a new version of it."""
@@ -38,6 +41,9 @@ class Document(models.Model):
     version = models.PositiveIntegerField(default=1)
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
     error = models.TextField(blank=True, help_text="One sentence: why it could not be taken.")
+    superseded = models.BooleanField(
+        default=False, help_text="Another document counts now: still retrieved, but no questions are written from it."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -1,0 +1,255 @@
+"""Builds a dataset version: candidates → guard → caps → mix → splits → frozen rows, with every loss counted.
+
+The same input gives the same content hash: nothing here depends on time, on row order in the database, or on chance
+other than the recipe's seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.db import transaction
+
+from generation.prompts import PromptPassage, SentenceRef, build_prompt, split_sentences
+from knowledge.embedding import embed
+from knowledge.query import history_query
+from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
+from training.data.leakage import find_leaks
+from training.data.recipe import Recipe
+from training.data.split import bucket, is_validation
+from training.data.text import ngram_recall, words
+from training.models import DatasetVersion, Example, Kind, Origin
+
+MAX_BLOCKED_LISTED = 500
+
+
+class EmptyDataset(ValueError):
+    """A recipe and labels that yield nothing to train on; the message says what is missing."""
+
+
+@dataclass
+class Funnel:
+    """What went in, what each step took out, and why: shown on the dataset's page."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, name: str, before: int, after: int, why: Iterable[str] = ()) -> None:
+        self.steps.append({"step": name, "before": before, "kept": after, "why": dict(Counter(why))})
+
+
+def perform(dataset: DatasetVersion) -> None:
+    """Fills a queued dataset version and freezes it. Runs again from the start after a crash: rows are written in one
+    transaction at the end.
+
+    Raises:
+        EmptyDataset: no row is left.
+    """
+    recipe = Recipe.from_dict(dataset.recipe)
+    funnel = Funnel()
+    dataset.beat(stage="collecting", done=0, total=5)
+    rows = _collect(dataset, funnel)
+    dataset.beat(stage="leakage guard", done=1)
+    rows, blocked = _guard(dataset, recipe, rows, funnel)
+    dataset.beat(stage="duplicates and caps", done=2)
+    rows = _deduplicate(rows, recipe, funnel)
+    rows = _cap(rows, recipe, funnel)
+    dataset.beat(stage="mix", done=3)
+    rows = _mix(rows, recipe, dataset, funnel)
+    if not any(row.kind == Kind.ANSWER for row in rows):
+        raise EmptyDataset(
+            "No row with an answer is left. Label some turns as good or with a correction, or write synthetic questions."
+        )
+    dataset.beat(stage="freezing", done=4)
+    _freeze(dataset, recipe, rows, blocked, funnel)
+
+
+def _collect(dataset: DatasetVersion, funnel: Funnel) -> list[Candidate]:
+    curated = list(from_resolutions(dataset.assistant))
+    kept = [c for c in curated if isinstance(c, Candidate)]
+    funnel.step("resolved turns", len(curated), len(kept), (c.why for c in curated if isinstance(c, Refused)))
+    synthetic = list(from_synthesis(dataset.synthesis))
+    if dataset.synthesis is not None:
+        written = dataset.synthesis.items.count()
+        funnel.step("synthetic questions", written, len(synthetic), _dropped(dataset))
+    return kept + synthetic
+
+
+def _dropped(dataset: DatasetVersion) -> list[str]:
+    assert dataset.synthesis is not None
+    return list(dataset.synthesis.items.exclude(dropped_by="").values_list("dropped_by", flat=True))
+
+
+def _guard(
+    dataset: DatasetVersion, recipe: Recipe, rows: list[Candidate], funnel: Funnel
+) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    if dataset.benchmark is None:
+        return rows, []
+    items = list(dataset.benchmark.items.order_by("pk"))
+    leaks = find_leaks(
+        rows=[(row.question, row.history) for row in rows],  # type: ignore[misc]
+        items=[(item.question, item.history) for item in items],
+        threshold=recipe.near_duplicate,
+    )
+    blocked = [
+        {"question": rows[leak.row].question, "item": items[leak.item].key, "by": leak.by, "score": leak.score}
+        for leak in leaks
+    ]
+    refused = {leak.row for leak in leaks}
+    kept = [row for i, row in enumerate(rows) if i not in refused]
+    funnel.step("leakage guard", len(rows), len(kept), (leak.by for leak in leaks))
+    return kept, blocked[:MAX_BLOCKED_LISTED]
+
+
+def _deduplicate(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[Candidate]:
+    """Drops a question that is there already: of curated rows only the same words (people do ask the same again, in
+    their own words, and that is worth learning), of synthetic rows also the same meaning."""
+    ordered = sorted(rows, key=lambda row: (not row.curated, row.group, row.question))
+    vectors = embed([history_query(row.question, row.history) for row in ordered])  # type: ignore[arg-type]
+    kept: list[int] = []
+    why: list[str] = []
+    seen: set[tuple[tuple[str, ...], str]] = set()
+    for i, row in enumerate(ordered):
+        key = (words(row.question), row.response if row.curated else "")
+        if key in seen:
+            why.append("same words")
+            continue
+        if not row.curated and kept and float((vectors[kept] @ vectors[i]).max()) >= recipe.near_duplicate:
+            why.append("same meaning")
+            continue
+        seen.add(key)
+        kept.append(i)
+    funnel.step("duplicates", len(rows), len(kept), why)
+    return [ordered[i] for i in kept]
+
+
+def _cap(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[Candidate]:
+    """Curated rows first, so that caps take synthetic ones."""
+    uses: Counter[str] = Counter()
+    curated = sum(row.curated for row in rows)
+    room = int(recipe.synthetic_per_curated * max(curated, 50))
+    kept: list[Candidate] = []
+    why: list[str] = []
+    for row in sorted(rows, key=lambda r: (not r.curated, bucket(r.question, recipe.seed))):
+        if not row.curated and any(uses[s] >= recipe.per_sentence_cap for s in row.gold):
+            why.append("sentence asked often enough")
+            continue
+        if not row.curated and room == 0:
+            why.append("more synthetic than the recipe allows")
+            continue
+        room -= not row.curated
+        uses.update(row.gold)
+        kept.append(row)
+    funnel.step("caps", len(rows), len(kept), why)
+    return kept
+
+
+def _mix(rows: list[Candidate], recipe: Recipe, dataset: DatasetVersion, funnel: Funnel) -> list[Candidate]:
+    rng = random.Random(recipe.seed)
+    answers = [row for row in rows if row.kind == Kind.ANSWER]
+    wanted = int(recipe.missing_oracle_share * len(answers))
+    missing = [made for row in rng.sample(answers, len(answers)) if (made := without_oracle(row, dataset))][:wanted]
+    if missing:
+        funnel.step("missing oracle added", len(rows), len(rows) + len(missing), ["the oracle taken away"] * len(missing))
+    declines = [row for row in rows if row.kind == Kind.DECLINE] + missing
+    allowed = int(recipe.max_decline_share * (len(rows) + len(missing)))
+    if len(declines) > allowed:
+        declines = sorted(declines, key=lambda row: (not row.curated, bucket(row.question, recipe.seed)))[:allowed]
+        over = len([row for row in rows if row.kind == Kind.DECLINE]) + len(missing) - allowed
+        funnel.step(
+            "declining share", len(rows) + len(missing), len(rows) + len(missing) - over, ["over the share"] * over
+        )
+    others = [row for row in rows if row.kind != Kind.DECLINE]
+    mixed = [weighted(row, recipe) for row in others + declines]
+    return [shuffled(row, rng) if rng.random() < recipe.shuffled_share else row for row in mixed]
+
+
+def without_oracle(row: Candidate, dataset: DatasetVersion) -> Candidate | None:
+    """The row without whatever holds its answer; None where what is left might still hold it.
+
+    A sentence holds the answer when more than half of the answer's 4-grams stand in it; the rest must share fewer than
+    a tenth (the deletion test of ChatQA).
+    """
+    sentences = {c["rank"]: split_sentences(c["text"]) for c in row.contexts}
+    left = [ref for ref in row.evidence if ngram_recall(row.response, sentences[ref[0]][ref[1]]) <= 0.5]
+    if len(left) == len(row.evidence) or not left:
+        return None
+    if any(ngram_recall(row.response, sentences[rank][index]) >= 0.1 for rank, index in left):
+        return None
+    return replace(
+        row,
+        origin=Origin.SYNTHETIC if row.origin == Origin.SYNTHETIC else Origin.DECLINED,
+        kind=Kind.DECLINE,
+        evidence=left,
+        sentences=[{"text": dataset.assistant.decline_sentence, "refs": []}],
+        rejected="",
+        gold=(),
+    )
+
+
+def weighted(row: Candidate, recipe: Recipe) -> Candidate:
+    weight = {
+        Origin.CORRECTED.value: recipe.weight_corrected,
+        Origin.GOOD.value: recipe.weight_good,
+        Origin.DECLINED.value: recipe.weight_good,
+    }.get(row.origin, recipe.weight_synthetic)
+    return replace(row, weight=weight)
+
+
+def shuffled(row: Candidate, rng: random.Random) -> Candidate:
+    return replace(row, evidence=rng.sample(row.evidence, len(row.evidence)))
+
+
+def _freeze(
+    dataset: DatasetVersion, recipe: Recipe, rows: Sequence[Candidate], blocked: list[dict[str, Any]], funnel: Funnel
+) -> None:
+    examples = [_example(dataset, recipe, row) for row in rows]
+    examples.sort(key=lambda example: example.digest)
+    for position, example in enumerate(examples):
+        example.position = position
+    content = hashlib.sha256("\n".join(f"{e.digest} {e.split} {e.weight}" for e in examples).encode()).hexdigest()
+    mix: dict[str, Counter[str]] = {}
+    for example in examples:
+        mix.setdefault(example.origin, Counter())[example.kind] += 1
+    documents = {c["source"] for row in rows for c in row.contexts if c.get("relevant") and c.get("source")}
+    with transaction.atomic():
+        dataset.examples.all().delete()
+        Example.objects.bulk_create(examples, batch_size=1000)
+        dataset.prompt_digest = dataset.assistant.prompt_digest
+        dataset.content_hash = content
+        dataset.funnel = funnel.steps
+        dataset.mix = {origin: dict(kinds) for origin, kinds in mix.items()}
+        dataset.blocked = blocked
+        dataset.documents = sorted(documents)
+        dataset.rows = len(examples)
+        dataset.save(
+            update_fields=["prompt_digest", "content_hash", "funnel", "mix", "blocked", "documents", "rows"]
+        )
+        dataset.beat(done=5)
+
+
+def _example(dataset: DatasetVersion, recipe: Recipe, row: Candidate) -> Example:
+    # Building the prompt now makes a row that cannot be rendered fail the build, not the training.
+    build_prompt(
+        house=dataset.assistant.house,
+        question=row.question,
+        passages=[PromptPassage(c["rank"], c["title"], c["text"]) for c in row.contexts],
+        evidence=[SentenceRef(*ref) for ref in row.evidence],
+        history=row.history,  # type: ignore[arg-type]
+    )
+    record = {
+        "question": row.question, "history": row.history, "contexts": row.contexts, "evidence": row.evidence,
+        "sentences": row.sentences, "kind": row.kind, "origin": row.origin, "group": row.group,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    validation = is_validation(row.group, share=recipe.validation_share, seed=recipe.seed)
+    return Example(
+        dataset=dataset,
+        split=Example.Split.VALIDATION if validation else Example.Split.TRAIN,
+        weight=row.weight, rejected=row.rejected, turn_id=row.turn_id, chunk_id=row.chunk_id, digest=digest, **record,
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""Candidate rows: what resolutions and syntheses offer to a dataset, before anything is weighed or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from annotations.models import Resolution, Verdict
+from assistants.models import Assistant
+from capture.models import Turn
+from generation.prompts import PromptPassage, SentenceRef, is_decline, split_sentences
+from training.data.align import AlignedSentence, align_sentences
+from training.models import Kind, Origin, Synthesis, SyntheticItem
+
+EXAMPLE_FIELDS = ("origin", "kind", "group", "history", "question", "contexts", "evidence", "sentences", "rejected")
+
+
+@dataclass
+class Candidate:
+    """An Example that is not decided yet. ``gold`` is the answer's source sentences as text (for caps and guards)."""
+
+    origin: str
+    kind: str
+    group: str
+    question: str
+    history: list[dict[str, str]]
+    contexts: list[dict[str, Any]]
+    evidence: list[list[int]]
+    sentences: list[AlignedSentence]
+    rejected: str = ""
+    turn_id: Any = None
+    chunk_id: int | None = None
+    weight: int = 1
+    gold: tuple[str, ...] = field(default=())
+
+    @property
+    def response(self) -> str:
+        return " ".join(sentence["text"] for sentence in self.sentences)
+
+    @property
+    def curated(self) -> bool:
+        return self.origin != Origin.SYNTHETIC
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why something did not become a candidate: the funnel counts these."""
+
+    why: str
+
+
+def from_resolutions(assistant: Assistant) -> Iterator[Candidate | Refused]:
+    """One candidate (or reason) for each resolved turn, oldest first."""
+    resolved = (
+        Turn.objects.of(assistant)
+        .filter(resolution__isnull=False)
+        .select_related("resolution", "conversation")
+        .with_contexts()
+        .order_by("asked_at", "pk")
+    )
+    for turn in resolved.iterator(chunk_size=500):
+        yield from_turn(turn, turn.resolution, assistant)
+
+
+def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candidate | Refused:
+    if not resolution.response.strip():
+        return Refused("bad without a correction")
+    contexts, evidence = turn_contexts(turn, resolution)
+    kind = kind_of(resolution.response, assistant)
+    good = resolution.verdict == Verdict.GOOD
+    if kind == Kind.ANSWER:
+        passages = [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts]
+        sentences = align_sentences(resolution.response, passages)
+        if not sentences or not all(sentence["refs"] for sentence in sentences):
+            return Refused("answer not supported by its passages")
+        offer(evidence, sentences, assistant.evidence_sentences)
+    else:
+        sentences = [{"text": _without_marks(resolution.response), "refs": []}]
+    return Candidate(
+        origin=Origin.DECLINED if kind == Kind.DECLINE else Origin.GOOD if good else Origin.CORRECTED,
+        kind=kind,
+        group=f"conversation:{turn.conversation.external_id}",
+        question=turn.question,
+        history=turn.history,
+        contexts=contexts,
+        evidence=evidence,
+        sentences=sentences,
+        rejected="" if good else turn.response,
+        turn_id=turn.pk,
+        gold=gold_sentences(contexts, sentences),
+    )
+
+
+def from_synthesis(synthesis: Synthesis | None) -> Iterator[Candidate]:
+    """The kept items of a synthesis; their contexts are what production retrieval brought for the written question."""
+    if synthesis is None:
+        return
+    for item in SyntheticItem.objects.filter(synthesis=synthesis, dropped_by="").order_by("pk").iterator():
+        contexts = item.contexts["passages"]
+        ref = item.contexts["gold"]
+        sentences: list[AlignedSentence] = [{"text": item.response, "refs": [ref]}]
+        yield Candidate(
+            origin=Origin.SYNTHETIC,
+            kind=item.kind,
+            group=f"document:{item.source}",
+            question=item.question,
+            history=[],
+            contexts=[{**c, "relevant": c["rank"] == ref[0]} for c in contexts],
+            evidence=[list(pair) for pair in item.contexts["evidence"]],
+            sentences=sentences,
+            chunk_id=item.chunk_id,
+            gold=gold_sentences(contexts, sentences),
+        )
+
+
+def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """Passages in rank order with their marks, and the evidence in the order in which it was offered."""
+    retrievals = list(turn.retrievals.all())
+    relevant = set(resolution.relevant_ranks)
+    contexts = [
+        {
+            "rank": r.rank,
+            "title": r.passage.title,
+            "source": r.passage.source,
+            "text": r.passage.text,
+            "relevant": r.rank in relevant if relevant else None,
+        }
+        for r in retrievals
+    ]
+    placed = sorted((place, r.rank, sentence) for r in retrievals for place, sentence, _ in r.evidence)
+    return contexts, [[rank, sentence] for _, rank, sentence in placed]
+
+
+def offer(evidence: list[list[int]], sentences: list[AlignedSentence], limit: int) -> None:
+    """Makes sure that every cited sentence is offered: one that similarity left out takes the last place of one that
+    is not cited. The oracle is never what is dropped."""
+    cited = [ref for sentence in sentences for ref in sentence["refs"]]
+    for ref in cited:
+        if ref in evidence:
+            continue
+        free = next((i for i in range(len(evidence) - 1, -1, -1) if evidence[i] not in cited), None)
+        if len(evidence) < limit or free is None:
+            evidence.append(ref)
+        else:
+            evidence[free] = ref
+
+
+def kind_of(response: str, assistant: Assistant) -> str:
+    text = _without_marks(response)
+    if is_decline(text, assistant.decline_sentence):
+        return Kind.DECLINE
+    if assistant.handoff_sentence and is_decline(text, assistant.handoff_sentence):
+        return Kind.HANDOFF
+    return Kind.ANSWER
+
+
+def gold_sentences(contexts: list[dict[str, Any]], sentences: list[AlignedSentence]) -> tuple[str, ...]:
+    by_rank = {c["rank"]: split_sentences(c["text"]) for c in contexts}
+    refs = [SentenceRef(*ref) for sentence in sentences for ref in sentence["refs"]]
+    return tuple(by_rank[ref.rank][ref.sentence] for ref in refs)
+
+
+def _without_marks(text: str) -> str:
+    return " ".join(re.sub(r"\[\d{1,3}\]", " ", text).split())
