@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 def bulk_engine(threads: int = 2) -> Engine:
     """Raises generation.engines.EngineUnavailable with a hint when the base model is missing or broken."""
-    if settings.RATCHET_OPENAI_BASE_URL:
+    if not settings.RATCHET_ENGINE_IS_OURS:
         from generation.openai_compatible import OpenAIEngine
 
         return OpenAIEngine(
-            base_url=settings.RATCHET_OPENAI_BASE_URL,
-            api_key=settings.RATCHET_OPENAI_API_KEY,
-            model=settings.RATCHET_OPENAI_MODEL,
+            base_url=settings.RATCHET_ENGINE_URL, api_key=settings.RATCHET_ENGINE_KEY, model=settings.RATCHET_BASE_MODEL
         )
     from generation.local import TransformersEngine
 
-    return TransformersEngine(settings.RATCHET_BASE_MODEL, threads=threads)
+    return TransformersEngine(settings.RATCHET_BASE_MODEL_PATH, threads=threads)
