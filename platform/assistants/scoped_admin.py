@@ -1,0 +1,76 @@
+"""The base of every admin page that belongs to an assistant: people see the rows of their assistants, nobody else's.
+
+Django's own model permissions know no tenants; here the roles of `Membership` decide, for lists, pages and actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+from django.db.models import ForeignKey, Model, QuerySet
+from django.forms import ModelChoiceField
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+
+from assistants.access import ALL_ROLES, assistants_of, has_role
+from assistants.models import Assistant, Role
+
+
+class ScopedAdmin(ModelAdmin):
+    """``assistant_path`` leads from the row to its assistant (``"turn__assistant"``; ``""``: the row is one)."""
+
+    assistant_path: ClassVar[str] = "assistant"
+    view_roles: ClassVar[Collection[str]] = ALL_ROLES
+    add_roles: ClassVar[Collection[str]] = ()
+    change_roles: ClassVar[Collection[str]] = ()
+    delete_roles: ClassVar[Collection[str]] = ()
+
+    def assistant_of(self, obj: Model) -> Assistant:
+        found: Any = obj
+        for step in filter(None, self.assistant_path.split("__")):
+            found = getattr(found, step)
+        return found
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        user: Any = request.user
+        if user.is_superuser:
+            return rows
+        lookup = f"{self.assistant_path}__in" if self.assistant_path else "pk__in"
+        return rows.filter(**{lookup: list(assistants_of(user, *self.view_roles).values_list("pk", flat=True))})
+
+    def may(self, request: HttpRequest, roles: Collection[str], obj: Model | None) -> bool:
+        """Whether the person holds one of ``roles``: on the row's assistant, or on any when there is no row."""
+        user: Any = request.user
+        if not (user.is_active and user.is_staff):
+            return False
+        if user.is_superuser:
+            return True
+        if not roles:
+            return False
+        if obj is not None and obj.pk is not None:
+            return has_role(user, self.assistant_of(obj), *roles)
+        return assistants_of(user, *roles).exists()
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.may(request, self.view_roles, None)
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return self.may(request, self.view_roles, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(self.add_roles) and self.may(request, self.add_roles, None)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return bool(self.change_roles) and self.may(request, self.change_roles, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return bool(self.delete_roles) and self.may(request, self.delete_roles, obj)
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> ModelChoiceField | None:
+        if db_field.related_model is Assistant:
+            kwargs.setdefault("queryset", assistants_of(request.user, *(self.add_roles or (Role.ADMIN,))))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
