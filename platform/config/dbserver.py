@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import psutil
 
-from config.postgres import DATABASE, PORT, ROLE, Account, Place, PostgresError, binaries, prepare
+from config.env import envsecret
+from config.postgres import DATABASE, PASSWORD_NAME, PORT, ROLE, Account, Place, PostgresError, binaries, place, prepare
 
 SETTINGS = {
     "listen_addresses": "",
@@ -63,9 +64,15 @@ def start(
         start_new_session=True,
         preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509 - one prctl call, nothing that could deadlock
         cwd=spot.home,
+        env=_environment(),
         **_as(user),
     )
     return child, spot
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours: keys and tokens in our environment are not the server's business."""
+    return {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TZ", "TMPDIR")}
 
 
 def _as(user: Account | None) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def _make_cluster(spot: Place, user: Account | None, programs: Path, password: s
         _run([*command, f"--pwfile={pwfile}"], user, spot.home)
     finally:
         pwfile.unlink()
-    # Our role is no superuser. Only a superuser may create the extension, so the template brings it into every database.
+    # Our role is no superuser, and only a superuser may create the extension: the template brings it along.
     quoted = password.replace("'", "''")
     single = [str(programs / "postgres"), "--single", "-D", str(fresh), "template1"]
     statements = (
@@ -141,8 +148,8 @@ def running_pid(spot: Place) -> int | None:
 
 
 def _refuse_if_alive(spot: Place) -> None:
-    """Clears a stale postmaster.pid: PostgreSQL itself would believe any live process of that number (a restarted
-    container gives out the same low numbers again). The file of a live server is never touched: without it, it stops."""
+    """Clears a stale postmaster.pid: PostgreSQL itself would believe any live process of that number, and a restarted
+    container gives out the same low numbers again. The file of a live server is never touched: it would stop."""
     pid = running_pid(spot)
     if pid is not None:
         raise PostgresError(f"PostgreSQL is already running on {spot.data} (process {pid}).")
@@ -179,6 +186,24 @@ def wait_ready(spot: Place, password: str, child: subprocess.Popen[bytes], *, se
         time.sleep(0.1)
 
 
+def stop_stray(var: Path, *, seconds: float = 15) -> bool:
+    """Stops a server of this state folder that outlived whoever started it. True when there was one."""
+    pid = running_pid(place(var))
+    if pid is None:
+        return False
+    server = psutil.Process(pid)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        try:
+            server.send_signal(number)
+            server.wait(seconds)
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.NoSuchProcess:
+            break
+        break
+    return True
+
+
 def stop(child: subprocess.Popen[bytes], *, seconds: float = 15) -> None:
     """Fast shutdown: running statements are cancelled, everything committed is on disk."""
     for number, patience in ((signal.SIGINT, seconds), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
@@ -189,3 +214,36 @@ def stop(child: subprocess.Popen[bytes], *, seconds: float = 15) -> None:
             child.wait(patience)
         except subprocess.TimeoutExpired:
             continue
+
+
+def serve(var: Path) -> int:
+    """Runs the server in the foreground until SIGINT or SIGTERM, or until whoever supervises us dies.
+
+    Returns its exit status; 1 with one sentence on standard error when it cannot run.
+    """
+    password = envsecret(PASSWORD_NAME, folder=var / "secrets")
+    try:
+        child, spot = start(var, password)
+    except PostgresError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        asked.append(number)
+        child.send_signal(signal.SIGINT)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask)
+    try:
+        wait_ready(spot, password, child)
+    except PostgresError as error:
+        sys.stderr.write(f"{error}\n")
+        stop(child)
+        return 1
+    code = child.wait()
+    return 0 if asked else code or 1
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Path(sys.argv[1])))

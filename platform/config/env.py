@@ -6,6 +6,7 @@ Every setting is read through one of these, with a default that runs. A value ma
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -15,6 +16,29 @@ from django.core.exceptions import ImproperlyConfigured
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
+
+
+def load_env_file(path: Path) -> None:
+    """``NAME=value`` lines into the environment; what is set already wins. No file: nothing happens.
+
+    Raises:
+        ImproperlyConfigured: a line is neither empty, nor a comment, nor an assignment.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except OSError as error:
+        raise ImproperlyConfigured(f"{path} cannot be read: {error.strerror}.") from error
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip().removeprefix("export ")
+        if not line or line.startswith("#"):
+            continue
+        name, separator, value = line.partition("=")
+        if not separator or not name.strip().isidentifier():
+            raise ImproperlyConfigured(f"{path}, line {number}: expected NAME=value.")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        os.environ.setdefault(name.strip(), value)
 
 
 def envstr(name: str, default: str = "") -> str:
@@ -99,10 +123,8 @@ def _read_or_make(path: Path, make: Callable[[], str]) -> str:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
                 handle.write(make())
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)
-            except FileExistsError:
-                pass
         finally:
             temporary.unlink()
     return path.read_text(encoding="utf-8").strip()

