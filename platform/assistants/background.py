@@ -1,14 +1,15 @@
 """Work that takes longer than a request: one row is the truth, a detached process does it, a sweep repairs it.
 
-django-q2's ORM broker has no heartbeat, runs again what outlives `retry`, and cannot cancel. So a queued job only
-calls `launch`, which starts ``manage.py perform`` as a process of its own and returns; the row below says who may work
-on it (fencing token), whether it lives (heartbeat), how far it is (progress) and whether it should stop (cancel).
-Killed at any instant, it is found by `sweep`, queued again and resumed from what it had stored; it is never done twice,
-because every write checks the token.
+django-q2's ORM broker has no heartbeat, runs again what outlives `retry`, and cannot cancel. So `launch` queues a job
+that only starts ``manage.py perform`` as a process of its own and returns; the row below says who may work on it
+(fencing token), whether it lives (heartbeat), how far it is (progress) and whether it should stop (cancel). Killed at
+any instant, it is found by `sweep`, queued again and resumed from what it had stored; it is never done twice, because
+every write checks the token. How one process performs one piece of work: `assistants.performing`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import uuid
@@ -16,10 +17,16 @@ from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar
 
 import psutil
+from django.apps import apps
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+logger = logging.getLogger(__name__)
+
+LAUNCH_CLUSTER = "train"
+"""The queue whose worker only starts processes."""
+CANCEL_PATIENCE = timedelta(seconds=30)
 HEARTBEAT_SECONDS = 5
 STALE_AFTER = timedelta(seconds=45)
 """Nine missed beats: a swapping machine is slow, not dead."""
@@ -57,6 +64,8 @@ class BackgroundWork(models.Model):
 
     max_attempts: ClassVar[int] = 3
     """Crashes before it is given up; a failure with an error message is final at once."""
+    needs_device: ClassVar[bool] = True
+    """Works the processor (or GPU) hard: on one machine such work runs one after the other."""
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED, db_index=True)
     attempt = models.PositiveSmallIntegerField(default=0)
@@ -100,18 +109,20 @@ class BackgroundWork(models.Model):
     def claim(self) -> bool:
         """Queued → running for this process. False when somebody else has it, or it was cancelled meanwhile."""
         token, now = uuid.uuid4(), timezone.now()
-        claimed = type(self)._default_manager.filter(
-            pk=self.pk, state=self.State.QUEUED, cancel_requested_at=None
-        ).update(
-            state=self.State.RUNNING,
-            token=token,
-            attempt=models.F("attempt") + 1,
-            pid=os.getpid(),
-            pid_created=psutil.Process().create_time(),
-            host=socket.gethostname(),
-            heartbeat_at=now,
-            started_at=now,
-            error="",
+        claimed = (
+            type(self)
+            ._default_manager.filter(pk=self.pk, state=self.State.QUEUED, cancel_requested_at=None)
+            .update(
+                state=self.State.RUNNING,
+                token=token,
+                attempt=models.F("attempt") + 1,
+                pid=os.getpid(),
+                pid_created=psutil.Process().create_time(),
+                host=socket.gethostname(),
+                heartbeat_at=now,
+                started_at=now,
+                error="",
+            )
         )
         if claimed:
             self.refresh_from_db()
@@ -140,6 +151,48 @@ class BackgroundWork(models.Model):
             self.refresh_from_db()
         return bool(done)
 
+    def release(self) -> bool:
+        """Gives the work back unfinished because this process has to stop, not because the work failed: no attempt is
+        counted."""
+        given = self._mine().update(
+            state=self.State.QUEUED, token=None, attempt=models.F("attempt") - 1, pid=None, pid_created=None
+        )
+        if given:
+            self.refresh_from_db()
+        return bool(given)
+
+    def take_back(self) -> bool:
+        """Ends the attempt of a process that is gone: queued again, or failed after `max_attempts`, or cancelled when
+        that was wanted. The token guards it: whoever comes second changes nothing. True when it is queued again."""
+        now = timezone.now()
+        changes: dict[str, Any] = {"token": None, "pid": None, "pid_created": None}
+        if self.cancel_requested_at is not None:
+            changes |= {"state": self.State.CANCELLED, "finished_at": now}
+        elif self.attempt >= self.max_attempts:
+            stage = self.progress.get("stage") or "starting"
+            changes |= {
+                "state": self.State.FAILED,
+                "finished_at": now,
+                "error": f"It stopped without a word {self.attempt} times, last while {stage}. The machine may be "
+                "short of memory; the end of its log shows where it stopped.",
+            }
+        else:
+            changes["state"] = self.State.QUEUED
+        changed = self._mine().update(**changes)
+        self.refresh_from_db()
+        return bool(changed) and self.state == self.State.QUEUED
+
+    def process(self) -> psutil.Process | None:
+        """The living process that performs this work on this machine."""
+        if self.pid is None or self.host != socket.gethostname():
+            return None
+        try:
+            found = psutil.Process(self.pid)
+            alive = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - (self.pid_created or 0)) < 1
+        except psutil.Error:
+            return None
+        return found if alive else None
+
     def request_cancel(self) -> bool:
         """Queued work is cancelled at once; running work at its next beat."""
         now = timezone.now()
@@ -155,3 +208,81 @@ class BackgroundWork(models.Model):
 
     def _mine(self) -> models.QuerySet[Self]:
         return type(self)._default_manager.filter(pk=self.pk, token=self.token, state=self.State.RUNNING)
+
+
+def launch(work: BackgroundWork, *, foreground: bool | None = None) -> None:
+    """Starts queued work: by the worker of the launch queue, in a process of its own.
+
+    ``foreground`` (default: the setting RATCHET_FOREGROUND) performs it here and now, for commands and tests that have
+    no worker. Launching twice is harmless: the second process finds nothing to claim.
+    """
+    if settings.RATCHET_FOREGROUND if foreground is None else foreground:
+        from assistants.performing import perform_here
+
+        perform_here(work)
+        return
+    from django_q.tasks import async_task
+
+    ensure_sweep()
+    async_task("assistants.jobs.start", work._meta.label, work.pk, cluster=LAUNCH_CLUSTER, save=False)
+
+
+def ensure_sweep() -> None:
+    """Schedules `sweep` for each minute. A schedule that is overdue runs as soon as a worker starts."""
+    from django_q.models import Schedule
+
+    Schedule.objects.get_or_create(
+        name="Repair background work",
+        defaults={"func": "assistants.jobs.sweep", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
+    )
+
+
+def work_models() -> list[type[BackgroundWork]]:
+    return [model for model in apps.get_models() if issubclass(model, BackgroundWork)]
+
+
+def sweep() -> None:
+    """Repairs what no process will: work whose process died, hangs, or ignores that it was cancelled.
+
+    Work of another machine is judged by its heartbeat alone; its token is taken away, so that a process that was only
+    slow writes nothing any more.
+    """
+    for model in work_models():
+        for work in model._default_manager.filter(state=BackgroundWork.State.RUNNING):
+            _repair(work)
+    launch_waiting()
+
+
+def launch_waiting() -> None:
+    """Launches queued work that nobody took: the oldest that needs the device, unless some runs, and all that needs
+    none."""
+    heavy: list[BackgroundWork] = []
+    device_is_busy = False
+    for model in work_models():
+        queued = model._default_manager.filter(state=BackgroundWork.State.QUEUED).order_by("created_at")
+        if not model.needs_device:
+            for work in queued:
+                launch(work)
+            continue
+        device_is_busy |= model._default_manager.filter(state=BackgroundWork.State.RUNNING).exists()
+        heavy += queued[:1]
+    if heavy and not device_is_busy:
+        launch(min(heavy, key=lambda work: work.created_at))
+
+
+def _repair(work: BackgroundWork) -> None:
+    from assistants.performing import stop_process
+
+    now = timezone.now()
+    here = work.host == socket.gethostname()
+    process = work.process()
+    silent = work.heartbeat_at is None or now - work.heartbeat_at > STALE_AFTER
+    deaf = work.cancel_requested_at is not None and now - work.cancel_requested_at > CANCEL_PATIENCE
+    dead = process is None if here else silent
+    if not (dead or silent or deaf):
+        return
+    if process is not None and not stop_process(process):
+        return  # somebody's own shell performs it in the foreground: not ours to kill
+    logger.warning("%s %s: %s", work._meta.label, work.pk, "died" if dead else "hangs" if silent else "ignores cancel")
+    if work.take_back():
+        launch(work)

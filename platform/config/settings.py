@@ -170,6 +170,9 @@ Q_CLUSTER: dict[str, Any] = {
     },
 }
 
+# Long work (training, evaluation, synthesis) in the process that asks for it: for tests, and commands without a worker.
+RATCHET_FOREGROUND = envbool("RATCHET_FOREGROUND", False)
+
 # --- Models and engines -----------------------------------------------------------------------------------------------
 # Folder or hub name. Relative folders count from the checkout, whatever folder a command is started in.
 RATCHET_BASE_MODEL = envstr("RATCHET_BASE_MODEL", "models/base")
