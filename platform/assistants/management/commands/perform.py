@@ -15,7 +15,7 @@ from assistants.performing import Interrupted, perform_detached
 
 class Command(BaseCommand):
     help = "Performs one queued piece of background work. The worker starts it; by hand it is useful for looking on."
-    requires_system_checks: list[str] = []  # noqa: RUF012 - a second of start-up for each piece of work
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("model", help="app.Model, such as training.Run")
