@@ -1,0 +1,145 @@
+"""The home page: the loop as a picture with its counts, and what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Count, Q
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from annotations.models import Annotation, QueueItem, Resolution
+from assistants.access import assistants_of
+from assistants.models import Assistant
+from capture.models import Quarantine, Turn
+from knowledge.models import Document
+from serving.models import Deployment
+from training.models import Adapter, DatasetVersion, Evaluation, GateVerdict, Run
+
+RETRAIN_AFTER = 40
+"""New resolved labels from which a retraining is worth its minutes."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One station of the loop. ``trouble``: something is stuck here, in a sentence."""
+
+    name: str
+    count: int
+    unit: str
+    link: str
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A next best step. ``tone``: amber, green or blue."""
+
+    text: str
+    action: str
+    link: str
+    tone: str
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """For django-unfold (DASHBOARD_CALLBACK): fills the index page of the admin."""
+    assistants = list(assistants_of(request.user))
+    chosen = next((a for a in assistants if a.slug == request.GET.get("assistant")), None) or next(iter(assistants), None)
+    context |= {"assistants": assistants, "assistant": chosen}
+    if chosen is not None:
+        counts = loop_counts(chosen)
+        context |= {"stages": stages(counts), "steps": next_steps(chosen, counts), "week": week(chosen), "counts": counts}
+    return context
+
+
+def loop_counts(assistant: Assistant) -> dict[str, Any]:
+    """Everything the page counts: a fixed number of queries."""
+    quarantine = Quarantine.objects.filter(assistant=assistant).aggregate(
+        waiting=Count("pk", filter=Q(state=Quarantine.State.WAITING)),
+        held=Count("pk", filter=Q(state=Quarantine.State.HELD)),
+    )
+    documents = Document.objects.filter(assistant=assistant).aggregate(
+        ready=Count("pk", filter=Q(state=Document.State.READY)),
+        failed=Count("pk", filter=Q(state=Document.State.FAILED)),
+    )
+    items = QueueItem.objects.filter(queue__assistant=assistant).aggregate(
+        open=Count("pk", filter=Q(done=False)), done=Count("pk", filter=Q(done=True))
+    )
+    dataset = DatasetVersion.objects.filter(assistant=assistant, state=DatasetVersion.State.SUCCEEDED).first()
+    since = {"resolved_at__gt": dataset.created_at} if dataset else {}
+    return {
+        "documents": documents,
+        "quarantine": quarantine,
+        "items": items,
+        "turns": Turn.objects.of(assistant).count(),
+        "resolved": Resolution.objects.filter(turn__assistant=assistant).count(),
+        "resolved_since": Resolution.objects.filter(turn__assistant=assistant, **since).count(),
+        "dataset": dataset,
+        "run": Run.objects.filter(assistant=assistant).order_by("-created_at").first(),
+        "evaluation": Evaluation.objects.filter(assistant=assistant).select_related("adapter").first(),
+        "adapters": Adapter.objects.filter(assistant=assistant).count(),
+        "deployment": Deployment.objects.filter(assistant=assistant).select_related("adapter").first(),
+    }
+
+
+def stages(c: dict[str, Any]) -> list[Stage]:
+    """The loop from left to right."""
+    failed_run = c["run"] is not None and c["run"].state == Run.State.FAILED
+    held = c["quarantine"]["held"]
+    return [
+        Stage("Documents", c["documents"]["ready"], "ready", _list("knowledge_document"),
+              f"{c['documents']['failed']} could not be read" if c["documents"]["failed"] else ""),
+        Stage("Quarantine", c["quarantine"]["waiting"] + held, "not scrubbed", _list("capture_quarantine"),
+              f"{held} held: scrubbing failed" if held else ""),
+        Stage("Turns", c["turns"], "captured", _list("capture_turn")),
+        Stage("To label", c["items"]["open"], "open", _list("annotations_queue")),
+        Stage("Resolved", c["resolved"], "verdicts", _list("annotations_resolution")),
+        Stage("Dataset", c["dataset"].rows if c["dataset"] else 0, "rows", _list("training_datasetversion")),
+        Stage("Adapters", c["adapters"], "trained", _list("training_adapter"), "the last run failed" if failed_run else ""),
+        Stage("Live", int(bool(c["deployment"] and c["deployment"].adapter)), "adapter", _list("serving_deployment")),
+    ]  # fmt: skip
+
+
+def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
+    """At most four, the most pressing first."""
+    steps: list[Step] = []
+    if held := c["quarantine"]["held"]:
+        steps.append(Step(f"{held} captured items are held because scrubbing failed.", "Review them",
+                          _list("capture_quarantine") + "?state__exact=held", "amber"))
+    if not c["documents"]["ready"]:
+        steps.append(Step("The assistant knows nothing yet.", "Load documents", _list("knowledge_document"), "blue"))
+    if not c["turns"]:
+        steps.append(Step("No conversation has been captured yet.", "Create a key for your chatbot",
+                          _list("assistants_apikey"), "blue"))
+    evaluation, deployment = c["evaluation"], c["deployment"]
+    if evaluation and evaluation.verdict == GateVerdict.PASSED and (
+        deployment is None or deployment.adapter_id != evaluation.adapter_id
+    ):
+        steps.append(Step(f"{evaluation.adapter} has passed the gate.", "Read before / after and promote",
+                          reverse("dashboards:before-after", args=[evaluation.pk]), "green"))
+    if c["items"]["open"]:
+        steps.append(Step(f"{c['items']['open']} turns wait for a label.", "Label", _list("annotations_queue"), "blue"))
+    if c["resolved_since"] >= RETRAIN_AFTER:
+        steps.append(Step(f"{c['resolved_since']} verdicts are new since the last dataset: a retraining is worth it.",
+                          "Build a dataset", _list("training_datasetversion"), "green"))
+    elif c["turns"] and not c["items"]["open"]:
+        missing = RETRAIN_AFTER - c["resolved_since"]
+        steps.append(Step(f"{missing} more verdicts until a retraining is worth it.", "Add turns to a queue",
+                          _list("annotations_queue"), "blue"))
+    return steps[:4]  # fmt: skip
+
+
+def week(assistant: Assistant) -> dict[str, int]:
+    since = timezone.now() - timedelta(days=7)
+    return {
+        "turns": Turn.objects.of(assistant).filter(created_at__gte=since).count(),
+        "labels": Annotation.objects.filter(turn__assistant=assistant, created_at__gte=since).count(),
+        "runs": Run.objects.filter(assistant=assistant, created_at__gte=since).count(),
+    }
+
+
+def _list(name: str) -> str:
+    return reverse(f"admin:{name}_changelist")

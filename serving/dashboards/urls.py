@@ -1,0 +1,19 @@
+"""Pages of the serving room, below the admin's address and behind its login."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+from serving.dashboards import adapters, before_after
+
+app_name = "dashboards"
+_staff = admin.site.admin_view
+
+urlpatterns = [
+    path("evaluation/<int:pk>/", _staff(before_after.before_after), name="before-after"),
+    path("evaluation/<int:pk>/progress", _staff(before_after.progress), name="evaluation-progress"),
+    path("evaluation/<int:pk>/export.json", _staff(before_after.export), name="evaluation-export"),
+    path("evaluation/<int:pk>/promote", _staff(before_after.promote_from_page), name="promote"),
+    path("rollback/<slug:slug>/", _staff(adapters.roll_back_from_page), name="roll-back"),
+]

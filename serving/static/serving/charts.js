@@ -1,0 +1,74 @@
+/* Draws the charts of a page from its data blocks: <canvas data-chart="id"> and a JSON block of that id.
+   An arm has the same colour in every chart; the table behind each chart says the same in words. */
+(() => {
+  "use strict";
+  const ARM = { base: "#94a3b8", base_rag: "#64809c", adapter: "#fdba74", adapter_rag: "#ea7317" };
+  const dark = () => document.documentElement.classList.contains("dark");
+  const ink = () => (dark() ? "#cbd5e1" : "#334155");
+
+  const bars = (canvas, data) =>
+    new Chart(canvas, {
+      type: "bar",
+      data: {
+        labels: data.bars.map((bar) => bar.label),
+        datasets: [
+          {
+            label: "95 % interval",
+            data: data.bars.map((bar) => [bar.low, bar.high]),
+            backgroundColor: ink(),
+            barThickness: 3,
+            grouped: false,
+            order: 1,
+          },
+          {
+            label: "Share of questions",
+            data: data.bars.map((bar) => bar.value),
+            backgroundColor: data.bars.map((bar) => ARM[bar.arm] || "#64809c"),
+            borderRadius: 4,
+            maxBarThickness: 56,
+            grouped: false,
+            order: 2,
+          },
+        ],
+      },
+      options: {
+        animation: false,
+        maintainAspectRatio: false,
+        plugins: { legend: { display: false } },
+        scales: {
+          y: { min: 0, max: 100, title: { display: true, text: data.axis, color: ink() }, ticks: { color: ink() } },
+          x: { ticks: { color: ink(), maxRotation: 0, autoSkip: false }, grid: { display: false } },
+        },
+      },
+    });
+
+  document.querySelectorAll("canvas[data-chart]").forEach((canvas) => {
+    const block = document.getElementById(canvas.dataset.chart);
+    if (block && window.Chart) bars(canvas, JSON.parse(block.textContent));
+  });
+
+  // w and l: next win or loss, as on the page of filters.
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const link = document.querySelector(`[data-key="${event.key}"]`);
+    if (link) link.click();
+  });
+
+  // A page whose work is still going on asks now and then, and loads again when it is done.
+  const waiting = document.querySelector("[data-poll]");
+  if (waiting) {
+    const ask = async () => {
+      try {
+        const answer = await (await fetch(waiting.dataset.poll)).json();
+        if (!["queued", "running"].includes(answer.state)) return location.reload();
+        const p = answer.progress || {};
+        const text = waiting.querySelector("[data-progress]");
+        if (text && p.total) text.textContent = `${p.stage || "working"}: ${p.done || 0} of ${p.total}`;
+        const bar = waiting.querySelector("[data-bar]");
+        if (bar && p.total) bar.style.width = `${Math.round((100 * (p.done || 0)) / p.total)}%`;
+      } catch (_) { /* the server is restarting: ask again */ }
+      setTimeout(ask, 2000);
+    };
+    setTimeout(ask, 1000);
+  }
+})();

@@ -1,0 +1,19 @@
+"""Shares as people read them."""
+
+from __future__ import annotations
+
+from django import template
+
+register = template.Library()
+
+
+@register.filter
+def percent(value: float | None) -> str:
+    """0.534 → “53.4 %”."""
+    return "–" if value is None else f"{value * 100:.1f} %"
+
+
+@register.filter
+def points(value: float | None) -> str:
+    """0.031 → “+3.1”: a change in percentage points."""
+    return "–" if value is None else f"{value * 100:+.1f}".replace("-", "−")
