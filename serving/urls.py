@@ -1,7 +1,12 @@
-"""Addresses of this app; the project includes them."""
+"""The OpenAI-compatible addresses."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from serving import api
+
+urlpatterns = [
+    path("chat/completions", api.chat_completions, name="chat-completions"),
+    path("models", api.models, name="models"),
+]

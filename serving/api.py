@@ -1,0 +1,227 @@
+"""`POST /v1/chat/completions` and `GET /v1/models`: plain async views, because an answer is streamed as it is written.
+
+Database work runs in threads and holds no connection while the engine writes. The turn is captured after the answer has
+gone out; when capture is down it is spooled, so the user never waits for the log and the log never loses the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+
+from assistants import limits
+from assistants.auth import authenticate_key, require_scope
+from assistants.errors import ApiError
+from assistants.models import ApiKey, Scope
+from generation.client import EngineClient, default_client
+from generation.engines import EngineBusy, EngineError, GenerationRequest, PromptTooLong, UnknownAdapter
+from generation.streaming import AnswerStream
+from serving import chat, spool, wire
+from serving.wire import WireError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_BODY = 2_000_000
+_background: set[asyncio.Task[None]] = set()
+"""Running captures: the event loop itself keeps only weak references to tasks."""
+
+
+def client() -> EngineClient:
+    return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
+
+
+@csrf_exempt
+async def chat_completions(request: HttpRequest) -> HttpResponseBase:
+    if request.method != "POST":
+        return WireError(405, "Use POST.").response()
+    try:
+        key = await _in_thread(lambda: _authenticate(request))
+        wanted = wire.read_request(_body(request))
+        asked = await _in_thread(lambda: _ask(key, wanted))
+        if wanted.stream:
+            return await _streamed(asked, key, wanted)
+        return await _whole(asked, key, wanted)
+    except WireError as error:
+        return error.response()
+    except ApiError as error:
+        return _from_api_error(error).response()
+    except EngineError as error:
+        return _from_engine(error).response()
+
+
+async def models(request: HttpRequest) -> HttpResponse:
+    try:
+        key = await _in_thread(lambda: _authenticate(request))
+    except ApiError as error:
+        return _from_api_error(error).response()
+    names = await _in_thread(lambda: chat.models_of(key.assistant))
+    created = int(key.assistant.created_at.timestamp())
+    data = [{"id": name, "object": "model", "created": created, "owned_by": key.assistant.slug} for name in names]
+    return JsonResponse({"object": "list", "data": data})
+
+
+async def _whole(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> JsonResponse:
+    started = time.perf_counter()
+    request = _generation(asked, wanted)
+    try:
+        (result,) = await client().agenerate([request])
+    except UnknownAdapter:
+        await _load(asked)
+        (result,) = await client().agenerate([request])
+    answer = chat.read_answer(asked, result.text)
+    usage = _usage(result.prompt_tokens, result.completion_tokens)
+    message = {"role": "assistant", "content": answer.marked, "context": chat.message_context(asked, answer)}
+    finish = "length" if result.finish_reason == "length" else "stop"
+    _capture_later(asked, key, wanted, result.text, started, usage)
+    return JsonResponse(wire.completion(asked.id, wanted.model, message, finish, usage))
+
+
+async def _streamed(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> StreamingHttpResponse:
+    """The first piece is fetched before the response starts, so that an engine that is away is a 503, not a broken
+    stream."""
+    started = time.perf_counter()
+    request = _generation(asked, wanted)
+    pieces = client().astream(request)
+    try:
+        first = await anext(pieces, "")
+    except UnknownAdapter:
+        await _load(asked)
+        pieces = client().astream(request)
+        first = await anext(pieces, "")
+
+    async def events() -> AsyncIterator[bytes]:
+        shown, raw = AnswerStream(asked.prompt), [first]
+        head = {"role": "assistant", "content": "", "context": chat.message_context(asked)}
+        yield wire.event(wire.chunk(asked.id, wanted.model, head))
+        try:
+            if text := shown.feed(first):
+                yield wire.event(wire.chunk(asked.id, wanted.model, {"content": text}))
+            async for piece in pieces:
+                raw.append(piece)
+                if text := shown.feed(piece):
+                    yield wire.event(wire.chunk(asked.id, wanted.model, {"content": text}))
+        except EngineError as error:
+            yield wire.event(_from_engine(error).body())
+            return
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+        completion = "".join(raw)
+        if text := shown.finish():
+            yield wire.event(wire.chunk(asked.id, wanted.model, {"content": text}))
+        declined = chat.read_answer(asked, completion).declined
+        yield wire.event(wire.chunk(asked.id, wanted.model, {"context": {"declined": declined}}, "stop"))
+        usage = _usage(0, len(raw))
+        if wanted.stream_options and wanted.stream_options.include_usage:
+            yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": usage})
+        yield wire.event("[DONE]")
+        _capture_later(asked, key, wanted, completion, started, usage)
+
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(events(), content_type="text/event-stream", headers=headers)
+
+
+def _generation(asked: chat.Asked, wanted: wire.ChatRequest) -> GenerationRequest:
+    adapter = asked.arm.adapter.engine_name if asked.arm.adapter else None
+    return GenerationRequest(messages=asked.prompt.messages, adapter=adapter, max_new_tokens=wanted.max_new_tokens)
+
+
+async def _load(asked: chat.Asked) -> None:
+    """The engine has just started, or has never served this adapter: give it the folder and ask again."""
+    adapter = asked.arm.adapter
+    assert adapter is not None
+    await sync_to_async(client().load_adapter, thread_sensitive=False)(
+        adapter.engine_name,
+        Path(settings.VAR_DIR) / adapter.folder,
+        base_digest=adapter.base_digest,
+        prompt_digest=asked.assistant.prompt_digest,
+    )
+
+
+def _authenticate(request: HttpRequest) -> ApiKey:
+    key = authenticate_key(request.headers.get("Authorization"))
+    require_scope(key, Scope.CHAT)
+    limits.take(key)
+    return key
+
+
+def _body(request: HttpRequest) -> bytes:
+    if int(request.headers.get("Content-Length") or 0) > MAX_BODY:
+        raise WireError(413, f"The body is larger than {MAX_BODY // 1_000_000} MB.")
+    return request.body
+
+
+def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
+    try:
+        arm = chat.resolve_model(key.assistant, wanted.model)
+    except chat.UnknownModel as unknown:
+        raise WireError(404, str(unknown), param="model", code="model_not_found") from unknown
+    return chat.ask(assistant=key.assistant, arm=arm, question=wanted.question, history=wanted.history)
+
+
+def _usage(prompt: int, written: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+
+def _capture_later(
+    asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest, completion: str, started: float, usage: dict[str, int]
+) -> None:
+    item = chat.turn_item(
+        asked,
+        completion=completion,
+        conversation=wanted.metadata.get("conversation", ""),
+        latency_ms=round((time.perf_counter() - started + asked.retrieval.seconds) * 1000, 1),
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        user={"id": wanted.user} if wanted.user else {},
+    )
+    task = asyncio.create_task(_capture(asked, key, item))
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+
+
+async def _capture(asked: chat.Asked, key: ApiKey, item: dict[str, Any]) -> None:
+    try:
+        await _in_thread(lambda: chat.capture(asked, key, item))
+    except Exception:
+        logger.exception("A turn of ours was not captured; it is spooled.")
+        await asyncio.to_thread(spool.keep, asked.assistant, key, item)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Database work off the event loop, with its connection given back to the pool at once."""
+
+    def run() -> T:
+        try:
+            return function()
+        finally:
+            close_old_connections()
+
+    return await sync_to_async(run, thread_sensitive=False)()
+
+
+def _from_api_error(error: ApiError) -> WireError:
+    kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(error.status_code)
+    return WireError(
+        error.status_code, str(error.detail), kind=kind or "invalid_request_error", headers=error.headers
+    )
+
+
+def _from_engine(error: EngineError) -> WireError:
+    if isinstance(error, PromptTooLong):
+        return WireError(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, EngineBusy):
+        return WireError(429, str(error), kind="rate_limit_error", headers={"Retry-After": str(int(error.retry_after) + 1)})
+    logger.warning("engine: %s", error)
+    return WireError(503, str(error), kind="service_unavailable")

@@ -1,0 +1,152 @@
+"""One question, from retrieval to prompt: what the chat endpoint, the demo and the tests all ask through."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from assistants.models import ApiKey, Assistant
+from capture.services import receive_turns
+from generation.prompts import Answer, Message, Prompt, PromptPassage, build_prompt, parse_answer
+from knowledge.retrieval import RetrievalResult, retrieve
+from serving.models import Deployment
+from training.models import Adapter
+
+BASE_SUFFIX = ":base"
+"""``model`` names: ``<assistant>`` is what is live, ``<assistant>:base`` the base model, ``<assistant>:7`` adapter 7."""
+
+
+class UnknownModel(LookupError):
+    """The request names a model that this key's assistant does not have."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Which weights answer. ``adapter`` None: the base model."""
+
+    model: str
+    adapter: Adapter | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that is ready for the engine, with everything that its turn will record."""
+
+    id: str
+    assistant: Assistant
+    arm: Arm
+    question: str
+    history: Sequence[Message]
+    retrieval: RetrievalResult
+    prompt: Prompt
+
+
+def resolve_model(assistant: Assistant, name: str) -> Arm:
+    """Raises UnknownModel for a name of another assistant, or an adapter that is not there."""
+    slug, _, version = name.partition(":")
+    if slug != assistant.slug:
+        raise UnknownModel(f"The model {name!r} does not exist; this key asks {assistant.slug!r}.")
+    if not version:
+        deployment = Deployment.objects.filter(assistant=assistant).select_related("adapter__assistant").first()
+        return Arm(name, deployment.adapter if deployment else None)
+    if f":{version}" == BASE_SUFFIX:
+        return Arm(name, None)
+    adapter = None
+    if version.isdecimal() and len(version) < 10:
+        adapter = Adapter.objects.filter(assistant=assistant, number=int(version)).select_related("assistant").first()
+    if adapter is None:
+        raise UnknownModel(f"{assistant.slug!r} has no adapter {version!r}.")
+    return Arm(name, adapter)
+
+
+def models_of(assistant: Assistant) -> list[str]:
+    numbers = Adapter.objects.filter(assistant=assistant).order_by("number").values_list("number", flat=True)
+    return [assistant.slug, f"{assistant.slug}{BASE_SUFFIX}", *(f"{assistant.slug}:{n}" for n in numbers)]
+
+
+def ask(*, assistant: Assistant, arm: Arm, question: str, history: Sequence[Message]) -> Asked:
+    """Retrieves and builds the prompt."""
+    retrieval = retrieve(assistant=assistant, question=question, history=history)
+    prompt = build_prompt(
+        house=assistant.house,
+        question=question,
+        passages=[PromptPassage(p.rank, p.title, p.text) for p in retrieval.passages],
+        evidence=[e.ref for e in retrieval.evidence],
+        history=history,
+    )
+    return Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)
+
+
+def read_answer(asked: Asked, completion: str) -> Answer:
+    return parse_answer(house=asked.assistant.house, prompt=asked.prompt, completion=completion)
+
+
+def message_context(asked: Asked, answer: Answer | None = None) -> dict[str, Any]:
+    """The passages behind an answer, in the shape that Azure's "on your data" made usual: ``message.context``."""
+    context: dict[str, Any] = {
+        "citations": [
+            {"title": p.title, "filepath": p.source, "content": p.text, "chunk_id": str(p.chunk_id), "rank": p.rank}
+            for p in asked.retrieval.passages
+        ]
+    }
+    if answer is not None:
+        context["declined"] = answer.declined
+        context["sentences"] = [[ref.rank, ref.sentence] for ref in answer.citations]
+    return context
+
+
+def turn_item(
+    asked: Asked, *, completion: str, conversation: str, latency_ms: float, prompt_tokens: int, completion_tokens: int,
+    user: dict[str, str],
+) -> dict[str, Any]:  # fmt: skip
+    """The turn as the log API would take it, with the provenance that only we know."""
+    answer = read_answer(asked, completion)
+    offered: dict[int, list[list[float]]] = {}
+    for place, sentence in enumerate(asked.retrieval.evidence):
+        offered.setdefault(sentence.rank, []).append([place, sentence.sentence, sentence.similarity])
+    return {
+        "id": asked.id,
+        "conversation": conversation or asked.id,
+        "question": asked.question,
+        "history": [dict(m) for m in asked.history],
+        "contexts": [
+            {
+                "text": p.text, "title": p.title, "source": p.source, "rank": p.rank, "score": p.score,
+                "chunk": p.chunk_id, "evidence": offered.get(p.rank, []),
+            }
+            for p in asked.retrieval.passages
+        ],
+        "response": answer.marked or "(empty)",
+        "completion": completion,
+        "citations": [[ref.rank, ref.sentence] for ref in answer.citations],
+        "model": settings.RATCHET_BASE_MODEL,
+        "adapter": asked.arm.adapter.engine_name if asked.arm.adapter else "",
+        "prompt_digest": asked.assistant.prompt_digest,
+        "retrieval_config": asked.retrieval.config_digest,
+        "latency_ms": latency_ms,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "time": timezone.now().isoformat(),
+        "tags": ["chat"],
+        "metadata": {"user": user} if user else {},
+    }  # fmt: skip
+
+
+def capture(asked: Asked, api_key: ApiKey | None, item: dict[str, Any]) -> None:
+    """Stores the turn through the same door as everybody else's.
+
+    Raises:
+        CaptureRefused: the item did not pass; it would be a bug of ours.
+    """
+    (result,) = receive_turns(assistant=asked.assistant, api_key=api_key, items=[item])
+    if result.status == "invalid":
+        raise CaptureRefused(f"own turn refused: {[e['field'] for e in result.errors]}")
+
+
+class CaptureRefused(RuntimeError):
+    """Our own turn was not valid."""

@@ -1,0 +1,58 @@
+"""Turns that could not be stored: written to disk, encrypted, and taken in when capture is back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from assistants.models import ApiKey, Assistant
+from capture.services import receive_turns
+from capture.vault import decrypt, encrypt
+
+logger = logging.getLogger(__name__)
+
+MAX_FILES = 10_000
+"""About a day of a busy chatbot; beyond it turns are dropped with an error in the log, answers never are."""
+
+
+def folder() -> Path:
+    path = Path(settings.VAR_DIR) / "spool"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def keep(assistant: Assistant, api_key: ApiKey | None, item: dict[str, Any]) -> bool:
+    """Writes one turn to disk; False when the spool is full or the disk is."""
+    place = folder()
+    if sum(1 for _ in place.glob("*.turn")) >= MAX_FILES:
+        logger.error("The spool of unsaved turns is full (%s files): a turn is lost.", MAX_FILES)
+        return False
+    record = {"assistant": assistant.pk, "api_key": api_key.pk if api_key else None, "item": item}
+    target = place / f"{item['id']}.turn"
+    try:
+        half = target.with_suffix(".half")
+        half.write_bytes(encrypt(json.dumps(record).encode()))
+        os.replace(half, target)  # a reader never sees half a file
+    except OSError as error:
+        logger.error("A turn could not be spooled and is lost: %s", error)
+        return False
+    return True
+
+
+def drain() -> int:
+    """Takes in what waits; each file goes when its turn is stored (twice is harmless: ids are idempotent)."""
+    taken = 0
+    for path in sorted(folder().glob("*.turn")):
+        record = json.loads(decrypt(path.read_bytes()))
+        assistant = Assistant.objects.filter(pk=record["assistant"]).first()
+        key = ApiKey.objects.filter(pk=record["api_key"]).first()
+        if assistant is not None:
+            receive_turns(assistant=assistant, api_key=key, items=[record["item"]])
+        path.unlink()
+        taken += 1
+    return taken
