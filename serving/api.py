@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -24,11 +24,13 @@ from assistants import limits
 from assistants.auth import authenticate_key, require_scope
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Scope
-from generation.client import EngineClient, default_client
 from generation.engines import EngineBusy, EngineError, GenerationRequest, PromptTooLong, UnknownAdapter
 from generation.streaming import AnswerStream
 from serving import chat, spool, wire
 from serving.wire import WireError
+
+if TYPE_CHECKING:
+    from generation.client import EngineClient
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,6 +41,8 @@ _background: set[asyncio.Task[None]] = set()
 
 
 def client() -> EngineClient:
+    from generation.client import default_client  # httpx is needed when the first question comes, not for every command
+
     return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
 
 
