@@ -222,24 +222,28 @@ def serve(var: Path) -> int:
     Returns its exit status; 1 with one sentence on standard error when it cannot run.
     """
     password = envsecret(PASSWORD_NAME, folder=var / "secrets")
-    try:
-        child, spot = start(var, password)
-    except PostgresError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
     asked: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
 
     def ask(number: int, _frame: object) -> None:
         asked.append(number)
-        child.send_signal(signal.SIGINT)
+        for child in children:
+            child.send_signal(signal.SIGINT)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
     try:
+        child, spot = start(var, password)
+        children.append(child)
+        if asked:
+            child.send_signal(signal.SIGINT)
         wait_ready(spot, password, child)
     except PostgresError as error:
+        for child in children:
+            stop(child)
+        if asked:
+            return 0
         sys.stderr.write(f"{error}\n")
-        stop(child)
         return 1
     code = child.wait()
     return 0 if asked else code or 1

@@ -125,6 +125,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         detail = str(error.detail)
     elif isinstance(error.detail, str):
         detail = str(error.detail)
+    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        status = HTTPStatus.UNAUTHORIZED  # the framework says 403 where a view has no authentication of its own
+    errors = errors or list(getattr(error, "errors", ()))  # assistants.errors.ApiError brings its own
     headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "wait", None) or 1)))
@@ -134,6 +137,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         headers.setdefault("WWW-Authenticate", getattr(error, "auth_header", 'Bearer realm="ratchet"'))
     code = str(error.get_codes()) if isinstance(error.detail, str) else ""
     body = problem_body(status, detail=detail, instance=request.path, errors=errors, code=_stable(code))
+    body["title"] = getattr(error, "title", body["title"])
     return Response(body, status=status, headers=headers, content_type=CONTENT_TYPE)
 
 
@@ -164,7 +168,8 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
 def flatten(details: Any, path: tuple[str, ...] = (), item: int | None = None) -> Iterator[dict[str, Any]]:
     """Nested details of a ValidationError as flat ``{field, message, item?}`` rows, first to last.
 
-    A list of mappings on the top level is a batch: its index becomes ``item``. Deeper lists keep theirs in the path.
+    Places on the top level (a list, or numbers as keys) are a batch: they become ``item``. Deeper ones stay in the
+    path.
     """
     if isinstance(details, Mapping):
         if set(details) == {"message", "code"} and isinstance(details["message"], str):
@@ -174,6 +179,9 @@ def flatten(details: Any, path: tuple[str, ...] = (), item: int | None = None) -
             yield row
             return
         for key, value in details.items():
+            if isinstance(key, int) and not path and item is None:
+                yield from flatten(value, path, key)
+                continue
             yield from flatten(value, path if key == "non_field_errors" else (*path, str(key)), item)
     elif isinstance(details, list | tuple):
         leaves = all(isinstance(part, Mapping) and set(part) == {"message", "code"} for part in details)

@@ -128,10 +128,17 @@ def prepare(var: Path) -> tuple[Place, Account | None]:
             os.chown(var, 0, user.gid)
             var.chmod(0o710)
         else:
-            spot.home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _passable(spot.home.parent)
     for folder in (spot.home, spot.run):
         _private(folder, user)
     return spot, user
+
+
+def _passable(folder: Path) -> None:
+    """A folder that everybody may walk through, whatever our umask says."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
 
 
 def _private(folder: Path, user: Account | None) -> None:
@@ -190,11 +197,12 @@ def binaries(user: Account | None = None) -> Path:
 def _copy_install(package: Path, install: Path, copy: Path) -> None:
     """Keeps the layout, for the programs find their libraries beside the package (``<wheel>.libs``). Appears whole."""
     half = copy.with_name(f"{copy.name}.{os.getpid()}")
+    _passable(half.parent)
     shutil.copytree(install, half / package.name / install.name, symlinks=True)
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, half / libraries.name, symlinks=True)
-    for folder in (half.parent, half, half / package.name):
+    for folder in (half, half / package.name):
         folder.chmod(0o755)
     try:
         half.rename(copy)

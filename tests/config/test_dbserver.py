@@ -1,0 +1,189 @@
+"""The embedded server is killed, started again, doubled and misled; nothing that was committed may be lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from config import dbserver, postgres
+from config.dbserver import running_pid, start, stop, stop_stray, wait_ready
+from config.postgres import Place, PostgresError, place
+
+PASSWORD = "it's a password"
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """pytest closes the folders above its own to other users, and as root the server is one."""
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-dbserver-"))
+    folder.chmod(0o755)
+    yield folder
+    stop_stray(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def var() -> Iterator[Path]:
+    with reachable_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with reachable_folder() as folder:
+        yield folder
+
+
+def connect(spot: Place) -> psycopg.Connection[tuple[object, ...]]:
+    return psycopg.connect(
+        host=str(spot.run), port=postgres.PORT, user=postgres.ROLE, password=PASSWORD, dbname=postgres.DATABASE
+    )
+
+
+def run(var: Path) -> tuple[subprocess.Popen[bytes], Place]:
+    child, spot = start(var, PASSWORD, output=subprocess.DEVNULL)
+    wait_ready(spot, PASSWORD, child)
+    return child, spot
+
+
+def test_committed_rows_survive_a_kill_and_the_stale_pid_file(var: Path) -> None:
+    child, spot = run(var)
+    with connect(spot) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+    child.kill()
+    child.wait()
+    assert (spot.data / "postmaster.pid").exists()
+    assert running_pid(spot) is None
+    child, spot = run(var)
+    with connect(spot) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1000,)
+    stop(child)
+    assert child.returncode == 0
+
+
+def test_a_pid_file_that_names_another_living_process_is_stale(var: Path) -> None:
+    spot = place(var)
+    (spot.data / "postmaster.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
+    child, spot = run(var)
+    stop(child)
+    assert child.returncode == 0
+
+
+def test_a_second_server_is_refused_and_the_first_keeps_its_pid_file(var: Path) -> None:
+    child, spot = run(var)
+    with pytest.raises(PostgresError, match="already running"):
+        start(var, PASSWORD)
+    assert running_pid(spot) == child.pid
+    connect(spot).close()
+    stop(child)
+
+
+def test_vector_is_there_and_our_role_is_no_superuser(var: Path) -> None:
+    child, spot = run(var)
+    with connect(spot) as connection:
+        assert connection.execute("SELECT '[1,2]'::halfvec(2) <=> '[1,2]'").fetchone() == (0.0,)
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        assert connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (False,)
+    stop(child)
+
+
+def test_a_wrong_password_is_refused_and_explained(var: Path) -> None:
+    child, spot = start(var, "another", output=subprocess.DEVNULL)
+    with pytest.raises(PostgresError, match="password in var/secrets"):
+        wait_ready(spot, "another", child)
+    stop(child)
+
+
+def test_nobody_else_gets_near_the_data(var: Path) -> None:
+    spot = place(var)
+    for folder in (spot.home, spot.data, spot.run):
+        assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0, folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children of their parent's death on Linux only")
+def test_the_server_stops_when_whoever_started_it_is_killed(var: Path) -> None:
+    code = "import sys, pathlib; from config import dbserver; sys.exit(dbserver.serve(pathlib.Path(sys.argv[1])))"
+    env = {**os.environ, "DATABASE_PASSWORD": PASSWORD}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(var)], stderr=subprocess.DEVNULL, env=env)
+    spot = place(var)
+    deadline = time.monotonic() + 30
+    while running_pid(spot) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pid = running_pid(spot)
+    assert pid is not None
+    server = psutil.Process(pid)
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs([server], timeout=20)[1] == []
+
+
+def test_serving_ends_cleanly_on_sigterm(var: Path) -> None:
+    env = {**os.environ, "DATABASE_PASSWORD": PASSWORD}
+    server = subprocess.Popen([sys.executable, "-m", "config.dbserver", str(var)], stderr=subprocess.DEVNULL, env=env)
+    deadline = time.monotonic() + 30
+    while not place(var).socket.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+    assert running_pid(place(var)) is None
+
+
+def test_an_interrupted_initdb_is_begun_again(folder: Path) -> None:
+    (folder / "postgres" / "data.new").mkdir(parents=True)
+    (folder / "postgres" / "data.new" / "half").touch()
+    child, _ = start(folder, PASSWORD, durable=False, output=subprocess.DEVNULL)
+    wait_ready(place(folder), PASSWORD, child)
+    stop(child)
+
+
+def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
+    spot = place(tmp_path / ("x" * 90))
+    assert len(os.fsencode(spot.socket)) <= 100
+
+
+def test_without_the_wheel_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(postgres, "_WHEEL", "no_such_package")
+    with pytest.raises(PostgresError, match="Set DATABASE_URL, or run"):
+        dbserver.start(tmp_path, PASSWORD)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_below_a_closed_folder_the_data_goes_where_its_user_can_reach_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_SYSTEM_DATA", folder / "system")
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    before = stat.S_IMODE(closed.stat().st_mode)
+    child, spot = start(closed / "var", PASSWORD, durable=False, output=subprocess.DEVNULL)
+    wait_ready(spot, PASSWORD, child)
+    stop(child)
+    assert spot.home.parent == folder / "system"
+    assert stat.S_IMODE(closed.stat().st_mode) == before
+    assert place(closed / "var") == spot
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_binaries_in_a_closed_folder_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_SYSTEM_DATA", tmp_path / "system")
+    monkeypatch.setattr(postgres, "_can_pass", lambda folder, user: False)
+    user = postgres.account()
+    first = postgres.binaries(user)
+    assert first.is_relative_to(tmp_path / "system")
+    assert subprocess.run([first / "postgres", "--version"], capture_output=True, check=True).stdout.startswith(
+        b"postgres"
+    )
+    assert postgres.binaries(user) == first
