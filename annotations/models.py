@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar, Self
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils import timezone
 
 from assistants.models import Assistant
 from capture.models import Retrieval, Turn
+
+MAX_CORRECTION = 20_000
+MAX_NOTE = 4_000
+MAX_SKIP_REASON = 200
 
 
 class Verdict(models.TextChoices):
@@ -37,14 +43,14 @@ class Queue(models.Model):
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="queues")
     name = models.CharField(max_length=120)
-    guideline = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
+    guideline = models.TextField(blank=True, max_length=20_000, help_text="Markdown, shown beside the work.")
     labels_needed = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(9)])
     overlap_share = models.FloatField(
         default=0.0,
         validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
         help_text="Share of the turns that get one label more than needed, to measure agreement.",
     )
-    paused = models.BooleanField(default=False)
+    paused = models.BooleanField(default=False, help_text="Nobody gets new items while it is paused.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -53,6 +59,32 @@ class Queue(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class QueueItemQuerySet(models.QuerySet["QueueItem"]):
+    def left_for(self, annotator: object) -> Self:
+        """What this person may still label: not done, neither labelled nor skipped by them."""
+        labelled = Annotation.objects.current().filter(turn=models.OuterRef("turn"), annotator=annotator)
+        skipped = Assignment.objects.filter(item=models.OuterRef("pk"), annotator=annotator).exclude(skipped_at=None)
+        return self.filter(~models.Exists(labelled), ~models.Exists(skipped), done=False)
+
+    def with_room(self, annotator: object, now: datetime) -> Self:
+        """Items that need more labels than they have labels and live leases of other people."""
+        leases = (
+            Assignment.objects.live(now)
+            .filter(item=models.OuterRef("pk"))
+            .exclude(annotator=annotator)
+            .order_by()
+            .values("item")
+            .annotate(n=models.Count("pk"))
+            .values("n")
+        )
+        taken = models.F("labels_done") + models.functions.Coalesce(models.Subquery(leases), 0)
+        return self.alias(taken=taken).filter(labels_needed__gt=models.F("taken"))
+
+    def split(self) -> Self:
+        """Enough labels, but they disagree: a reviewer settles them."""
+        return self.filter(done=True, turn__resolution=None)
 
 
 class QueueItem(models.Model):
@@ -65,6 +97,8 @@ class QueueItem(models.Model):
     done = models.BooleanField(default=False)
     added_at = models.DateTimeField(auto_now_add=True)
 
+    objects = QueueItemQuerySet.as_manager()
+
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["queue", "turn"], name="queue_item_once")]
         indexes: ClassVar = [models.Index(fields=["queue", "done", "id"], name="queue_item_next")]
@@ -73,14 +107,24 @@ class QueueItem(models.Model):
         return f"{self.queue}: {self.turn}"
 
 
+class AssignmentQuerySet(models.QuerySet["Assignment"]):
+    def live(self, now: datetime | None = None) -> Self:
+        return self.filter(skipped_at=None, expires_at__gt=now or timezone.now())
+
+    def skipped(self) -> Self:
+        return self.exclude(skipped_at=None)
+
+
 class Assignment(models.Model):
-    """A lease: one annotator works on one item until ``expires_at``; a skip is remembered, so that it does not return."""
+    """A lease: one annotator works on one item until ``expires_at``; a skip is kept: the item does not return."""
 
     item = models.ForeignKey(QueueItem, on_delete=models.CASCADE, related_name="assignments")
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     expires_at = models.DateTimeField()
-    skipped_because = models.CharField(max_length=200, blank=True)
+    skipped_because = models.CharField(max_length=MAX_SKIP_REASON, blank=True)
     skipped_at = models.DateTimeField(null=True, blank=True)
+
+    objects = AssignmentQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["item", "annotator"], name="assignment_once")]
@@ -88,11 +132,15 @@ class Assignment(models.Model):
     def __str__(self) -> str:
         return f"{self.annotator} on {self.item}"
 
+    @property
+    def is_live(self) -> bool:
+        return self.skipped_at is None and self.expires_at > timezone.now()
+
 
 class AnnotationQuerySet(models.QuerySet["Annotation"]):
     def current(self) -> Self:
-        """Without those that their author has replaced: a change of mind keeps the old label."""
-        return self.filter(replaced_by=None)
+        """What counts now: without labels that their author has replaced (a change of mind) or taken back (undo)."""
+        return self.filter(replaced_by=None, withdrawn_at=None)
 
 
 class Annotation(models.Model):
@@ -103,13 +151,14 @@ class Annotation(models.Model):
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="annotations")
     verdict = models.CharField(max_length=4, choices=Verdict.choices)
     reasons = ArrayField(models.CharField(max_length=24, choices=Reason.choices), default=list, blank=True)
-    correction = models.TextField(blank=True, max_length=20_000, help_text="With [n] citations of passages.")
-    note = models.TextField(blank=True, max_length=4_000)
+    correction = models.TextField(blank=True, max_length=MAX_CORRECTION, help_text="With [n] citations of passages.")
+    note = models.TextField(blank=True, max_length=MAX_NOTE)
     seconds = models.FloatField(null=True, blank=True, help_text="Time on the page.")
     created_at = models.DateTimeField(auto_now_add=True)
     replaced_by = models.OneToOneField(
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="replaces"
     )
+    withdrawn_at = models.DateTimeField(null=True, blank=True, help_text="Taken back by its author; kept, not counted.")
 
     objects = AnnotationQuerySet.as_manager()
 
@@ -118,12 +167,21 @@ class Annotation(models.Model):
         constraints: ClassVar = [
             # Two tabs, a double submit: the second current label of the same person on the same turn is refused.
             models.UniqueConstraint(
-                fields=["turn", "annotator"], condition=models.Q(replaced_by=None), name="annotation_current_once"
+                fields=["turn", "annotator"],
+                condition=models.Q(replaced_by=None, withdrawn_at=None),
+                name="annotation_current_once",
             ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["queue", "annotator", "-created_at"], name="annotation_mine"),  # undo, mine today
         ]
 
     def __str__(self) -> str:
         return f"{self.annotator}: {self.verdict}"
+
+    @property
+    def reason_labels(self) -> list[str]:
+        return [str(Reason(reason).label) for reason in self.reasons]
 
 
 class ContextMark(models.Model):
@@ -157,12 +215,21 @@ class Resolution(models.Model):
     turn = models.OneToOneField(Turn, on_delete=models.CASCADE, related_name="resolution")
     verdict = models.CharField(max_length=4, choices=Verdict.choices)
     reasons = ArrayField(models.CharField(max_length=24, choices=Reason.choices), default=list, blank=True)
-    response = models.TextField(blank=True, help_text="The answer to learn: the logged one if good, else the correction.")
+    response = models.TextField(
+        blank=True, help_text="The answer to learn: the logged one if good, else the correction."
+    )
     relevant_ranks = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
     how = models.CharField(max_length=12, choices=How.choices)
-    annotations = models.ManyToManyField(Annotation, related_name="resolutions")
+    annotations = models.ManyToManyField(Annotation, related_name="resolutions", help_text="The labels that counted.")
     resolved_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     resolved_at = models.DateTimeField(auto_now=True)
 
+    class Meta:
+        ordering = ("-resolved_at",)
+
     def __str__(self) -> str:
         return f"{self.verdict} ({self.how})"
+
+    @property
+    def reason_labels(self) -> list[str]:
+        return [str(Reason(reason).label) for reason in self.reasons]

@@ -1,0 +1,143 @@
+"""Reviewers settle what labels leave open: a list of disagreements, and one of them side by side."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods
+
+from annotations import services
+from annotations.agreement import krippendorff_alpha, verdict_labels
+from annotations.drafts import read_draft
+from annotations.errors import LabelRefused
+from annotations.label_views import SETTLERS, open_queue
+from annotations.models import Annotation, QueueItem, Reason
+from annotations.presenting import present
+from annotations.progress import queue_progress
+from annotations.resolving import Wording, response_to_learn
+from capture.models import Turn
+
+PAGE_SIZE = 25
+
+
+@dataclass(frozen=True)
+class Change:
+    """A stretch of a correction: kept from the logged answer, added, or taken away."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class LabelView:
+    label: Annotation
+    changes: tuple[Change, ...]
+    learnt: str
+    """What would be learnt if this label counted alone."""
+    marks: tuple[tuple[int, str], ...]
+
+
+@require_GET
+def disagreements(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, _ = open_queue(request, queue_id, *SETTLERS)
+    split = QueueItem.objects.filter(queue=queue).split().select_related("turn").order_by("pk")
+    page = Paginator(split.defer("turn__embedding"), PAGE_SIZE).get_page(request.GET.get("page"))
+    labels: dict[object, list[Annotation]] = {}
+    current = Annotation.objects.current().filter(turn__in=[item.turn_id for item in page])
+    for label in current.select_related("annotator"):
+        labels.setdefault(label.turn_id, []).append(label)
+    context = {
+        **admin.site.each_context(request),
+        "title": f"Adjudicate: {queue.name}",
+        "queue": queue,
+        "page": page,
+        "rows": [(item, labels.get(item.turn_id, [])) for item in page],
+        "alpha": krippendorff_alpha(verdict_labels(queue)),
+        "progress": queue_progress(queue),
+    }
+    return TemplateResponse(request, "annotations/disagreements.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def adjudicate_page(request: HttpRequest, queue_id: int, item_id: int) -> HttpResponse:
+    queue, reviewer = open_queue(request, queue_id, *SETTLERS)
+    item = get_object_or_404(QueueItem, pk=item_id, queue=queue)
+    turn = Turn.objects.with_contexts().select_related("assistant").defer("embedding").get(pk=item.turn_id)
+    draft = read_draft(request.POST)
+    if request.method == "POST":
+        try:
+            services.adjudicate(
+                turn=turn,
+                reviewer=reviewer,
+                verdict=draft.verdict,
+                reasons=draft.all_reasons,
+                response=draft.used_correction,
+            )
+        except ValidationError as error:
+            for message in error.messages:
+                messages.error(request, message)
+        except LabelRefused as refused:
+            messages.error(request, str(refused))
+        else:
+            messages.success(request, "Settled.")
+            following = QueueItem.objects.filter(queue=queue).split().order_by("pk")
+            after = following.filter(pk__gt=item.pk).first() or following.first()
+            if after is None:
+                return HttpResponseRedirect(reverse("annotations:disagreements", args=[queue.pk]))
+            return HttpResponseRedirect(reverse("annotations:adjudicate", args=[queue.pk, after.pk]))
+    context = {
+        **admin.site.each_context(request),
+        "title": "Settle a disagreement",
+        "queue": queue,
+        "item": item,
+        "view": present(turn),
+        "labels": _label_views(turn),
+        "draft": draft,
+        "reasons": list(enumerate(Reason.choices, start=1)),
+        "settled": getattr(turn, "resolution", None),
+        "progress": queue_progress(queue),
+    }
+    status = 422 if request.method == "POST" else 200
+    return TemplateResponse(request, "annotations/adjudicate.html", context, status=status)
+
+
+def word_changes(before: str, after: str) -> tuple[Change, ...]:
+    """What a correction keeps, adds and takes away, word by word."""
+    old, new = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", after)
+    changes: list[Change] = []
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            changes.append(Change("".join(old[i1:i2]), "kept"))
+            continue
+        if i2 > i1:
+            changes.append(Change("".join(old[i1:i2]), "gone"))
+        if j2 > j1:
+            changes.append(Change("".join(new[j1:j2]), "added"))
+    return tuple(changes)
+
+
+def _label_views(turn: Turn) -> list[LabelView]:
+    wording = Wording(decline=turn.assistant.decline_sentence, handoff=turn.assistant.handoff_sentence)
+    labels = Annotation.objects.current().filter(turn=turn).select_related("annotator")
+    views = []
+    for label in labels.prefetch_related("marks__retrieval"):
+        learnt = response_to_learn(
+            verdict=label.verdict,
+            reasons=label.reasons,
+            correction=label.correction,
+            logged=turn.response,
+            wording=wording,
+        )
+        changes = word_changes(turn.response, label.correction) if label.correction else ()
+        marks = sorted((mark.retrieval.rank, mark.relevance) for mark in label.marks.all())
+        views.append(LabelView(label, changes, learnt, tuple(marks)))
+    return views

@@ -1,0 +1,237 @@
+"""The labelling page and what its script calls. Every action answers a script with JSON (the next item as HTML, or a
+message) and a plain form with a redirect, so that the page also works without the script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import cast
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import get_object_or_404
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.http import require_GET, require_POST
+
+from annotations import services
+from annotations.drafts import Draft, earlier_draft, read_draft
+from annotations.errors import AlreadyDone, CannotScrub, ItemGone, LabelRefused
+from annotations.guideline import render_guideline
+from annotations.models import Assignment, ContextMark, Queue, QueueItem, Reason
+from annotations.presenting import present
+from annotations.progress import labelled_today, queue_progress
+from annotations.validation import SKIP_REASONS
+from assistants.access import has_role, require_role
+from assistants.models import Role
+from capture.models import Turn
+
+WORKERS = (Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN)
+SETTLERS = (Role.REVIEWER, Role.ADMIN)
+
+MARK_SIGNS = {"relevant": "✓", "not_relevant": "✗", "unsure": "?"}
+KEYS = (
+    ("1 – 9", "Mark a passage: relevant, not relevant, unsure, none"),
+    ("g", "Good"),
+    ("b", "Bad, then a number for the reason"),
+    ("d", "Should have declined (or: rightly declined)"),
+    ("r", "Reasons, then a number"),
+    ("e", "Edit the correction"),
+    ("Alt + 1 – 9", "Cite a passage in the correction"),
+    ("n", "Note"),
+    ("Enter", "Submit (in a field: Ctrl + Enter)"),
+    ("Esc", "Leave a field or the reasons"),
+    ("s", "Skip, with a reason"),
+    ("u", "Undo the last label or skip"),
+    ("x", "Unfold or fold all passages"),
+    ("?", "These keys"),
+)
+
+
+def open_queue(request: HttpRequest, queue_id: int, *roles: str) -> tuple[Queue, User]:
+    """The queue, if this person has one of the roles on its assistant.
+
+    Raises:
+        Http404: no such queue.
+        PermissionDenied: not theirs.
+    """
+    queue = get_object_or_404(Queue.objects.select_related("assistant"), pk=queue_id)
+    user = cast("User", request.user)
+    require_role(user, queue.assistant, *roles)
+    return queue, user
+
+
+@require_GET
+def label_page(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    return _page(request, queue, user, _work(queue, user, services.next_item(queue=queue, annotator=user)))
+
+
+@require_POST
+def submit_label(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    draft = read_draft(request.POST)
+    item = _posted_item(request, queue)
+    try:
+        if item is None:
+            raise ItemGone
+        services.submit(
+            turn=item.turn,
+            annotator=user,
+            queue=queue,
+            verdict=draft.verdict,
+            reasons=draft.all_reasons,
+            correction=draft.used_correction,
+            marks=draft.marks,
+            note=draft.note,
+            seconds=draft.seconds,
+        )
+    except ValidationError as error:
+        return _invalid(request, error, queue=queue, user=user, item=item, draft=draft)
+    except LabelRefused as refused:
+        return _refused(request, queue, refused)
+    return _next(request, queue, user, "Saved.")
+
+
+@require_POST
+def skip_item(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    item = _posted_item(request, queue)
+    try:
+        if item is None:
+            raise ItemGone
+        services.skip(item_id=item.pk, annotator=user, reason=request.POST.get("reason", ""))
+    except ValidationError as error:
+        return _invalid(request, error, queue=queue, user=user, item=item, draft=Draft())
+    except LabelRefused as refused:
+        return _refused(request, queue, refused)
+    return _next(request, queue, user, "Skipped.")
+
+
+@require_POST
+def undo(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    try:
+        services.undo_last(queue=queue, annotator=user)
+    except LabelRefused as refused:
+        return _refused(request, queue, refused)
+    return _next(request, queue, user, "Taken back: change it and submit again.")
+
+
+@require_POST
+def renew(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    item = _posted_item(request, queue)
+    try:
+        if item is None:
+            raise ItemGone
+        expires_at = services.renew_lease(item_id=item.pk, annotator=user)
+    except LabelRefused as refused:
+        return _refused(request, queue, refused)
+    return JsonResponse({"expires": expires_at.isoformat()})
+
+
+@require_POST
+def release(request: HttpRequest, queue_id: int) -> HttpResponse:
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    item = _posted_item(request, queue)
+    if item is not None:
+        expires_at = _moment(request.POST.get("expires", ""))
+        services.release_lease(item_id=item.pk, annotator=user, expires_at=expires_at)
+    return HttpResponse(status=204)
+
+
+def _posted_item(request: HttpRequest, queue: Queue) -> QueueItem | None:
+    key = request.POST.get("item", "")
+    if not (key.isdecimal() and len(key) < 19):
+        return None
+    return QueueItem.objects.select_related("turn").filter(pk=int(key), queue=queue).first()
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return parse_datetime(text)
+    except ValueError:
+        return None
+
+
+def _work(queue: Queue, user: User, item: QueueItem | None, draft: Draft | None = None) -> dict[str, object]:
+    """What `_work.html` shows: the item with its form, or why there is none."""
+    progress = queue_progress(queue)
+    work: dict[str, object] = {
+        "queue": queue,
+        "item": item,
+        "progress": progress,
+        "today": labelled_today(queue, user),
+        "may_settle": has_role(user, queue.assistant, *SETTLERS),
+    }
+    if item is None:
+        return work
+    turn = Turn.objects.with_contexts().select_related("assistant").defer("embedding").get(pk=item.turn_id)
+    expires_at = Assignment.objects.filter(item=item, annotator=user).values_list("expires_at", flat=True).first()
+    return work | {
+        "view": present(turn),
+        "draft": draft or earlier_draft(turn, user),
+        "expires": expires_at.isoformat() if expires_at else "",
+        "reasons": list(enumerate(Reason.choices, start=1)),
+        "marks": [(value, MARK_SIGNS[value], label) for value, label in ContextMark.Relevance.choices],
+    }
+
+
+def _page(
+    request: HttpRequest, queue: Queue, user: User, work: Mapping[str, object], status: int = 200
+) -> HttpResponse:
+    context = {
+        **admin.site.each_context(request),
+        **work,
+        "title": f"Label: {queue.name}",
+        "guideline": render_guideline(queue.guideline) if queue.guideline else "",
+        "keys": KEYS,
+        "skip_reasons": list(enumerate(SKIP_REASONS, start=1)),
+        "account": user.get_username(),
+    }
+    return TemplateResponse(request, "annotations/label.html", context, status=status)
+
+
+def _next(request: HttpRequest, queue: Queue, user: User, said: str) -> HttpResponse:
+    """After an action that was stored: the next item."""
+    if not _by_script(request):
+        messages.success(request, said)
+        return HttpResponseRedirect(reverse("annotations:label", args=[queue.pk]))
+    work = _work(queue, user, services.next_item(queue=queue, annotator=user))
+    html = render_to_string("annotations/_work.html", dict(work), request=request)
+    return JsonResponse({"message": said, "html": html})
+
+
+def _invalid(
+    request: HttpRequest,
+    error: ValidationError,
+    *,
+    queue: Queue,
+    user: User,
+    item: QueueItem | None,
+    draft: Draft,
+) -> HttpResponse:
+    fields = error.message_dict if hasattr(error, "error_dict") else {"": error.messages}
+    said = " ".join(message for problems in fields.values() for message in problems)
+    if _by_script(request):
+        return JsonResponse({"message": said, "errors": fields}, status=422)
+    messages.error(request, said)
+    return _page(request, queue, user, _work(queue, user, item, draft), status=422)
+
+
+def _refused(request: HttpRequest, queue: Queue, refused: LabelRefused) -> HttpResponse:
+    if _by_script(request):
+        status = 503 if isinstance(refused, CannotScrub) else 409
+        gone = isinstance(refused, AlreadyDone | ItemGone)
+        return JsonResponse({"message": str(refused), "gone": gone}, status=status)
+    messages.error(request, str(refused))
+    return HttpResponseRedirect(reverse("annotations:label", args=[queue.pk]))
+
+
+def _by_script(request: HttpRequest) -> bool:
+    return request.headers.get("X-Requested-With") == "fetch"

@@ -1,0 +1,116 @@
+"""Who works on what: leases of five minutes, so that no two people label the same item beyond its need.
+
+A candidate is locked with ``FOR UPDATE SKIP LOCKED`` and then looked at again under the lock: the first look used the
+statement's snapshot, which may miss a lease that was committed between the snapshot and the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from annotations.errors import AlreadyDone, ItemGone
+from annotations.models import Annotation, Assignment, Queue, QueueItem, QueueItemQuerySet
+
+LEASE = timedelta(minutes=5)
+# Every miss means that another request took the item between two statements; each such request needs one miss at most.
+_MAX_MISSES = 100
+
+
+@transaction.atomic
+def next_item(*, queue: Queue, annotator: User) -> QueueItem | None:
+    """The item that this person shall label now, leased to them; None when nothing is left (or the queue is paused).
+
+    Somebody who holds a live lease gets the same item again, so that a reload loses nothing.
+    """
+    if queue.paused:
+        return None
+    now = timezone.now()
+    held = _held_item(queue, annotator, now)
+    if held is not None:
+        return held
+    item = _claim(queue, annotator, now, wait=False) or _claim(queue, annotator, now, wait=True)
+    if item is not None:
+        lease_to(item=item, annotator=annotator)
+    return item
+
+
+@transaction.atomic
+def renew_lease(*, item_id: int, annotator: User) -> datetime:
+    """Five more minutes, also after the lease has ended as long as the item still needs a label.
+
+    Raises:
+        ItemGone: the item is not there any more.
+        AlreadyDone: the lease had ended and others have labelled the item or are at it.
+    """
+    item = QueueItem.objects.select_for_update().filter(pk=item_id).first()
+    if item is None:
+        raise ItemGone
+    if not holds_lease(item, annotator) and not _has_room(item, annotator):
+        raise AlreadyDone
+    return lease_to(item=item, annotator=annotator)
+
+
+@transaction.atomic
+def release_lease(*, item_id: int, annotator: User, expires_at: datetime | None = None) -> None:
+    """Gives an unfinished item back at once; without a lease nothing happens.
+
+    With ``expires_at`` only that very lease is given back: the message of a page that is being left may arrive after
+    the same person has opened the page again.
+    """
+    leases = Assignment.objects.filter(item=item_id, annotator=annotator, skipped_at=None)
+    (leases if expires_at is None else leases.filter(expires_at=expires_at)).delete()
+
+
+def lease_to(*, item: QueueItem, annotator: User) -> datetime:
+    """Writes the lease (the caller holds the lock on the item) and forgets an earlier skip."""
+    expires_at = timezone.now() + LEASE
+    Assignment.objects.update_or_create(
+        item=item,
+        annotator=annotator,
+        defaults={"expires_at": expires_at, "skipped_at": None, "skipped_because": ""},
+    )
+    return expires_at
+
+
+def holds_lease(item: QueueItem, annotator: User) -> bool:
+    return Assignment.objects.live().filter(item=item, annotator=annotator).exists()
+
+
+def _held_item(queue: Queue, annotator: User, now: datetime) -> QueueItem | None:
+    live = Assignment.objects.live(now).filter(annotator=annotator, item__queue=queue, item__done=False)
+    assignment = live.select_related("item").order_by("-expires_at").first()
+    if assignment is None or _labelled(assignment.item, annotator):
+        return None
+    lease_to(item=assignment.item, annotator=annotator)
+    return assignment.item
+
+
+def _claim(queue: Queue, annotator: User, now: datetime, *, wait: bool) -> QueueItem | None:
+    """The first free item, locked. ``wait`` also waits for items that somebody else has locked just now: with them
+    skipped, the last items of a queue would seem to be gone."""
+    missed: list[int] = []
+    for _ in range(_MAX_MISSES):
+        item = _candidates(queue, annotator, now, missed).select_for_update(of=("self",), skip_locked=not wait).first()
+        if item is None or _has_room(item, annotator):
+            return item
+        missed.append(item.pk)
+    return None
+
+
+def _candidates(queue: Queue, annotator: User, now: datetime, but: Iterable[int]) -> QueueItemQuerySet:
+    items = QueueItem.objects.filter(queue=queue).left_for(annotator).with_room(annotator, now)
+    return items.exclude(pk__in=list(but)).order_by("pk")
+
+
+def _has_room(item: QueueItem, annotator: User) -> bool:
+    free = QueueItem.objects.filter(pk=item.pk, done=False).with_room(annotator, timezone.now())
+    return free.exists()
+
+
+def _labelled(item: QueueItem, annotator: User) -> bool:
+    return Annotation.objects.current().filter(turn=item.turn_id, annotator=annotator).exists()

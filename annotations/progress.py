@@ -1,0 +1,104 @@
+"""How far a queue is, and who did what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.contrib.auth.models import User
+from django.db import models
+from django.utils import timezone
+
+from annotations.models import Annotation, Assignment, Queue, QueueItem
+
+
+@dataclass(frozen=True)
+class QueueProgress:
+    total: int
+    done: int
+    split: int
+    """Items with enough labels that disagree: a reviewer's turn."""
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done
+
+    @property
+    def percent(self) -> int:
+        """Rounded down, so that 100 means all."""
+        return 100 * self.done // self.total if self.total else 0
+
+
+@dataclass(frozen=True)
+class PersonProgress:
+    name: str
+    labels: int
+    today: int
+    good: int
+    skipped: int
+    median_seconds: float | None
+    last: datetime | None
+
+    @property
+    def good_percent(self) -> int | None:
+        return round(100 * self.good / self.labels) if self.labels else None
+
+
+class Median(models.Aggregate):
+    """Middle value, computed by the database."""
+
+    function = "percentile_cont"
+    template = "%(function)s(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
+    output_field = models.FloatField()
+
+
+def queue_progress(queue: Queue) -> QueueProgress:
+    split = models.Q(done=True, turn__resolution=None)
+    counts = QueueItem.objects.filter(queue=queue).aggregate(
+        total=models.Count("pk"),
+        done=models.Count("pk", filter=models.Q(done=True)),
+        split=models.Count("pk", filter=split),
+    )
+    return QueueProgress(**counts)
+
+
+def people_progress(queue: Queue) -> list[PersonProgress]:
+    """Everybody who has labelled or skipped in the queue, most labels first."""
+    labels = (
+        Annotation.objects.current()
+        .filter(queue=queue)
+        .order_by()
+        .values("annotator__username")
+        .annotate(
+            n=models.Count("pk"),
+            today=models.Count("pk", filter=models.Q(created_at__gte=_midnight())),
+            good=models.Count("pk", filter=models.Q(verdict="good")),
+            median=Median("seconds"),
+            last=models.Max("created_at"),
+        )
+    )
+    by_name = {row["annotator__username"]: row for row in labels}
+    skips: dict[str, int] = dict(
+        Assignment.objects.skipped()
+        .filter(item__queue=queue)
+        .order_by()
+        .values_list("annotator__username")
+        .annotate(models.Count("pk"))
+    )
+    empty = {"n": 0, "today": 0, "good": 0, "median": None, "last": None}
+    people = []
+    for name in {*by_name, *skips}:
+        row = by_name.get(name, empty)
+        people.append(
+            PersonProgress(name, row["n"], row["today"], row["good"], skips.get(name, 0), row["median"], row["last"])
+        )
+    return sorted(people, key=lambda person: (-person.labels, person.name))
+
+
+def labelled_today(queue: Queue, annotator: User) -> int:
+    labels = Annotation.objects.current().filter(queue=queue, annotator=annotator, created_at__gte=_midnight())
+    return labels.count()
+
+
+def _midnight() -> datetime:
+    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,0 +1,48 @@
+"""Personal data out of what annotators type, by the conversation's own table: the same person keeps the same number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from annotations.errors import CannotScrub
+from capture.masking import policy_of
+from capture.models import Conversation, Passage, Turn
+from capture.vault import entities_key
+from privacy.entities import EntityTable
+from privacy.findings import ScrubError
+
+logger = logging.getLogger(__name__)
+
+
+@transaction.atomic
+def scrub(*, turn: Turn, texts: Sequence[str]) -> list[str]:
+    """The texts with personal data masked; empty ones cost nothing.
+
+    The turn's passages are read along as trusted contexts: what the documents print (a service number, say) may stand
+    in a correction too. New persons are added to the conversation's table in the caller's transaction.
+
+    Raises:
+        CannotScrub: whatever went wrong; nothing may be stored then.
+    """
+    if not any(text.strip() for text in texts):
+        return list(texts)
+    from privacy.scrubber import Scrubber, ScrubText
+
+    conversation = Conversation.objects.select_for_update().get(pk=turn.conversation_id)
+    passages = Passage.objects.filter(retrievals__turn=turn).order_by("retrievals__rank").values_list("text", flat=True)
+    read = [ScrubText("context", passage) for passage in passages]
+    try:
+        key = entities_key(turn.assistant_id, conversation.external_id)
+        table = EntityTable.from_dict(conversation.entities, key=key)
+        typed = [ScrubText("response", text) for text in texts]
+        masked = Scrubber(policy_of(turn.assistant)).scrub_turn([*read, *typed], table)
+    except (ScrubError, ValueError) as error:
+        logger.warning("label on turn %s refused: %s", turn.pk, type(error).__name__)
+        raise CannotScrub from error
+    entities = table.to_dict()
+    if entities != conversation.entities:
+        Conversation.objects.filter(pk=conversation.pk).update(entities=entities)
+    return [result.text for result in masked[len(read) :]]

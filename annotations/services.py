@@ -1,0 +1,283 @@
+"""What happens to labels: adding work, submitting, skipping, taking back, resolving, adjudicating.
+
+Submissions about one turn are serialised by a lock on its row, so counts, the current label and the resolution always
+fit together. Everything that people type is scrubbed before it is stored; when that fails, nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from annotations import scrubbing
+from annotations.errors import AlreadyDone, AlreadySettled, ItemGone, NothingToUndo
+from annotations.filling import add_turns
+from annotations.leases import holds_lease, lease_to, next_item, release_lease, renew_lease
+from annotations.models import (
+    MAX_SKIP_REASON,
+    Annotation,
+    Assignment,
+    ContextMark,
+    Queue,
+    QueueItem,
+    Resolution,
+    Verdict,
+)
+from annotations.resolving import Decision, relevant_ranks, response_to_learn
+from annotations.settling import locked_turn, settle, store_decision, votes_on, wording_of
+from annotations.validation import SKIP_REASONS, CleanLabel, clean_label, clean_seconds, clean_text
+from assistants.services import audit
+from capture.models import Retrieval, Turn
+
+__all__ = [
+    "Undone",
+    "add_turns",
+    "adjudicate",
+    "next_item",
+    "release_lease",
+    "renew_lease",
+    "resolve",
+    "skip",
+    "submit",
+    "undo_last",
+]
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What was taken back: the item is leased to its author again. ``annotation`` is None for a skip."""
+
+    item: QueueItem
+    annotation: Annotation | None
+
+
+@transaction.atomic
+def submit(
+    *,
+    turn: Turn,
+    annotator: User,
+    verdict: str,
+    reasons: Sequence[str] = (),
+    correction: str = "",
+    marks: Mapping[int, str] | None = None,
+    note: str = "",
+    queue: Queue | None = None,
+    seconds: float | None = None,
+) -> Annotation:
+    """Stores one person's label on one turn and resolves the turn when its labels suffice.
+
+    The same content again returns the label that is there. Other content replaces it, and the old row stays. A lease
+    that has ended does not matter as long as the item still needs a label. Without ``queue`` the label is taken
+    whatever the queues of the turn need.
+
+    Args:
+        marks: relevance by passage rank.
+        seconds: time on the page.
+
+    Raises:
+        ValidationError: by field, when the content is not right.
+        ItemGone: the turn was erased, or is not in ``queue``.
+        AlreadyDone: others have labelled the item meanwhile.
+        CannotScrub: what was typed could not be checked for personal data.
+    """
+    turn = locked_turn(turn)
+    retrievals = dict(Retrieval.objects.filter(turn=turn).values_list("rank", "pk"))
+    label = clean_label(
+        ranks=retrievals,
+        logged=turn.response,
+        verdict=verdict,
+        reasons=reasons,
+        correction=correction,
+        marks=marks,
+        note=note,
+    )
+    correction, note = scrubbing.scrub(turn=turn, texts=(label.correction, label.note))
+    label = CleanLabel(label.verdict, label.reasons, correction, label.marks, note)
+    earlier = Annotation.objects.current().filter(turn=turn, annotator=annotator).first()
+    if earlier is not None and _content(earlier) == label:
+        return earlier
+    if queue is not None:
+        _check_room(turn, queue, annotator, earlier)
+    annotation = _write(
+        turn=turn, annotator=annotator, label=label, queue=queue, seconds=clean_seconds(seconds), earlier=earlier
+    )
+    ContextMark.objects.bulk_create(
+        ContextMark(annotation=annotation, retrieval_id=retrievals[rank], relevance=relevance)
+        for rank, relevance in label.marks
+    )
+    Assignment.objects.filter(item__turn=turn, annotator=annotator).delete()
+    settle(turn)
+    audit(
+        assistant=turn.assistant,
+        actor=annotator,
+        action="label.submitted",
+        target=str(turn.pk),
+        details={"annotation": annotation.pk, "verdict": label.verdict, "replaces": earlier.pk if earlier else None},
+    )
+    return annotation
+
+
+@transaction.atomic
+def skip(*, item_id: int, annotator: User, reason: str) -> None:
+    """Gives an item back for good: it does not return to this person. The reason is kept for the queue's admin.
+
+    Raises:
+        ValidationError: no reason, or one that is too long.
+        ItemGone: the item is not there any more.
+    """
+    reason = clean_text(reason)
+    if not reason:
+        raise ValidationError({"reason": ["Say in a few words why you skip it."]})
+    if len(reason) > MAX_SKIP_REASON:
+        raise ValidationError({"reason": [f"At most {MAX_SKIP_REASON} characters, please."]})
+    item = QueueItem.objects.select_related("turn__assistant", "queue").filter(pk=item_id).first()
+    if item is None:
+        raise ItemGone
+    if reason not in SKIP_REASONS:
+        (reason,) = scrubbing.scrub(turn=item.turn, texts=(reason,))
+    now = timezone.now()
+    Assignment.objects.update_or_create(
+        item=item,
+        annotator=annotator,
+        defaults={"expires_at": now, "skipped_at": now, "skipped_because": reason[:MAX_SKIP_REASON]},
+    )
+    audit(assistant=item.turn.assistant, actor=annotator, action="label.skipped", target=str(item.turn_id))
+
+
+@transaction.atomic
+def undo_last(*, queue: Queue, annotator: User) -> Undone:
+    """Takes back this person's last label or skip in a queue and leases the item to them again.
+
+    A label taken back stays stored but does not count; the label that it had replaced counts again.
+
+    Raises:
+        NothingToUndo: nothing of theirs is left in this queue.
+        AlreadySettled: a reviewer has settled the turn since.
+    """
+    label = Annotation.objects.current().filter(queue=queue, annotator=annotator).order_by("-created_at", "-pk").first()
+    skipped = Assignment.objects.skipped().filter(item__queue=queue, annotator=annotator)
+    last_skip = skipped.select_related("item").order_by("-skipped_at").first()
+    if last_skip and last_skip.skipped_at and (label is None or last_skip.skipped_at > label.created_at):
+        lease_to(item=last_skip.item, annotator=annotator)
+        return Undone(item=last_skip.item, annotation=None)
+    if label is None:
+        raise NothingToUndo
+    return _take_back(label, queue, annotator)
+
+
+@transaction.atomic
+def resolve(*, turn: Turn) -> Resolution | None:
+    """Works out the resolution of a turn from its current labels; None while they are too few or split."""
+    return settle(locked_turn(turn))
+
+
+@transaction.atomic
+def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[str], response: str) -> Resolution:
+    """A reviewer's word: it counts whatever the labels say, and later labels do not change it.
+
+    ``response`` is the answer to learn for a bad turn; empty falls back to what the reasons imply, as for labels.
+
+    Raises:
+        ValidationError, ItemGone, CannotScrub: as in `submit`.
+    """
+    turn = locked_turn(turn)
+    ranks = list(Retrieval.objects.filter(turn=turn).values_list("rank", flat=True))
+    given = "" if verdict == Verdict.GOOD else response
+    label = clean_label(ranks=ranks, logged=turn.response, verdict=verdict, reasons=reasons, correction=given)
+    (correction,) = scrubbing.scrub(turn=turn, texts=(label.correction,))
+    votes = votes_on(turn)
+    learnt = response_to_learn(
+        verdict=label.verdict,
+        reasons=label.reasons,
+        correction=correction,
+        logged=turn.response,
+        wording=wording_of(turn),
+    )
+    counted = tuple(vote.key for vote in votes if vote.verdict == label.verdict)
+    decision = Decision(
+        label.verdict, label.reasons, learnt, relevant_ranks(votes), Resolution.How.ADJUDICATED, counted
+    )
+    resolution = store_decision(turn, decision, reviewer)
+    QueueItem.objects.filter(turn=turn).update(done=True)
+    audit(
+        assistant=turn.assistant,
+        actor=reviewer,
+        action="label.adjudicated",
+        target=str(turn.pk),
+        details={"verdict": label.verdict, "reasons": list(label.reasons)},
+    )
+    return resolution
+
+
+def _check_room(turn: Turn, queue: Queue, annotator: User, earlier: Annotation | None) -> None:
+    item = QueueItem.objects.filter(queue=queue, turn=turn).first()
+    if item is None:
+        raise ItemGone
+    if item.done and earlier is None and not holds_lease(item, annotator):
+        raise AlreadyDone
+
+
+def _content(annotation: Annotation) -> CleanLabel:
+    marks = annotation.marks.order_by("retrieval__rank").values_list("retrieval__rank", "relevance")
+    return CleanLabel(
+        Verdict(annotation.verdict),
+        tuple(annotation.reasons),
+        annotation.correction,
+        tuple(marks),
+        annotation.note,
+    )
+
+
+def _write(
+    *,
+    turn: Turn,
+    annotator: User,
+    label: CleanLabel,
+    queue: Queue | None,
+    seconds: float | None,
+    earlier: Annotation | None,
+) -> Annotation:
+    if earlier is not None:
+        # Only one label of a person may be current, so the old one steps aside (pointing to itself) before the new
+        # one exists to point to.
+        Annotation.objects.filter(pk=earlier.pk).update(replaced_by=earlier.pk)
+    annotation = Annotation.objects.create(
+        turn=turn,
+        annotator=annotator,
+        queue=queue,
+        verdict=label.verdict,
+        reasons=list(label.reasons),
+        correction=label.correction,
+        note=label.note,
+        seconds=seconds,
+    )
+    if earlier is not None:
+        Annotation.objects.filter(pk=earlier.pk).update(replaced_by=annotation)
+    return annotation
+
+
+def _take_back(label: Annotation, queue: Queue, annotator: User) -> Undone:
+    turn = locked_turn(label.turn)
+    if Resolution.objects.filter(turn=turn, how=Resolution.How.ADJUDICATED).exists():
+        raise AlreadySettled
+    item = QueueItem.objects.filter(queue=queue, turn=turn).first()
+    if item is None:
+        raise ItemGone
+    Annotation.objects.filter(pk=label.pk).update(withdrawn_at=timezone.now())
+    Annotation.objects.filter(replaced_by=label.pk).update(replaced_by=None)
+    settle(turn)
+    lease_to(item=item, annotator=annotator)
+    audit(
+        assistant=turn.assistant,
+        actor=annotator,
+        action="label.taken_back",
+        target=str(turn.pk),
+        details={"annotation": label.pk},
+    )
+    item.refresh_from_db()
+    return Undone(item=item, annotation=label)
