@@ -1,0 +1,156 @@
+"""Payment cards, bank accounts, national identity numbers and dates of birth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+from presidio_analyzer.predefined_recognizers import (
+    UkNinoRecognizer,
+    UsBankRecognizer,
+    UsLicenseRecognizer,
+    UsPassportRecognizer,
+)
+
+from privacy.scanning import FailClosed, Hit, PatternScan, ScanRecognizer, bounded
+from privacy.wordlists import words
+
+_CARD = regex.compile(r"(?<![\d.\w])\d(?:[ \-]?\d){11,18}(?![\d\w]|\.\d)")
+_CARD_CONTEXT = words("card credit debit visa mastercard amex maestro discover jcb diners cc pan")
+# Issuer ranges with the lengths they are issued in; other Luhn-valid numbers need a context word.
+_ISSUER = regex.compile(
+    r"4\d{12}(?:\d{3})?(?:\d{3})?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
+    r"|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12,15}|(?:2131|1800)\d{11}"
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12,15}|62\d{14,17}|(?:5[06-8]|6\d)\d{11,17}"
+)
+_IBAN = regex.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![A-Z0-9])", regex.I)
+_IBAN_MIN = 15
+
+_SSN = regex.compile(r"(?<![\d\-])(?!000|666)\d{3}(?P<sep>[\- ])(?!00)\d{2}(?P=sep)(?!0000)\d{4}(?![\d\-])")
+_SSN_PLAIN = regex.compile(r"(?<![\d.\-])(?!000|666)\d{9}(?![\d.\-])")
+_UK_LICENCE = regex.compile(r"\b[A-Z9]{5}\d{6}[A-Z9]{2}\d[A-Z]{2}\b", regex.I)
+_SORT_CODE = regex.compile(r"(?<![\d\-])\d{2}([\- ])\d{2}\1\d{2}(?![\d\-])")
+
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
+_DATE = regex.compile(
+    r"(?<![\d.\-/])(?:\d{4}[\-/.]\d{1,2}[\-/.]\d{1,2}|\d{1,2}[\-/. ]\d{1,2}[\-/. ](?:\d{4}|\d{2})"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)?[ \-]{_MONTH},?[ \-]\d{{2,4}}"
+    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d\-/])",
+    regex.I,
+)
+
+
+class CardScan(ScanRecognizer):
+    """Payment card numbers of 12 to 19 digits with a valid Luhn digit (ISO/IEC 7812-1)."""
+
+    def __init__(self) -> None:
+        super().__init__("CREDIT_CARD", context=_CARD_CONTEXT, gate=lambda features: features.seven_digits)
+
+    def scan(self, text: str) -> Iterator[Hit]:
+        """Hits: 1.0 in an issuer's range, 0.3 otherwise."""
+        for match in bounded(_CARD, text):
+            digits = "".join(char for char in match.group() if char.isdigit())
+            if len(set(digits)) > 1 and luhn_valid(digits):
+                known = _ISSUER.fullmatch(digits) is not None and len(digits) > 12
+                yield Hit(*match.span(), 1.0 if known else 0.3, "issuer" if known else "Luhn only")
+
+
+def luhn_valid(digits: str) -> bool:
+    """Whether a string of decimal digits ends in its Luhn check digit."""
+    total = 0
+    for position, char in enumerate(reversed(digits)):
+        value = int(char) * (1 + position % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+class IbanScan(ScanRecognizer):
+    """International bank account numbers with valid check digits (ISO 13616, modulo 97)."""
+
+    def __init__(self) -> None:
+        super().__init__("IBAN", gate=lambda features: features.digit)
+
+    def scan(self, text: str) -> Iterator[Hit]:
+        """Hits: the longest valid prefix of each candidate, since words may follow a number."""
+        for match in bounded(_IBAN, text):
+            length = _valid_iban_length(match.group())
+            if length:
+                yield Hit(match.start(), match.start() + length, 1.0, "check digits")
+
+
+def _valid_iban_length(candidate: str) -> int:
+    for end in range(len(candidate), 0, -1):
+        compact = candidate[:end].replace(" ", "").replace("-", "").upper()
+        if len(compact) < _IBAN_MIN:
+            return 0
+        whole_word = end == len(candidate) or not candidate[end].isalnum()
+        if whole_word and candidate[end - 1].isalnum() and _iban_remainder(compact) == 1:
+            return end
+    return 0
+
+
+def _iban_remainder(compact: str) -> int:
+    digits = "".join(str(int(char, 36)) for char in compact[4:] + compact[:4] if char.isascii())
+    return int(digits) % 97
+
+
+class LicenceScan(FailClosed, UsLicenseRecognizer):
+    """US driving licence numbers: weak patterns that need a context word."""
+
+    CONTEXT = [*UsLicenseRecognizer.CONTEXT, "licence", "licences", "dvla", "driver's"]
+    gate = staticmethod(lambda features: features.digit and features.any_of(("lic", "driv", "permit", "dls")))
+
+
+class PassportScan(FailClosed, UsPassportRecognizer):
+    """Passport numbers of nine characters after the word passport."""
+
+    CONTEXT = ["passport", "passport#", "passports"]
+    gate = staticmethod(lambda features: features.digit and "passport" in features.lower)
+
+
+class BankAccountScan(FailClosed, UsBankRecognizer):
+    """Account numbers of 8 to 17 digits after a word about accounts."""
+
+    CONTEXT = ["account", "account#", "acct", "acc", "bank", "banking", "iban", "debit"]
+    gate = staticmethod(lambda features: features.seven_digits and features.any_of(("acc", "bank", "debit")))
+
+
+class NinoScan(FailClosed, UkNinoRecognizer):
+    """UK national insurance numbers."""
+
+    gate = staticmethod(lambda features: features.digit)
+
+
+def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
+    """New recognisers for cards, accounts, national identity numbers and dates of birth."""
+    return [
+        CardScan(),
+        IbanScan(),
+        BankAccountScan(supported_entity="BANK_ACCOUNT"),
+        PatternScan(
+            "BANK_ACCOUNT",
+            [("sort code", _SORT_CODE, 0.1)],
+            context=("sort", "sortcode"),
+            gate=lambda features: "sort" in features.lower and features.digit,
+        ),
+        PatternScan(
+            "US_SSN",
+            [("grouped", _SSN, 0.5), ("nine digits", _SSN_PLAIN, 0.05)],
+            context=("ssn", "ssns", "social", "security", "ssn#"),
+            gate=lambda features: features.seven_digits,
+        ),
+        NinoScan(supported_entity="UK_NINO"),
+        PassportScan(supported_entity="PASSPORT"),
+        LicenceScan(supported_entity="DRIVER_LICENSE"),
+        PatternScan(
+            "DRIVER_LICENSE",
+            [("UK licence", _UK_LICENCE, 0.6)],
+            gate=lambda features: features.digit,
+        ),
+        PatternScan(
+            "DATE_OF_BIRTH",
+            [("date", _DATE, 0.2)],
+            context=("born", "birth", "birthday", "birthdate", "dob", "d.o.b"),
+            gate=lambda features: features.digit and features.any_of(("born", "birth", "dob", "d.o.b")),
+        ),
+    ]

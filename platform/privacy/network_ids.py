@@ -1,0 +1,115 @@
+"""E-mail addresses, telling URLs, IP and MAC addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+from presidio_analyzer.predefined_recognizers import IpRecognizer, MacAddressRecognizer
+
+from privacy.scanning import FailClosed, Features, Hit, ScanRecognizer, bounded
+
+_LOCAL_PART = regex.compile(r"[\w.!#$%&'*+/=?^`{|}~\-]++\Z")
+_DOMAIN = regex.compile(r"(?:[\w](?:[\w\-]{0,61}[\w])?\.){1,8}(?:xn--[a-z0-9\-]{2,58}|[^\W\d_]{2,24})")
+_SPELLED = regex.compile(
+    r"\b(?P<value>[\w.+\-]{2,64}\s?[(\[{<]\s?at\s?[)\]}>]\s?[\w\-]{1,63}"
+    r"(?:(?:\s?[(\[{<]\s?dot\s?[)\]}>]\s?|\.)[\w\-]{1,63}){1,4})"
+    r"|\b(?P<words>[\w.+\-]{2,64} at [\w\-]{2,63}(?: dot [a-z]{2,20}){1,3})\b",
+    regex.IGNORECASE,
+)
+# Loopback, unspecified, masks, and the networks reserved for documentation (RFC 5737).
+_NOBODY = ("127.", "0.", "255.255.", "192.0.2.", "198.51.100.", "203.0.113.")
+_LOCAL_REACH = 128
+_DOMAIN_REACH = 260
+
+_URL = regex.compile(r"\b(?:https?|ftp|wss?)://[^\s<>\"'`\ue000]{4,2000}", regex.IGNORECASE)
+_TELLING_PATH = regex.compile(
+    r"://[^/\s]*@|[?&;#][\w.\-\[\]%]{1,60}=[^&\s]|/(?:users?|u|profiles?|accounts?|members?|people|in)"
+    r"/[^/\s?]{2,}|/~\w",
+    regex.IGNORECASE,
+)
+
+
+class EmailScan(ScanRecognizer):
+    """E-mail addresses: every at-sign is looked at once, in both directions.
+
+    No public suffix list is asked: an internal domain is as personal as a public one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("EMAIL", gate=_has_address)
+
+    def scan(self, text: str) -> Iterator[Hit]:
+        """Hits for `local@domain.tld` and for spelled-out forms."""
+        at_sign = text.find("@")
+        while at_sign != -1:
+            domain = _DOMAIN.match(text, at_sign + 1, at_sign + 1 + _DOMAIN_REACH)
+            if domain is not None:
+                low = max(0, at_sign - _LOCAL_REACH)
+                local = _LOCAL_PART.search(text, low, at_sign)
+                if local is not None:
+                    start = local.start() + _leading_marks(local.group())
+                    if start < at_sign:
+                        yield Hit(start, domain.end(), 1.0, "address")
+            at_sign = text.find("@", at_sign + 1)
+        for match in bounded(_SPELLED, text):
+            yield Hit(*match.span(), 0.7, "spelled out")
+
+
+def _leading_marks(local: str) -> int:
+    """Number of leading characters that quote or separate rather than belong to the address."""
+    return len(local) - len(local.lstrip("'`.=/|{*!?&#"))
+
+
+def _has_address(features: Features) -> bool:
+    return features.at_sign or features.any_of((" dot ", "(at)", "[at]", " at)", "<at>", "{at}"))
+
+
+class UrlScan(ScanRecognizer):
+    """URLs that say something about a person: with a query value, a user part or a profile path.
+
+    Plain addresses of sites stay: answers have to be able to name them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("URL", gate=lambda features: "://" in features.text)
+
+    def scan(self, text: str) -> Iterator[Hit]:
+        """Hits for whole URLs, without closing punctuation."""
+        for match in bounded(_URL, text):
+            url = match.group().rstrip(".,;:!?)]}")
+            if _TELLING_PATH.search(url):
+                yield Hit(match.start(), match.start() + len(url), 0.6, "query or user")
+
+
+class IpScan(FailClosed, IpRecognizer):
+    """Presidio's IP patterns, without loopback, unspecified, mask and slice-like addresses."""
+
+    gate = staticmethod(lambda features: features.digit and (features.colon or "." in features.text))
+
+    def invalidate_result(self, pattern_text: str) -> bool:
+        """Whether the text is no address, or one that points at nobody."""
+        if super().invalidate_result(pattern_text):
+            return True
+        address = pattern_text.partition("/")[0].partition("%")[0]
+        if address.startswith(_NOBODY):
+            return True
+        # "1::2" is how a slice is written in code; real addresses have more or longer groups.
+        groups = [group for group in address.split(":") if group]
+        return ":" in address and (len(groups) < 3 or max(map(len, groups)) < 2)
+
+
+class MacScan(FailClosed, MacAddressRecognizer):
+    """Presidio's MAC patterns behind a gate."""
+
+    gate = staticmethod(lambda features: features.any_of((":", "-", ".")))
+
+
+def network_recognizers() -> list[ScanRecognizer | FailClosed]:
+    """New recognisers for EMAIL, URL, IP_ADDRESS and MAC_ADDRESS."""
+    return [
+        EmailScan(),
+        UrlScan(),
+        IpScan(supported_entity="IP_ADDRESS"),
+        MacScan(supported_entity="MAC_ADDRESS"),
+    ]

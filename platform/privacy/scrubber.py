@@ -1,0 +1,206 @@
+"""The one scrubbing service: texts of a turn in, masked texts out; every path goes through here.
+
+Fails closed: whatever goes wrong raises ScrubError, and the caller keeps the text held.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from privacy.documents import Document, Span
+from privacy.entities import EntityTable, Value
+from privacy.findings import Finding, MaskedText, ScrubError, TextTooLong
+from privacy.literals import LiteralIndex
+from privacy.normalise import normalise
+from privacy.policy import Policy
+from privacy.values import identity, literal_key, words_of
+
+if TYPE_CHECKING:
+    from privacy.analyzer import OfflineAnalyzer
+
+Kind = Literal["user", "context", "response"]
+
+# What a company may print about itself, so that questions and answers may repeat it.
+PUBLIC_TYPES = frozenset({"PERSON", "EMAIL", "PHONE", "ADDRESS", "LOCATION", "URL", "IP_ADDRESS"})
+# Masking changes what stands near what, so the rest is read again until nothing more is found.
+_MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubText:
+    """A text and who wrote it. `trusted` overrides the policy's rule for contexts."""
+
+    kind: Kind
+    text: str
+    trusted: bool | None = None
+
+
+class Scrubber:
+    """Applies one policy. Cheap to create: the engine is shared by the whole process."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+
+    @cached_property
+    def _analyzer(self) -> OfflineAnalyzer:
+        from privacy.recognizers import get_analyzer
+
+        return get_analyzer(self.policy.regions)
+
+    def scrub_turn(
+        self, texts: Sequence[ScrubText], table: EntityTable, *, deny: Sequence[str] = ()
+    ) -> list[MaskedText]:
+        """Mask the texts of a turn, given in reading order; `table` learns the new entities.
+
+        `deny` are values known to be personal, such as the user's name from the session. Texts of
+        earlier turns may be given again: placeholders are left alone, and values first found now
+        are masked there too. Contexts of a trusted source lose only the policy's `trusted_types`
+        and what users said about themselves; a contact or name that such a context contains as
+        an entity of its own is kept in questions and answers.
+
+        Raises ScrubTimeout or TextTooLong, both ScrubError, and ScrubError for anything else; the
+        table is then unchanged.
+        """
+        self._check_size(texts)
+        try:
+            turn = _Turn(self.policy, self._analyzer, texts, table, deny)
+            turn.find_all()
+            return turn.render()
+        except ScrubError:
+            raise
+        except Exception as error:
+            # The cause may quote the text in its message, so only its type is passed on.
+            raise ScrubError(f"{type(error).__name__} while scrubbing; the text stays held") from None
+
+    def scrub_text(self, text: str, *, kind: Kind = "user", deny: Sequence[str] = ()) -> MaskedText:
+        """Mask one text on its own, with a table that is thrown away. Raises as `scrub_turn`."""
+        table = EntityTable(secrets.token_bytes(32))
+        return self.scrub_turn([ScrubText(kind, text)], table, deny=deny)[0]
+
+    def _check_size(self, texts: Sequence[ScrubText]) -> None:
+        longest = max((len(item.text) for item in texts), default=0)
+        if longest > self.policy.max_chars:
+            raise TextTooLong(f"a text of {longest} characters is over the limit of {self.policy.max_chars}")
+
+
+class _Turn:
+    """The texts of one call with their shared state."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        analyzer: OfflineAnalyzer,
+        texts: Sequence[ScrubText],
+        table: EntityTable,
+        deny: Sequence[str],
+    ) -> None:
+        self._policy = policy
+        self._analyzer = analyzer
+        self._table = table
+        self._documents = [self._document(item) for item in texts]
+        self._literals = LiteralIndex(table)
+        self._allowed = {literal_key(normalise(value).text) for value in policy.allow}
+        self._printed: dict[int, set[tuple[str, str]]] = {}
+        for value in (*policy.deny, *deny):
+            if value.strip():
+                self._literals.add(Value("PERSON", normalise(value).text, private=True))
+
+    def _document(self, item: ScrubText) -> Document:
+        trusted = self._policy.trust_contexts if item.trusted is None else item.trusted
+        trusted = trusted and item.kind == "context"
+        return Document(item.text, trusted, self._policy.types_for(trusted=trusted))
+
+    def find_all(self) -> None:
+        """Mask until a whole round finds nothing new."""
+        unread = list(self._documents)
+        for _ in range(_MAX_ROUNDS):
+            changed = [document for document in unread if self._recognise(document)]
+            changed += [document for document in self._documents if self._repeat(document)]
+            if not changed:
+                return
+            unread = [document for document in self._documents if document in changed]
+
+    def _recognise(self, document: Document) -> bool:
+        text = document.view.text
+        allowed = self._allowed_stretches(document)
+        kept: list[tuple[Finding, str | None]] = []
+        for finding in self._analyzer.find(text, document.types):
+            if finding.score < self._policy.threshold(finding.entity_type):
+                continue
+            if any(start <= finding.start and finding.end <= end for start, end in allowed):
+                continue
+            if not self._is_public(document, finding):
+                kept.append((finding, None))
+        spans = document.add(kept)
+        for span in spans:
+            self._remember(document, span)
+        return bool(spans)
+
+    def _repeat(self, document: Document) -> bool:
+        return bool(document.add(list(self._literals.hits(document))))
+
+    def _remember(self, document: Document, span: Span) -> None:
+        value = document.value(span)
+        self._literals.add(Value(span.finding.entity_type, value, span.finding.private))
+
+    def _allowed_stretches(self, document: Document) -> list[tuple[int, int]]:
+        if not self._allowed:
+            return []
+        words = document.words
+        stretches = []
+        for key in self._allowed - {""}:
+            size = key.count(" ") + 1
+            for first in range(len(words) - size + 1):
+                if " ".join(word.folded for word in words[first : first + size]) == key:
+                    stretches.append((words[first].start, words[first + size - 1].end))
+        return stretches
+
+    def _is_public(self, document: Document, finding: Finding) -> bool:
+        """Whether a trusted context of this turn prints the same entity."""
+        if document.trusted or finding.private or finding.entity_type not in PUBLIC_TYPES:
+            return False
+        value = Value(finding.entity_type, document.view.text[finding.start : finding.end])
+        if self._table.is_known(value):
+            return False
+        key = " ".join(word.folded for word in words_of(value.text))
+        wanted = (value.entity_type, identity(value.entity_type, value.text))
+        return any(
+            wanted in self._entities_printed_in(index)
+            for index, other in enumerate(self._documents)
+            if other.trusted and key and f" {key} " in _joined(other)
+        )
+
+    def _entities_printed_in(self, index: int) -> set[tuple[str, str]]:
+        if index not in self._printed:
+            text = self._documents[index].normalised.text
+            self._printed[index] = {
+                (found.entity_type, identity(found.entity_type, text[found.start : found.end]))
+                for found in self._analyzer.find(text, self._policy.entity_types)
+                if found.score >= self._policy.threshold(found.entity_type)
+            }
+        return self._printed[index]
+
+    def render(self) -> list[MaskedText]:
+        """Number the entities in reading order and write the masked texts."""
+        values: list[Value] = []
+        for document in self._documents:
+            for span in document.spans:
+                kind = span.finding.entity_type
+                if span.ordinal is not None:
+                    self._table.reserve(kind, span.ordinal)
+                else:
+                    values.append(Value(kind, document.value(span), span.finding.private))
+        numbers = iter([entity.ordinal for entity in self._table.assign(values)])
+        return [
+            document.render([next(numbers) if span.ordinal is None else span.ordinal for span in document.spans])
+            for document in self._documents
+        ]
+
+
+def _joined(document: Document) -> str:
+    words = " ".join(word.folded for word in words_of(document.normalised.text))
+    return f" {words} "

@@ -1,0 +1,83 @@
+"""Telephone numbers: one scan for candidates, then the shape and `phonenumbers` decide.
+
+Presidio searches the text once per region; here a text is searched once and only a candidate that
+its shape does not decide is checked against the regions' number plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import phonenumbers
+import regex
+
+from privacy.scanning import Hit, ScanRecognizer, bounded
+from privacy.wordlists import words
+
+CONTEXT = words(
+    "phone phones telephone tel mobile cell cellphone fax contact whatsapp call calling called ring"
+    " rang text sms dial reach answering landline handset hotline callback ph mob telefon handy"
+)
+
+_CANDIDATE = regex.compile(
+    r"(?<![\w@#])(?<!\d[/.,:])(?<!\w-)(?:\+|\(\+|\()?\d(?:[ \t\u00a0().\-/]{0,3}\d){6,14}+"
+    r"(?P<extension>\s?(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w@%€$£]|[.,:]\d)",
+    regex.IGNORECASE,
+)
+_GROUPS = regex.compile(r"\d+")
+_DATE_SHAPES = {(4, 2, 2), (2, 2, 4), (1, 2, 4), (2, 1, 4), (4, 1, 2), (4, 2, 1), (1, 1, 4)}
+
+
+class PhoneScan(ScanRecognizer):
+    """Telephone numbers in international form and in the national forms of `regions`."""
+
+    def __init__(self, regions: Sequence[str]) -> None:
+        self._regions = tuple(regions)
+        super().__init__("PHONE", context=CONTEXT, gate=lambda features: features.seven_digits)
+
+    def scan(self, text: str) -> Iterator[Hit]:
+        """Hits; weak shapes score 0.3 and need a context word."""
+        for match in bounded(_CANDIDATE, text):
+            value = match.group()
+            number = value[: len(value) - len(match.group("extension") or "")]
+            score, rule = self._judge(number)
+            if score:
+                yield Hit(*match.span(), score, rule)
+
+    def _judge(self, number: str) -> tuple[float, str]:
+        groups = tuple(len(group) for group in _GROUPS.findall(number))
+        digits = sum(groups)
+        international = number.lstrip("(").startswith(("+", "00"))
+        if international:
+            return (0.75, "international") if digits >= 8 else (0.3, "short international")
+        if _is_something_else(number, groups):
+            return 0.0, ""
+        if groups[-3:] == (3, 3, 4) and groups[:-3] in {(), (1,)}:
+            return 0.65, "3-3-4"
+        national = number.lstrip("(").startswith("0") or _well_grouped(groups)
+        if digits >= 9 and national and any(_is_valid(number, r) for r in self._regions):
+            return 0.65, "national plan"
+        return 0.3, "shape only"
+
+
+def _well_grouped(groups: tuple[int, ...]) -> bool:
+    return len(groups) >= 3 and min(groups) >= 2
+
+
+def _is_something_else(number: str, groups: tuple[int, ...]) -> bool:
+    """Dates, times, IP addresses, decimals, card and social security numbers."""
+    separators = {char for char in number if not char.isdigit()} - set("()")
+    if groups[:3] in _DATE_SHAPES and separators & set("-/."):
+        return True
+    if groups == (3, 2, 4) and "-" in separators:
+        return True
+    if groups == (4, 4, 4, 4) or (separators == {"."} and (len(groups) < 3 or min(groups) < 2)):
+        return True
+    return separators <= {"."} and len(groups) == 4 and max(groups) <= 3
+
+
+def _is_valid(number: str, region: str) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
+    except phonenumbers.NumberParseException:
+        return False
