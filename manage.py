@@ -15,9 +15,9 @@ def main() -> None:
             sys.path.insert(0, str(folder))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-    from django.core.management import execute_from_command_line
+    from config.cli import run
 
-    execute_from_command_line(sys.argv)
+    run(sys.argv)
 
 
 if __name__ == "__main__":

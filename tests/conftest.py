@@ -9,9 +9,11 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from config import dbserver, postgres
 from config.env import envsecret
+from tests.browser import LAUNCH_ARGS, REASON, find_browser
 
 _server: list[object] = []
 
@@ -51,6 +53,43 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     """pytest-django calls this before it makes the test database: the moment to have a server."""
     _start_server()
     return
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for the whole run; what uses it is skipped, and counted, where there is none."""
+    path = find_browser()
+    if path is None:
+        pytest.skip(REASON)
+    from playwright.sync_api import sync_playwright
+
+    # Playwright's synchronous interface keeps an event loop on this thread; Django would refuse our queries for it.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=LAUNCH_ARGS)
+        yield browser
+        browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A fresh window of 1280 × 800. The test fails on errors in the page's scripts, blocked ones included."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(10_000)
+    window = context.new_page()
+    problems: list[str] = []
+    window.on("pageerror", lambda error: problems.append(str(error)))
+    window.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield window
+    context.close()
+    assert problems == []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if REASON in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} browser tests were skipped: {REASON}.", yellow=True)
 
 
 @pytest.fixture

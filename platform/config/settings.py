@@ -14,6 +14,8 @@ from typing import Any
 
 import dj_database_url
 
+from django.templatetags.static import static
+
 from config import postgres
 from config.env import envbool, envint, envlist, envpath, envsecret, envstr, load_env_file
 
@@ -244,6 +246,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "Ratchet",
     "SITE_SUBHEADER": "The loop of a RAG chatbot",
     "SITE_SYMBOL": "settings_backup_restore",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("ratchet/favicon.svg")}],
     "SITE_URL": None,
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
