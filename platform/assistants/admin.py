@@ -25,8 +25,10 @@ ADMIN_ONLY = (Role.ADMIN.value,)
 
 if TYPE_CHECKING:
     _KeyForm = forms.ModelForm[ApiKey]
+    _UserAdmin = UserAdmin[User]
 else:
     _KeyForm = forms.ModelForm
+    _UserAdmin = UserAdmin
 
 
 class MembershipInline(TabularInline):
@@ -72,7 +74,7 @@ class AssistantAdmin(ScopedAdmin):
     )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_active and request.user.is_superuser)  # type: ignore[union-attr]
+        return bool(request.user.is_active and request.user.is_superuser)
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False  # it would take turns, datasets and adapters with it
@@ -185,7 +187,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin, ModelAdmin):
+class PersonAdmin(_UserAdmin, ModelAdmin):
     """Accounts; superusers only. What somebody may do is said by roles, so groups and permissions are not shown."""
 
     form = UserChangeForm

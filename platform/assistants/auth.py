@@ -75,7 +75,7 @@ class HasScope(BasePermission):
         return False
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class ApiKeyScheme(OpenApiAuthenticationExtension):
     """How the API description names it."""
 
     target_class = ApiKeyAuthentication

@@ -70,7 +70,7 @@ class ScopedAdmin(ModelAdmin):
 
     def formfield_for_foreignkey(
         self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
-    ) -> ModelChoiceField | None:
+    ) -> ModelChoiceField[Any] | None:
         if db_field.related_model is Assistant:
             kwargs.setdefault("queryset", assistants_of(request.user, *(self.add_roles or (Role.ADMIN,))))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)

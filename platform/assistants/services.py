@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
@@ -15,8 +15,6 @@ from assistants.models import ApiKey, Assistant, AuditEvent, Membership, Role, S
 
 PREFIX_LENGTH = 9
 """Of the secret, kept readable so that people tell keys apart: `rk_` and six of 43 random characters."""
-
-User = AbstractBaseUser
 
 
 def audit(
@@ -109,9 +107,7 @@ def issue_key(
         created_by=created_by,
         expires_at=expires_at,
     )
-    audit(
-        assistant=assistant, actor=created_by, action="key.issued", target=str(key), details={"scopes": wanted}
-    )
+    audit(assistant=assistant, actor=created_by, action="key.issued", target=str(key), details={"scopes": wanted})
     return key, secret
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
-from django.contrib.postgres.search import SearchVector, SearchVectorField
+from django.contrib.postgres.search import SearchQuery, SearchVector, SearchVectorField
 from django.db import models
 from pgvector.django import HalfVectorField
 
@@ -69,7 +70,14 @@ class Quarantine(models.Model):
 
     class Meta:
         ordering = ("received_at", "pk")
-        indexes: ClassVar = [models.Index(fields=["state", "id"], name="quarantine_next")]
+        indexes: ClassVar = [
+            models.Index(fields=["state", "id"], name="quarantine_next"),
+            models.Index(fields=["conversation_key", "id"], name="quarantine_conversation"),
+            # Few rows at any time: which conversations are being scrubbed just now.
+            models.Index(
+                fields=["claimed_until"], condition=models.Q(claimed_until__isnull=False), name="quarantine_leased"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pk} ({self.state})"
@@ -91,7 +99,7 @@ class Conversation(models.Model):
 
 
 class Passage(models.Model):
-    """A retrieved text, stored once per assistant under the digest of what was scrubbed (contexts are most of a log)."""
+    """A retrieved text, stored once per assistant under the digest of its scrubbed form (most of a log)."""
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
     digest = models.CharField(max_length=64, help_text="SHA-256 of title and scrubbed text.")
@@ -112,6 +120,30 @@ class Passage(models.Model):
 class TurnQuerySet(models.QuerySet["Turn"]):
     def of(self, assistant: Assistant) -> Self:
         return self.filter(assistant=assistant)
+
+    def newest_first(self) -> Self:
+        return self.order_by("-asked_at", "-id")
+
+    def older_than(self, asked_at: datetime, pk: uuid.UUID) -> Self:
+        """What comes after that turn in `newest_first`."""
+        return self.filter(
+            models.Q(asked_at__lt=asked_at) | models.Q(asked_at=asked_at, id__lt=pk), asked_at__lte=asked_at
+        )
+
+    def with_feedback(self, sign: str) -> Self:
+        """``up``, ``down``: thumb, or rating of at least 4 or at most 2; ``any``; ``none``."""
+        if sign == "none":
+            return self.filter(feedback=None)
+        rows = Feedback.objects.filter(turn=models.OuterRef("pk"))
+        if sign == "up":
+            rows = rows.filter(models.Q(kind="thumb", value__gt=0) | models.Q(kind="rating", value__gte=4))
+        elif sign == "down":
+            rows = rows.filter(models.Q(kind="thumb", value__lt=0) | models.Q(kind="rating", value__lte=2))
+        return self.filter(models.Exists(rows))
+
+    def matching(self, words: str) -> Self:
+        """Turns whose question or response holds the words, as a web search reads them (quotes, minus, or)."""
+        return self.filter(words=SearchQuery(words, search_type="websearch", config="english"))
 
     def with_contexts(self) -> Self:
         """Two more queries in all, however many turns."""
@@ -149,7 +181,9 @@ class Turn(models.Model):
     tags = ArrayField(models.CharField(max_length=60), default=list, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     pii = models.JSONField(
-        default=list, blank=True, help_text="What was masked: [{field, placeholder, type, score, recognizer}]; no values."
+        default=list,
+        blank=True,
+        help_text="Masked: [{field, placeholder, type, score, recognizer}]; no values.",
     )
     embedding = HalfVectorField(dimensions=EMBEDDING_DIMENSION, null=True, help_text="Of the history-aware question.")
     words = models.GeneratedField(

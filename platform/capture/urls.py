@@ -1,7 +1,14 @@
-"""Addresses of this app; the project includes them."""
+"""Under /api/v1/."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from capture import api
+
+urlpatterns = [
+    path("turns", api.TurnsView.as_view(), name="turns"),
+    path("turns/batch", api.TurnBatchView.as_view(), name="turn-batch"),
+    path("turns/<str:name>", api.TurnView.as_view(), name="turn"),
+    path("feedback", api.FeedbackView.as_view(), name="feedback"),
+]

@@ -1,0 +1,23 @@
+"""Background entry points of the capture room, called by django-q2."""
+
+from __future__ import annotations
+
+from capture.scrub import scrub_waiting as drain
+
+SECONDS = 240
+"""Of one job: well below the broker's `retry`, after which it would be run a second time."""
+
+
+def scrub_waiting() -> str:
+    """Scrubs what waits; queues itself again when there is more than fits in one job. Also run each minute."""
+    report = drain(seconds=SECONDS)
+    if report.more:
+        enqueue_scrub()
+    return report.sentence
+
+
+def enqueue_scrub() -> None:
+    """Queues `scrub_waiting` once; the caller knows that none is queued (see `capture.receiving`)."""
+    from django_q.tasks import async_task
+
+    async_task("capture.jobs.scrub_waiting", task_name="Scrub what waits")

@@ -1,0 +1,239 @@
+"""From a request to quarantine: validated, encrypted, durable, and the same for ever under the same client id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from django.db import connection
+from django.utils import timezone
+from pydantic import ValidationError
+
+from assistants.errors import FieldError
+from assistants.models import ApiKey, Assistant
+from capture.models import Quarantine, Receipt, Turn
+from capture.payloads import FeedbackItem, TurnItem, field_errors
+from capture.vault import conversation_key, encrypt, keyed_hash, stored_id
+
+Status = Literal["created", "duplicate", "conflict", "invalid"]
+FEEDBACK_PREFIX = "feedback\x1f"
+"""Receipts of feedback and of turns share a table; a client's id holds no control characters, so they never meet."""
+_ENVELOPE = b'{"api_key":%d,"received":"%s","item":%s}'
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What became of one item; ``client_id`` as the client wrote it (empty when it had none that can be read)."""
+
+    client_id: str
+    status: Status
+    errors: Sequence[FieldError] = ()
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """One valid item, ready to be written."""
+
+    place: int
+    client_id: str
+    receipt_id: str
+    digest: str
+    conversation: str
+    payload: bytes
+
+
+@dataclass
+class _Batch:
+    results: list[ItemResult | None]
+    sealed: dict[str, _Sealed] = field(default_factory=dict)
+    repeats: list[_Sealed] = field(default_factory=list)
+
+    def add(self, sealed: _Sealed) -> None:
+        if sealed.receipt_id in self.sealed:
+            self.repeats.append(sealed)
+        else:
+            self.sealed[sealed.receipt_id] = sealed
+
+    def finish(self) -> list[ItemResult]:
+        return [result for result in self.results if result is not None]
+
+
+def receive_turns(*, assistant: Assistant, api_key: ApiKey | None, items: Sequence[Any]) -> list[ItemResult]:
+    """Takes turns into quarantine; one result per item, in order. What is not invalid is durable on return.
+
+    An id that is known with the same content is a duplicate, with other content a conflict; neither changes anything.
+    """
+    batch = _Batch(results=[None] * len(items))
+    for place, raw in enumerate(items):
+        try:
+            item = raw if isinstance(raw, TurnItem) else TurnItem.model_validate(raw)
+        except ValidationError as error:
+            batch.results[place] = ItemResult(_readable_id(raw), "invalid", field_errors(error))
+            continue
+        receipt_id = stored_id(item.id)
+        conversation = stored_id(item.conversation) if item.conversation else receipt_id
+        key = conversation_key(assistant.pk, conversation)
+        batch.add(_seal(item, api_key, place=place, client_id=item.id, receipt_id=receipt_id, conversation=key))
+    _store(assistant, Quarantine.Kind.TURN, batch)
+    return batch.finish()
+
+
+def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Sequence[Any]) -> list[ItemResult]:
+    """Takes feedback into quarantine, behind the turn that it is about.
+
+    Feedback without an id is told from a repeat by its content: the same thumb on the same turn counts once.
+    """
+    batch = _Batch(results=[None] * len(items))
+    parsed: list[tuple[int, FeedbackItem]] = []
+    for place, raw in enumerate(items):
+        try:
+            parsed.append((place, FeedbackItem.model_validate(raw)))
+        except ValidationError as error:
+            batch.results[place] = ItemResult(_readable_id(raw), "invalid", field_errors(error))
+    turns = _known_turns(assistant, [item.turn for _, item in parsed])
+    for place, item in parsed:
+        shown = item.id or ""
+        if item.turn not in turns:
+            unknown: FieldError = {"field": "turn", "message": "There is no such turn"}
+            batch.results[place] = ItemResult(shown, "invalid", [unknown])
+            continue
+        turn_id, conversation = turns[item.turn]
+        known = item.model_copy(update={"turn": turn_id})
+        name = stored_id(item.id) if item.id else keyed_hash("feedback", known.canonical()).hex()
+        sealed = _seal(known, api_key, place=place, client_id=shown, receipt_id=FEEDBACK_PREFIX + name,
+                       conversation=conversation)  # fmt: skip
+        batch.add(sealed)
+    _store(assistant, Quarantine.Kind.FEEDBACK, batch)
+    return batch.finish()
+
+
+def _seal(
+    item: TurnItem | FeedbackItem,
+    key: ApiKey | None,
+    *,
+    place: int,
+    client_id: str,
+    receipt_id: str,
+    conversation: str,
+) -> _Sealed:
+    content = item.canonical()
+    envelope = _ENVELOPE % (key.pk if key else 0, timezone.now().isoformat().encode(), content)
+    return _Sealed(
+        place=place,
+        client_id=client_id,
+        receipt_id=receipt_id,
+        # Keyed: it outlives the payload, and an open hash of a short text can be guessed.
+        digest=keyed_hash("payload", content).hex(),
+        conversation=conversation,
+        payload=encrypt(envelope),
+    )
+
+
+# One statement, so one transaction: a receipt never exists without its payload. Receipts go in by id, so that two
+# batches with the same ids wait for each other in the same order; payloads in order of arrival.
+_INSERT = f"""
+WITH item AS (
+    SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(payloads)s::bytea[])
+    WITH ORDINALITY AS t (client_id, digest, conversation, payload, place)
+), receipt AS (
+    INSERT INTO {Receipt._meta.db_table} (assistant_id, client_id, payload_digest, received_at)
+    SELECT %(assistant)s::bigint, client_id, digest, %(now)s::timestamptz FROM item ORDER BY client_id
+    ON CONFLICT (assistant_id, client_id) DO NOTHING
+    RETURNING id, client_id
+), stored AS (
+    INSERT INTO {Quarantine._meta.db_table}
+        (assistant_id, receipt_id, kind, conversation_key, payload, state, attempts, error, received_at)
+    SELECT %(assistant)s::bigint, receipt.id, %(kind)s, item.conversation, item.payload, 'waiting', 0, '',
+           %(now)s::timestamptz
+    FROM receipt JOIN item USING (client_id) ORDER BY item.place
+    RETURNING id, receipt_id
+)
+SELECT receipt.client_id, stored.id FROM receipt JOIN stored ON stored.receipt_id = receipt.id
+"""  # noqa: S608
+
+
+def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
+    items = list(batch.sealed.values())
+    if not items:
+        return
+    connection.ensure_connection()
+    # Parameters bound on the server in binary: Django's cursor would write every payload into the SQL as hex.
+    with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
+        cursor.execute(
+            _INSERT,
+            {
+                "ids": [item.receipt_id for item in items],
+                "digests": [item.digest for item in items],
+                "conversations": [item.conversation for item in items],
+                "payloads": [item.payload for item in items],
+                "assistant": assistant.pk,
+                "kind": kind.value,
+                "now": timezone.now(),
+            },
+            binary=True,
+        )
+        created: dict[str, int] = dict(cursor.fetchall())
+    known = _known_digests(assistant, [item.receipt_id for item in items if item.receipt_id not in created])
+    for item in items:
+        status: Status = "created"
+        if item.receipt_id not in created:
+            status = "duplicate" if known.get(item.receipt_id) == item.digest else "conflict"
+        batch.results[item.place] = _result(item, status)
+    for item in batch.repeats:
+        same = batch.sealed[item.receipt_id].digest == item.digest
+        batch.results[item.place] = _result(item, "duplicate" if same else "conflict")
+    if created:
+        _announce(min(created.values()))
+
+
+def _result(item: _Sealed, status: Status) -> ItemResult:
+    conflict: FieldError = {"field": "id", "message": "This id was used before with other content"}
+    return ItemResult(item.client_id, status, [conflict] if status == "conflict" else ())
+
+
+def _known_digests(assistant: Assistant, ids: list[str]) -> dict[str, str]:
+    if not ids:
+        return {}
+    found = Receipt.objects.filter(assistant=assistant, client_id__in=ids)
+    return dict(found.values_list("client_id", "payload_digest"))
+
+
+def _announce(first: int) -> None:
+    """Queues the scrub job unless it is queued already: whoever finds work before its own knows that somebody has.
+
+    A job that was never queued (a crash right here) is made up for by the schedule.
+    """
+    waits = Quarantine.objects.waiting().filter(pk__lt=first, claimed_until=None).order_by("pk")
+    if not waits.exists():
+        from capture.jobs import enqueue_scrub
+
+        enqueue_scrub()
+
+
+def _known_turns(assistant: Assistant, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """{as the client named it: (receipt id, conversation key)} of turns that are stored or still wait."""
+    by_id = {name: stored_id(name) for name in dict.fromkeys(names)}
+    stored = Turn.objects.of(assistant).select_related("conversation").only("client_id", "conversation__external_id")
+    waiting = Quarantine.objects.filter(assistant=assistant, receipt__client_id__in=by_id.values())
+    found = dict(waiting.values_list("receipt__client_id", "conversation_key"))
+    for turn in stored.filter(client_id__in=by_id.values()):
+        found[turn.client_id] = conversation_key(assistant.pk, turn.conversation.external_id)
+    known = {name: (key, found[key]) for name, key in by_id.items() if key in found}
+    uuids = [name for name in by_id if name not in known and _is_uuid(name)]
+    if uuids:
+        for turn in stored.filter(pk__in=uuids):
+            key = conversation_key(assistant.pk, turn.conversation.external_id)
+            known |= {name: (turn.client_id, key) for name in uuids if name.lower() == str(turn.pk)}
+    return known
+
+
+def _is_uuid(text: str) -> bool:
+    return len(text) == 36 and text.count("-") == 4 and all(c in "0123456789abcdef-" for c in text.lower())
+
+
+def _readable_id(raw: Any) -> str:
+    """The id of an item that could not be taken, if it is one that may be shown."""
+    given = raw.get("id") if isinstance(raw, Mapping) else None
+    return given if isinstance(given, str) and len(given) <= 200 and given.isprintable() else ""

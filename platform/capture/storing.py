@@ -1,0 +1,243 @@
+"""Scrubbed items become rows, and their payloads are destroyed, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from assistants.models import Assistant
+from capture.citations import sentence_references
+from capture.claims import Claim, remove
+from capture.masking import MaskedContext, MaskedTurn
+from capture.models import Conversation, Feedback, Passage, Quarantine, Retrieval, Turn
+from capture.own_texts import OwnTexts
+from capture.payloads import FeedbackItem, TurnItem
+from generation.prompts import is_decline, split_sentences
+from knowledge.embedding import embed
+from knowledge.evidence import EvidencePassage, rank_evidence, sentence_matrices
+from knowledge.query import history_query
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class TurnMissing(Exception):
+    """Feedback on a turn that is not stored: held, or removed."""
+
+
+@dataclass(frozen=True)
+class ReadyTurn:
+    """A scrubbed turn with what is needed to store it."""
+
+    row: Quarantine
+    client_id: str
+    conversation: str
+    item: TurnItem
+    masked: MaskedTurn
+    entities: dict[str, Any]
+    policy_digest: str
+    api_key_id: int | None
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class ReadyFeedback:
+    row: Quarantine
+    item: FeedbackItem
+    text: str
+    entities: dict[str, Any]
+    received_at: datetime
+
+
+Ready = ReadyTurn | ReadyFeedback
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Made once for a batch, outside of any transaction: by query text and by passage digest."""
+
+    queries: Mapping[str, NDArray[np.float32]]
+    passages: Mapping[str, bytes]
+
+
+def passage_digest(title: str, text: str) -> str:
+    return hashlib.sha256(f"{title}\n{text}".encode()).hexdigest()
+
+
+def make_vectors(assistant: Assistant, turns: Sequence[ReadyTurn], own: OwnTexts) -> Vectors:
+    """Embeds what is new: each distinct question and sentence once; stored passages and chunks bring theirs along."""
+    queries = list(dict.fromkeys(_query(turn.masked) for turn in turns))
+    contexts = {passage_digest(c.title, c.text): c for turn in turns for c in turn.masked.contexts}
+    stored = Passage.objects.filter(assistant=assistant, digest__in=contexts).exclude(sentence_embeddings=None)
+    rows = stored.values_list("digest", "sentence_embeddings")
+    passages = {digest: bytes(packed) for digest, packed in rows if packed is not None}
+    for digest, context in contexts.items():
+        if digest not in passages and (packed := own.sentence_vectors(context.title, context.text)):
+            passages[digest] = packed
+    new = [digest for digest in contexts if digest not in passages]
+    matrices = sentence_matrices([(contexts[digest].title, contexts[digest].text) for digest in new])
+    passages.update(zip(new, matrices, strict=True))
+    return Vectors(queries=dict(zip(queries, embed(queries), strict=True)), passages=passages)
+
+
+@transaction.atomic
+def write(*, assistant: Assistant, claimed: Claim, ready: Sequence[Ready], vectors: Vectors) -> None:
+    """Stores items of one assistant in order of arrival and destroys their payloads.
+
+    Raises:
+        capture.claims.LeaseLost: the items are no longer ours; nothing was written.
+        TurnMissing: feedback on a turn that is neither stored nor among ``ready``.
+    """
+    remove(claimed.of(item.row for item in ready))
+    turns = [item for item in ready if isinstance(item, ReadyTurn)]
+    feedback = [item for item in ready if isinstance(item, ReadyFeedback)]
+    if turns:
+        _write_turns(assistant, turns, vectors)
+    if feedback:
+        _write_feedback(assistant, feedback)
+
+
+def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> None:
+    conversations = _conversations(assistant, turns)
+    passages = _passages(assistant, turns, vectors)
+    rows = [_turn(assistant, turn, conversations[turn.conversation], vectors) for turn in turns]
+    Turn.objects.bulk_create(rows)
+    retrievals: list[Retrieval] = []
+    for row, turn in zip(rows, turns, strict=True):
+        evidence = _evidence(assistant, turn.masked, vectors)
+        for context in turn.masked.contexts:
+            retrievals.append(
+                Retrieval(
+                    turn=row, passage_id=passages[passage_digest(context.title, context.text)], rank=context.rank,
+                    score=context.score, evidence=evidence.get(context.rank, []),
+                )
+            )  # fmt: skip
+    Retrieval.objects.bulk_create(retrievals)
+
+
+def _conversations(assistant: Assistant, turns: Sequence[ReadyTurn]) -> dict[str, Conversation]:
+    latest = {turn.conversation: turn.entities for turn in turns}
+    Conversation.objects.bulk_create(
+        [Conversation(assistant=assistant, external_id=key, entities=latest[key]) for key in sorted(latest)],
+        update_conflicts=True,
+        unique_fields=["assistant", "external_id"],
+        update_fields=["entities"],
+    )
+    found = Conversation.objects.filter(assistant=assistant, external_id__in=latest)
+    return {conversation.external_id: conversation for conversation in found}
+
+
+def _passages(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> dict[str, int]:
+    contexts: dict[str, MaskedContext] = {}
+    for turn in turns:
+        for context in turn.masked.contexts:
+            contexts.setdefault(passage_digest(context.title, context.text), context)
+    known = dict(Passage.objects.filter(assistant=assistant, digest__in=contexts).values_list("digest", "pk"))
+    new = sorted(contexts.keys() - known.keys())  # in one order everywhere: two workers may meet on the same passages
+    if new:
+        Passage.objects.bulk_create(
+            [
+                Passage(
+                    assistant=assistant, digest=digest, title=contexts[digest].title, source=contexts[digest].source,
+                    text=contexts[digest].text, metadata=contexts[digest].metadata,
+                    sentence_embeddings=vectors.passages[digest],
+                )
+                for digest in new
+            ],
+            ignore_conflicts=True,
+        )  # fmt: skip
+        known |= dict(Passage.objects.filter(assistant=assistant, digest__in=new).values_list("digest", "pk"))
+    return known
+
+
+def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, vectors: Vectors) -> Turn:
+    from pgvector import HalfVector
+
+    item, masked = ready.item, ready.masked
+    texts = {context.rank: context.text for context in masked.contexts}
+    citations = item.citations if item.citations is not None else sentence_references(masked.response, texts)
+    return Turn(
+        assistant=assistant,
+        conversation=conversation,
+        client_id=ready.client_id,
+        question=masked.question,
+        history=masked.history,
+        response=masked.response,
+        completion=masked.completion,
+        citations=[list(pair) for pair in citations],
+        declined=is_decline(masked.response, assistant.decline_sentence),
+        asked_at=item.time or ready.received_at,
+        model=item.model,
+        adapter=item.adapter,
+        prompt_digest=item.prompt_digest,
+        retrieval_config=item.retrieval_config,
+        policy_digest=ready.policy_digest,
+        api_key_id=ready.api_key_id,
+        latency_ms=round(item.latency_ms) if item.latency_ms is not None else None,
+        prompt_tokens=item.prompt_tokens,
+        completion_tokens=item.completion_tokens,
+        tags=masked.tags,
+        metadata=masked.metadata,
+        pii=masked.pii,
+        embedding=HalfVector(vectors.queries[_query(masked)]),
+    )
+
+
+def _evidence(assistant: Assistant, masked: MaskedTurn, vectors: Vectors) -> dict[int, list[list[float]]]:
+    """{rank: [[place, sentence, similarity], …]}: as given with a turn that we served, else ranked now."""
+    given = _given_evidence(masked.contexts)
+    if given is not None:
+        return given
+    passages = [
+        EvidencePassage(c.rank, c.text, vectors.passages[passage_digest(c.title, c.text)]) for c in masked.contexts
+    ]
+    scored = rank_evidence(
+        question_vector=vectors.queries[_query(masked)], passages=passages, limit=assistant.evidence_sentences
+    )
+    found: dict[int, list[list[float]]] = {}
+    for place, sentence in enumerate(scored):
+        found.setdefault(sentence.rank, []).append([place, sentence.sentence, sentence.similarity])
+    return found
+
+
+def _given_evidence(contexts: Iterable[MaskedContext]) -> dict[int, list[list[float]]] | None:
+    """None when there is none, or when it no longer fits the texts (masking can change where sentences end)."""
+    found: dict[int, list[list[float]]] = {}
+    for context in contexts:
+        if not context.evidence:
+            continue
+        if context.changed:
+            return None
+        count = len(split_sentences(context.text))
+        if any(sentence >= count for _, sentence, _ in context.evidence):
+            return None
+        found[context.rank] = [list(row) for row in context.evidence]
+    return found or None
+
+
+def _write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> None:
+    names = {ready.item.turn for ready in feedback}
+    rows = Turn.objects.of(assistant).filter(client_id__in=names).select_related("conversation")
+    turns = {turn.client_id: turn for turn in rows}
+    if names - turns.keys():
+        raise TurnMissing
+    Feedback.objects.bulk_create(
+        Feedback(
+            assistant=assistant, turn=turns[ready.item.turn], kind=ready.item.kind, value=ready.item.value,
+            text=ready.text,
+        )
+        for ready in feedback
+    )  # fmt: skip
+    for ready in feedback:
+        conversation = turns[ready.item.turn].conversation
+        Conversation.objects.filter(pk=conversation.pk).update(entities=ready.entities)
+
+
+def _query(masked: MaskedTurn) -> str:
+    return history_query(masked.question, masked.history)
