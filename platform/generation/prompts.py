@@ -29,6 +29,11 @@ MAX_HISTORY_CHARS = 400
 """Per message. Older words of a long message say little about a follow-up and cost context."""
 
 
+CHAT_TEMPLATE_OPTIONS = {"enable_thinking": False}
+"""Variables for the chat template, in training as in serving: hub models that can think aloud must not. Templates
+that know no such variable ignore it."""
+
+
 class PromptStyle(StrEnum):
     SENTENCES = "sentences"
     PASSAGES = "passages"

@@ -1,0 +1,240 @@
+"""Speaks to our engine process. Imports neither torch nor transformers, so web processes stay small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from generation.engines import (
+    EngineError,
+    EngineHealth,
+    EngineUnavailable,
+    GenerationRequest,
+    GenerationResult,
+    LoadedAdapter,
+)
+from generation.wire import MAX_DEADLINE, MAX_REQUESTS, MAX_TEXTS, error_from_json, request_to_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CONNECT_SECONDS = 3.0
+DEFAULT_SECONDS = 130.0
+"""Read limit of a completion without deadline: a little more than the engine itself allows."""
+GRACE_SECONDS = 10.0
+HINT = "Start it with `python manage.py up`, or check RATCHET_ENGINE_URL."
+
+
+class EngineClient:
+    """An `Engine` over HTTP. One instance serves many threads and event loops, also after a fork."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        """``url``: ``unix:/path/engine.sock`` or ``http://host:port``; ``token``: what RATCHET_ENGINE_KEY holds."""
+        self.url = url
+        self._token = token
+        self._sync: tuple[int, httpx.Client] | None = None
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+
+    # --- For jobs: blocking -------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """Sent in groups that the engine takes at once."""
+        results: list[GenerationResult] = []
+        for start in range(0, len(requests), MAX_REQUESTS):
+            group = requests[start : start + MAX_REQUESTS]
+            answer = self._call("POST", "/generate", _generate_body(group), seconds=_patience(group))
+            results += _results(answer.json())
+        return results
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        parts = [
+            _vectors(self._call("POST", "/embeddings", {"texts": list(texts[start : start + MAX_TEXTS])}))
+            for start in range(0, max(len(texts), 1), MAX_TEXTS)
+        ]
+        return _joined(parts)
+
+    def adapters(self) -> list[LoadedAdapter]:
+        return [LoadedAdapter(**item) for item in self._call("GET", "/adapters").json()["adapters"]]
+
+    def load_adapter(
+        self, name: str, folder: Path, *, base_digest: str | None = None, prompt_digest: str | None = None
+    ) -> LoadedAdapter:
+        return LoadedAdapter(
+            **self._call("POST", "/adapters", _load_body(name, folder, base_digest, prompt_digest)).json()
+        )
+
+    def unload_adapter(self, name: str) -> None:
+        self._call("DELETE", f"/adapters/{name}")
+
+    def health(self) -> EngineHealth:
+        return _health(self._call("GET", "/health", seconds=5.0).json())
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
+    ) -> httpx.Response:
+        try:
+            answer = self._client().request(method, path, json=body, timeout=_timeout(seconds))
+        except httpx.HTTPError as error:
+            raise _unreachable(self.url, error) from error
+        return _checked(answer)
+
+    def _client(self) -> httpx.Client:
+        """Connections are not shared over a fork."""
+        if self._sync is None or self._sync[0] != os.getpid():
+            base, uds = _address(self.url)
+            transport = httpx.HTTPTransport(uds=uds) if uds else None
+            self._sync = (
+                os.getpid(),
+                httpx.Client(base_url=base, transport=transport, headers=self._headers(), trust_env=False),
+            )
+        return self._sync[1]
+
+    # --- For the web: asynchronous ------------------------------------------------------------------------------------
+
+    async def agenerate(self, request: GenerationRequest) -> GenerationResult:
+        """One completion. Cancelling the task stops the work in the engine."""
+        answer = await self._acall("POST", "/generate", _generate_body([request]), seconds=_patience([request]))
+        return _results(answer.json())[0]
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
+        """Pieces of the completion; see `astream` for how it ended."""
+        async for piece in self.astream(request):
+            if isinstance(piece, str):
+                yield piece
+
+    async def astream(self, request: GenerationRequest) -> AsyncIterator[str | GenerationResult]:
+        """Pieces of the completion as they are written, then its result. Closing the iterator stops the work."""
+        try:
+            async with self._aclient().stream(
+                "POST", "/stream", json=request_to_json(request), timeout=_timeout(_patience([request]))
+            ) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    await answer.aread()
+                    _checked(answer)
+                async for line in answer.aiter_lines():
+                    if not line.startswith("data: "):
+                        continue
+                    event = json.loads(line.removeprefix("data: "))
+                    if "text" in event:
+                        yield str(event["text"])
+                    elif "result" in event:
+                        yield GenerationResult(**event["result"])
+                        return
+                    else:
+                        raise error_from_json(event)
+        except (httpx.HTTPError, ValueError) as error:
+            raise _unreachable(self.url, error) from error
+        raise EngineUnavailable("The engine ended in the middle of an answer.", HINT)
+
+    async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        parts = [
+            _vectors(await self._acall("POST", "/embeddings", {"texts": list(texts[start : start + MAX_TEXTS])}))
+            for start in range(0, max(len(texts), 1), MAX_TEXTS)
+        ]
+        return _joined(parts)
+
+    async def aload_adapter(
+        self, name: str, folder: Path, *, base_digest: str | None = None, prompt_digest: str | None = None
+    ) -> LoadedAdapter:
+        answer = await self._acall("POST", "/adapters", _load_body(name, folder, base_digest, prompt_digest))
+        return LoadedAdapter(**answer.json())
+
+    async def ahealth(self) -> EngineHealth:
+        return _health((await self._acall("GET", "/health", seconds=5.0)).json())
+
+    async def _acall(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
+    ) -> httpx.Response:
+        try:
+            answer = await self._aclient().request(method, path, json=body, timeout=_timeout(seconds))
+        except httpx.HTTPError as error:
+            raise _unreachable(self.url, error) from error
+        return _checked(answer)
+
+    def _aclient(self) -> httpx.AsyncClient:
+        """One per event loop: connections belong to the loop that opened them."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._async:
+            base, uds = _address(self.url)
+            transport = httpx.AsyncHTTPTransport(uds=uds) if uds else None
+            self._async[loop] = httpx.AsyncClient(
+                base_url=base, transport=transport, headers=self._headers(), trust_env=False
+            )
+        return self._async[loop]
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+
+@lru_cache(maxsize=8)
+def default_client(url: str, token: str = "") -> EngineClient:
+    """The same client for the same address, so that connections are reused."""
+    return EngineClient(url, token)
+
+
+def _address(url: str) -> tuple[str, str | None]:
+    return ("http://engine", url.removeprefix("unix:")) if url.startswith("unix:") else (url.rstrip("/"), None)
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+
+
+def _patience(requests: Sequence[GenerationRequest]) -> float:
+    deadlines = [request.deadline for request in requests]
+    known = [min(deadline, MAX_DEADLINE) for deadline in deadlines if deadline is not None]
+    return max([*known, *([DEFAULT_SECONDS] if len(known) < len(deadlines) else [])]) + GRACE_SECONDS
+
+
+def _generate_body(requests: Sequence[GenerationRequest]) -> dict[str, Any]:
+    return {"requests": [request_to_json(request) for request in requests]}
+
+
+def _load_body(name: str, folder: Path, base_digest: str | None, prompt_digest: str | None) -> dict[str, Any]:
+    where = str(Path(folder).resolve())
+    return {"name": name, "folder": where, "base_digest": base_digest, "prompt_digest": prompt_digest}
+
+
+def _results(body: Mapping[str, Any]) -> list[GenerationResult]:
+    return [GenerationResult(**item) for item in body["results"]]
+
+
+def _health(body: Mapping[str, Any]) -> EngineHealth:
+    return EngineHealth(**{**body, "adapters": tuple(body["adapters"])})
+
+
+def _vectors(answer: httpx.Response) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.frombuffer(answer.content, dtype="<f4").reshape(-1, int(answer.headers["X-Dimension"])).copy()
+
+
+def _joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    import numpy as np
+
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    if answer.is_success:
+        return answer
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    raise error_from_json(body)
+
+
+def _unreachable(url: str, error: Exception) -> EngineError:
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return EngineUnavailable(f"The engine at {url} did not answer in time.", "It may be overloaded; see its log.")
+    return EngineUnavailable(f"The engine at {url} does not answer.", HINT)

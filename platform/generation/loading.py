@@ -1,0 +1,189 @@
+"""Weights into memory: the base model, and LoRA adapters beside it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generation.adapters import HONOURED, CheckedAdapter, check_adapter, check_name
+from generation.embedder import quiet_loading
+from generation.engines import AdapterRefused, EngineUnavailable, LoadedAdapter, UnknownAdapter
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_ADAPTERS = 32
+LONGEST_CONTEXT = 8192
+"""Hub models claim contexts whose cache would not fit into memory; no prompt of ours comes near."""
+CLEARLY_FASTER = 1.2
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    model: Any
+    tokenizer: Any
+    context: int
+    end_tokens: frozenset[int]
+    device: str
+    dtype: str
+
+
+def load_base(folder: Path, *, device: str, dtype: str) -> LoadedBase:
+    """Raises EngineUnavailable when the folder is no causal language model with a chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # Never any code from a model folder, never pickled weights.
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineUnavailable(
+            f"The base model {folder} cannot be loaded: {str(error).splitlines()[0][:200]}",
+            "Restore the folder, or set RATCHET_BASE_MODEL to another one.",
+        ) from error
+    if not tokenizer.chat_template:
+        raise EngineUnavailable(
+            f"The base model {folder} has no chat template.", "Choose an instruction-tuned model, or add a template."
+        )
+    model = model.to(device).eval()
+    if dtype == "auto":
+        model = model.to(_faster(model, device))
+    limits = [LONGEST_CONTEXT, getattr(model.config, "max_position_embeddings", None) or LONGEST_CONTEXT]
+    return LoadedBase(
+        model=model,
+        tokenizer=tokenizer,
+        context=min(limits),
+        end_tokens=_end_tokens(model, tokenizer),
+        device=device,
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    found = model.generation_config.eos_token_id
+    ids = found if isinstance(found, list) else [found]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
+def _faster(model: Any, device: str) -> torch.dtype:
+    """bfloat16 halves memory traffic but many CPUs only emulate it: measured on this one, with this model."""
+    import torch
+
+    if device != "cpu":
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        model.to(dtype)
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            with torch.inference_mode():
+                model(input_ids=torch.ones((4, 64), dtype=torch.long), use_cache=False, logits_to_keep=1)
+            times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)
+    return torch.bfloat16 if seconds[torch.float32] > CLEARLY_FASTER * seconds[torch.bfloat16] else torch.float32
+
+
+class AdapterSet:
+    """The adapters of one base in memory. ``model`` is what to call: PEFT's wrapper while there is any adapter."""
+
+    def __init__(self, base: Any) -> None:
+        self._base = base
+        self._loaded: dict[str, LoadedAdapter] = {}
+        self.model = base
+
+    @property
+    def mixed(self) -> bool:
+        """Whether ``model`` takes ``adapter_names``."""
+        return bool(self._loaded)
+
+    def has(self, name: str) -> bool:
+        return name in self._loaded
+
+    def loaded(self) -> list[LoadedAdapter]:
+        return list(self._loaded.values())
+
+    def load(
+        self, name: str, folder: Path, *, own_base: str, base_digest: str | None, prompt_digest: str | None
+    ) -> LoadedAdapter:
+        """Raises AdapterRefused, also when the name is taken by other weights: a name means one thing for ever."""
+        check_name(name)
+        if base_digest is not None and base_digest != own_base:
+            raise AdapterRefused(
+                f"The engine runs another base model ({own_base[:12]}, not {base_digest[:12]}).",
+                "Start the engine with that base, or train a new adapter.",
+                reason="base",
+            )
+        checked = check_adapter(folder, base_digest=own_base, prompt_digest=prompt_digest)
+        if (known := self._loaded.get(name)) is not None:
+            if known.digest == checked.digest:
+                return known
+            raise AdapterRefused(
+                f"The name {name} is taken by other weights.", "Give every adapter a name of its own.", reason="name"
+            )
+        if len(self._loaded) >= MAX_ADAPTERS:
+            raise AdapterRefused(
+                f"{MAX_ADAPTERS} adapters are loaded already.", "Unload one that is not served.", reason="full"
+            )
+        self._inject(name, checked)
+        entry = LoadedAdapter(
+            name=name, digest=checked.digest, base_digest=own_base, prompt_digest=checked.manifest["prompt_digest"]
+        )
+        self._loaded[name] = entry
+        return entry
+
+    def unload(self, name: str) -> None:
+        if name not in self._loaded:
+            raise UnknownAdapter(f"No adapter {name!r} is loaded.")
+        del self._loaded[name]
+        self._remove(name)
+
+    def _inject(self, name: str, checked: CheckedAdapter) -> None:
+        """Builds the LoRA layers and fills them from the checked bytes.
+
+        PEFT's own loader is not used: it would read the folder again, look for pickled weights, and honour settings
+        that change the base model.
+        """
+        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+        from safetensors.torch import load
+
+        honoured = {key: value for key, value in checked.config.items() if key in HONOURED and value is not None}
+        config = LoraConfig(**honoured, task_type="CAUSAL_LM", inference_mode=True, init_lora_weights=True)
+        try:
+            if self._loaded:
+                self.model.add_adapter(name, config)
+            else:
+                self.model = get_peft_model(self._base, config, adapter_name=name)
+            outcome = set_peft_model_state_dict(self.model, load(checked.weights), adapter_name=name)
+            missing = [key for key in outcome.missing_keys if f".{name}." in key]
+            if outcome.unexpected_keys or missing:
+                raise ValueError(f"{len(missing)} matrices are missing, {len(outcome.unexpected_keys)} too many")
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            self._remove(name)
+            raise AdapterRefused(
+                f"The weights do not fit the base model: {str(error).splitlines()[0][:200]}",
+                "It was trained on another base model, or exported incompletely.",
+                reason="weights",
+            ) from error
+        self.model.eval().requires_grad_(False)
+
+    def _remove(self, name: str) -> None:
+        if not self._loaded:
+            # The last one takes the LoRA layers with it: the base runs at its own speed again.
+            if self.model is not self._base:
+                self._base = self.model.unload()
+                self.model = self._base
+        elif name in self.model.peft_config:
+            self.model.delete_adapter(name)

@@ -1,0 +1,258 @@
+"""Our own engine in this process: a base model with its adapters, through transformers and PEFT."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from generation.adapters import base_digest as digest_of_base
+from generation.decoding import Batch, Row
+from generation.detokenise import TextStream
+from generation.embedder import load_embedder, torch_threads
+from generation.engines import (
+    BadRequest,
+    EngineBusy,
+    EngineHealth,
+    EngineUnavailable,
+    GenerationRequest,
+    GenerationResult,
+    LoadedAdapter,
+    PromptTooLong,
+    UnknownAdapter,
+)
+from generation.folders import BUNDLED_EMBEDDER, model_folder, online
+from generation.loading import AdapterSet, load_base
+from generation.prompts import CHAT_TEMPLATE_OPTIONS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BULK_ROWS = 16
+BULK_TOKENS = 12_288
+"""Rows × (longest prompt + longest completion) in one bulk batch: bounds memory, and padding is not free."""
+
+
+class TransformersEngine:
+    """One base model and its adapters. Calls from several threads take turns."""
+
+    def __init__(
+        self,
+        base: str | Path,
+        *,
+        expected_digest: str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        threads: int = 1,
+        embedder: str = BUNDLED_EMBEDDER,
+    ) -> None:
+        """``base``: a folder, or a hub name that is in the local cache (or RATCHET_ONLINE=1).
+
+        ``dtype``: float32 (evaluations repeat to the bit), bfloat16, or auto (on a CPU whichever a short measurement
+        finds clearly faster, elsewhere bfloat16).
+
+        Raises:
+            EngineUnavailable: no such model, a broken folder, or weights other than ``expected_digest``.
+        """
+        if not online():
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        folder = model_folder(str(base))
+        self.base = str(base)
+        self.base_digest = digest_of_base(folder)
+        if expected_digest is not None and self.base_digest != expected_digest:
+            raise EngineUnavailable(
+                f"The base model {base} is not the expected one ({self.base_digest[:12]}, not {expected_digest[:12]}).",
+                "Restore its folder, or train adapters for the new one.",
+            )
+        self.threads = threads
+        self._embedder_name = embedder
+        self._lock = threading.Lock()
+        self._tokenizer_lock = threading.Lock()
+        with torch_threads(threads):
+            loaded = load_base(folder, device=device, dtype=dtype)
+        self.tokenizer = loaded.tokenizer
+        self.context = loaded.context
+        self.end_tokens = loaded.end_tokens
+        self.device, self.dtype = loaded.device, loaded.dtype
+        self._adapters = AdapterSet(loaded.model)
+        self._rows: WeakSet[Row] = WeakSet()
+        self._control_tokens = [
+            str(token)
+            for token in self.tokenizer.added_tokens_decoder.values()
+            if token.special and len(str(token)) > 1
+        ]
+
+    # --- Engine -------------------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """All completions. Long prompts are batched with long ones, so that little is padded."""
+        started = time.monotonic()
+        texts = {i: TextStream(self.tokenizer, request.stop) for i, request in enumerate(requests)}
+        with self._lock, torch_threads(self.threads):
+            rows = [self.row(request, index=i) for i, request in enumerate(requests)]
+            results: dict[int, GenerationResult] = {}
+            for group in _groups(rows):
+                batch = self.batch()
+                batch.add([rows[i] for i in group])
+                left = group
+                while left:
+                    for i in left:
+                        # Text is only needed on the way where a stop text may end it.
+                        advance(rows[i], texts[i], requests[i].deadline, started, live=bool(requests[i].stop))
+                        if rows[i].finish is not None:
+                            results[i] = result_of(rows[i], texts[i], time.monotonic() - started)
+                    left = [i for i in left if i not in results]
+                    batch.step()
+        return [results[i] for i in range(len(requests))]
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
+        started = time.monotonic()
+        text = TextStream(self.tokenizer, request.stop)
+        row = self.row(request)
+        batch = self.batch()
+
+        def work() -> str:
+            with self._lock, torch_threads(self.threads):
+                batch.step() if batch.rows else batch.add([row])
+                return advance(row, text, request.deadline, started)
+
+        try:
+            while row.finish is None:
+                if piece := await asyncio.to_thread(work):
+                    yield piece
+        finally:
+            row.finish = row.finish or "cancelled"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return load_embedder(self._embedder_name).embed(texts)
+
+    def adapters(self) -> list[LoadedAdapter]:
+        return self._adapters.loaded()
+
+    def load_adapter(
+        self, name: str, folder: Path, *, base_digest: str | None = None, prompt_digest: str | None = None
+    ) -> LoadedAdapter:
+        """As `Engine.load_adapter`; the manifest must name this engine's base whatever ``base_digest`` says."""
+        with self._lock:
+            return self._adapters.load(
+                name, Path(folder), own_base=self.base_digest, base_digest=base_digest, prompt_digest=prompt_digest
+            )
+
+    def unload_adapter(self, name: str) -> None:
+        """Raises EngineBusy while a row uses it: without its matrices the row would go on with the base, unnoticed."""
+        with self._lock:
+            if self.uses(name):
+                raise EngineBusy(f"The adapter {name} is writing just now.", "Try again in a moment.")
+            self._adapters.unload(name)
+
+    def uses(self, name: str) -> bool:
+        """Whether an unfinished row uses this adapter."""
+        return any(row.adapter == name and row.finish is None for row in list(self._rows))
+
+    def health(self) -> EngineHealth:
+        return EngineHealth(
+            ready=True,
+            base=self.base,
+            base_digest=self.base_digest,
+            context=self.context,
+            device=self.device,
+            dtype=self.dtype,
+            adapters=tuple(adapter.name for adapter in self.adapters()),
+        )
+
+    # --- For the scheduler of the engine process ----------------------------------------------------------------------
+
+    def batch(self) -> Batch:
+        return Batch(self._adapters, end_tokens=self.end_tokens, pad_token=self.tokenizer.pad_token_id or 0)
+
+    def row(self, request: GenerationRequest, *, index: int = 0) -> Row:
+        """Raises PromptTooLong or UnknownAdapter."""
+        if request.adapter is not None and not self._adapters.has(request.adapter):
+            raise UnknownAdapter(f"No adapter {request.adapter!r} is loaded.", "Load it, then ask again.")
+        prompt = self.encode(request)
+        limit = self.context - request.max_new_tokens
+        if len(prompt) > limit:
+            raise PromptTooLong(
+                f"The prompt has {len(prompt)} tokens; with {request.max_new_tokens} to write, {max(limit, 0)} fit.",
+                "Offer fewer passages, less history, or ask for a shorter completion.",
+                tokens=len(prompt),
+                limit=max(limit, 0),
+                index=index,
+            )
+        row = Row(prompt=prompt, max_new_tokens=request.max_new_tokens, adapter=request.adapter)
+        self._rows.add(row)
+        return row
+
+    def encode(self, request: GenerationRequest) -> list[int]:
+        """The prompt's tokens, up to where the assistant begins to speak.
+
+        Raises:
+            BadRequest: the model's chat template does not take these messages.
+        """
+        from jinja2 import TemplateError
+
+        messages = [
+            {"role": message["role"], "content": self._defuse(message["content"])} for message in request.messages
+        ]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **CHAT_TEMPLATE_OPTIONS
+            )
+        except TemplateError as error:
+            raise BadRequest(f"The model's chat template refuses these messages: {error}.") from error
+        with self._tokenizer_lock:  # the tokenizer's settings are shared state
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def _defuse(self, content: str) -> str:
+        """Control tokens of this model that stand in a text lose their meaning: a log must not speak as the system."""
+        for token in self._control_tokens:
+            content = content.replace(token, f"{token[0]} {token[1:]}")
+        return content
+
+
+def result_of(row: Row, text: TextStream, seconds: float) -> GenerationResult:
+    """The result of a row that has ended."""
+    assert row.finish is not None
+    return GenerationResult(
+        text=text.text.strip(),
+        prompt_tokens=len(row.prompt),
+        completion_tokens=len(row.tokens),
+        finish_reason=row.finish,
+        seconds=round(seconds, 6),
+    )
+
+
+def advance(row: Row, text: TextStream, deadline: float | None, started: float, *, live: bool = True) -> str:
+    """After a step: the new text (``live``), and whether the row ends by a stop text or by its deadline."""
+    if row.finish is None and deadline is not None and time.monotonic() - started > deadline:
+        row.finish = "deadline"
+    piece = ""
+    if row.finish is not None:
+        piece = text.finish(row.tokens)
+    elif live:
+        piece = text.feed(row.tokens)
+    if text.stopped:
+        row.finish = "stop"
+    return piece
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """Indexes of rows that are decoded together: like lengths, within the budget."""
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].prompt), i))
+    group: list[int] = []
+    for i in order:
+        longest = rows[group[0]] if group else rows[i]
+        width = len(longest.prompt) + max(rows[j].max_new_tokens for j in [*group, i])
+        if group and (len(group) == BULK_ROWS or width * (len(group) + 1) > BULK_TOKENS):
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
