@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-
 from django.templatetags.static import static
 
 from config import postgres
