@@ -34,9 +34,12 @@ class Assistant(models.Model):
         help_text="What it says when the matter goes to a person. Learned from conversations; not part of the prompt.",
     )
     instructions = models.TextField(blank=True, max_length=4000, help_text="Put before the rule in the system message.")
-    retrieval_k = models.PositiveSmallIntegerField(default=4, validators=[MinValueValidator(1), MaxValueValidator(20)])
+    glossary = models.JSONField(
+        default=dict, blank=True, help_text="{what customers say: what the documents say}: searched for as well."
+    )
+    retrieval_k = models.PositiveSmallIntegerField(default=6, validators=[MinValueValidator(1), MaxValueValidator(20)])
     evidence_sentences = models.PositiveSmallIntegerField(
-        default=6, validators=[MinValueValidator(1), MaxValueValidator(40)]
+        default=8, validators=[MinValueValidator(1), MaxValueValidator(40)]
     )
     deny_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Always masked.")
     allow_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Never masked.")

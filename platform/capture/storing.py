@@ -18,9 +18,8 @@ from capture.models import Conversation, Feedback, Passage, Quarantine, Retrieva
 from capture.own_texts import OwnTexts
 from capture.payloads import FeedbackItem, TurnItem
 from generation.prompts import is_decline, split_sentences
-from knowledge.embedding import embed
 from knowledge.evidence import EvidencePassage, rank_evidence, sentence_matrices
-from knowledge.query import history_query
+from knowledge.query import history_query, question_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +71,7 @@ def passage_digest(title: str, text: str) -> str:
 
 def make_vectors(assistant: Assistant, turns: Sequence[ReadyTurn], own: OwnTexts) -> Vectors:
     """Embeds what is new: each distinct question and sentence once; stored passages and chunks bring theirs along."""
-    queries = list(dict.fromkeys(_query(turn.masked) for turn in turns))
+    queries = {_query(turn.masked, assistant): (turn.masked.question, turn.masked.history) for turn in turns}
     contexts = {passage_digest(c.title, c.text): c for turn in turns for c in turn.masked.contexts}
     stored = Passage.objects.filter(assistant=assistant, digest__in=contexts).exclude(sentence_embeddings=None)
     rows = stored.values_list("digest", "sentence_embeddings")
@@ -83,7 +82,8 @@ def make_vectors(assistant: Assistant, turns: Sequence[ReadyTurn], own: OwnTexts
     new = [digest for digest in contexts if digest not in passages]
     matrices = sentence_matrices([(contexts[digest].title, contexts[digest].text) for digest in new])
     passages.update(zip(new, matrices, strict=True))
-    return Vectors(queries=dict(zip(queries, embed(queries), strict=True)), passages=passages)
+    vectors = question_vectors(list(queries.values()), assistant.glossary)
+    return Vectors(queries=dict(zip(queries, vectors, strict=True)), passages=passages)
 
 
 @transaction.atomic
@@ -185,7 +185,7 @@ def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, ve
         tags=masked.tags,
         metadata=masked.metadata,
         pii=masked.pii,
-        embedding=HalfVector(vectors.queries[_query(masked)]),
+        embedding=HalfVector(vectors.queries[_query(masked, assistant)]),
     )
 
 
@@ -198,7 +198,7 @@ def _evidence(assistant: Assistant, masked: MaskedTurn, vectors: Vectors) -> dic
         EvidencePassage(c.rank, c.text, vectors.passages[passage_digest(c.title, c.text)]) for c in masked.contexts
     ]
     scored = rank_evidence(
-        question_vector=vectors.queries[_query(masked)], passages=passages, limit=assistant.evidence_sentences
+        question_vector=vectors.queries[_query(masked, assistant)], passages=passages, limit=assistant.evidence_sentences
     )
     found: dict[int, list[list[float]]] = {}
     for place, sentence in enumerate(scored):
@@ -239,5 +239,5 @@ def _write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> 
         Conversation.objects.filter(pk=conversation.pk).update(entities=ready.entities)
 
 
-def _query(masked: MaskedTurn) -> str:
-    return history_query(masked.question, masked.history)
+def _query(masked: MaskedTurn, assistant: Assistant) -> str:
+    return history_query(masked.question, masked.history, assistant.glossary)

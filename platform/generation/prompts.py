@@ -18,7 +18,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, TypedDict
+from typing import Literal
+
+from typing_extensions import TypedDict  # pydantic reads it on Python 3.11 only from there
 
 # Raise this when the text of a prompt changes in any way: old adapters must not be served with a new format.
 FORMAT_VERSION = 1
@@ -26,7 +28,7 @@ MAX_POINTER = 40
 """Highest sentence number: the bundled tokenizer holds `[1]`..`[40]` as one token each."""
 MAX_HISTORY_TURNS = 2
 MAX_HISTORY_CHARS = 400
-"""Per message. Older words of a long message say little about a follow-up and cost context."""
+"""Per message. What comes after that in a long message says little about a follow-up and costs context."""
 
 
 CHAT_TEMPLATE_OPTIONS = {"enable_thinking": False}
@@ -78,6 +80,8 @@ class Prompt:
     style: PromptStyle
     pointers: tuple[SentenceRef, ...] = ()
     """``sentences``: pointer ``[i]`` is ``pointers[i - 1]``. ``passages``: empty, ``[n]`` is the passage rank."""
+    ranks: tuple[int, ...] = ()
+    """Passages that were offered: a pointer in ``passages`` style outside of these was invented."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ SYSTEM_QUESTION = "Write a question that the marked sentence answers."
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9£$€])|\n+")
 _POINTER = re.compile(r"\[(\d{1,3})\]")
+_CONTROL = re.compile(r"<\|")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|approx|no|nr|mr|mrs|ms|dr|st|inc|ltd)\.|\b[A-Z]\.)$", re.I)
 _LIST_MARK = re.compile(r"^(?:[-*•]\s+|\d{1,2}[.)]\s+|#{1,6}\s+)")
 _TABLE_RULE = re.compile(r"^[\s|:-]+$")
@@ -112,8 +117,8 @@ def split_sentences(text: str) -> list[str]:
     Deterministic and pure: sentence indexes stored with citations stay valid as long as the passage text does.
     """
     pieces: list[str] = []
-    for line in text.splitlines():
-        line = _LIST_MARK.sub("", line.strip())
+    for raw in text.splitlines():
+        line = _LIST_MARK.sub("", raw.strip())
         if not line or _TABLE_RULE.match(line):
             continue
         start = 0
@@ -153,7 +158,8 @@ def build_prompt(
     messages: list[Message] = [{"role": "system", "content": system}]
     messages += _history(history)
     messages.append({"role": "user", "content": f"{body}Question: {_line(question)}"})
-    return Prompt(messages=tuple(messages), style=house.style, pointers=pointers)
+    ranks = tuple(passage.rank for passage in passages)
+    return Prompt(messages=tuple(messages), style=house.style, pointers=pointers, ranks=ranks)
 
 
 def build_question_prompt(*, title: str, sentences: Sequence[str], marked: int) -> Prompt:
@@ -192,10 +198,10 @@ def parse_answer(*, house: House, prompt: Prompt, completion: str) -> Answer:
     declined = is_decline(completion, house.decline)
     if house.style is PromptStyle.SENTENCES:
         segments = _pointer_first(completion)
-        known = {i: ref for i, ref in enumerate(prompt.pointers, start=1)}
+        known = dict(enumerate(prompt.pointers, start=1))
     else:
         segments = _pointer_last(completion)
-        known = {}
+        known = {rank: SentenceRef(rank, 0) for rank in prompt.ranks}
     texts: list[str] = []
     marked: list[str] = []
     cited: list[SentenceRef] = []
@@ -203,11 +209,10 @@ def parse_answer(*, house: House, prompt: Prompt, completion: str) -> Answer:
     for text, numbers in segments:
         refs = []
         for number in numbers:
-            ref = known.get(number) if known or house.style is PromptStyle.SENTENCES else SentenceRef(number, 0)
-            if ref is None:
-                invalid.append(number)
+            if number in known:
+                refs.append(known[number])
             else:
-                refs.append(ref)
+                invalid.append(number)
         texts.append(text)
         marks = "".join(f" [{rank}]" for rank in dict.fromkeys(ref.rank for ref in refs))
         marked.append(text + marks)
@@ -233,7 +238,12 @@ def _fold(text: str) -> str:
 
 def _line(text: str) -> str:
     """One line, whatever came in: a newline or a forged marker in a log must not look like prompt structure."""
-    return " ".join(text.split())
+    return " ".join(_disarm(text).split())
+
+
+def _disarm(text: str) -> str:
+    """Text of users and documents holds no pointers ([2] becomes (2)) and no control tokens (<|end|> falls apart)."""
+    return _CONTROL.sub("< |", _POINTER.sub(r"(\1)", text))
 
 
 def _parts(
@@ -246,7 +256,7 @@ def _parts(
     if not passages:
         return system, "", ()
     if house.style is PromptStyle.PASSAGES:
-        blocks = [f"[{p.rank}] {_line(p.title)}\n{p.text.strip()}" for p in passages]
+        blocks = [f"[{p.rank}] {_line(p.title)}\n{_disarm(p.text.strip())}" for p in passages]
         return system, "Passages:\n" + "\n\n".join(blocks) + "\n\n", ()
     lines, pointers = _evidence_lines(passages, evidence)
     return system, ("Passages:\n" + "\n".join(lines) + "\n\n" if lines else ""), pointers
@@ -268,7 +278,7 @@ def _evidence_lines(
         if title != heading:
             lines.append(f"# {title}")
             heading = title
-        lines.append(f"[{number}] {sentences[ref.rank][ref.sentence]}")
+        lines.append(f"[{number}] {_line(sentences[ref.rank][ref.sentence])}")
     return lines, tuple(evidence)
 
 

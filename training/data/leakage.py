@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from generation.prompts import Message
-from knowledge.embedding import embed
-from knowledge.query import history_query
+from knowledge.query import history_query, question_vectors
 from training.data.text import ngram_recall, words
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def find_leaks(
         return []
     row_texts = [history_query(q, h) for q, h in rows]
     item_texts = [history_query(q, h) for q, h in items]
-    similar: NDArray[np.float32] = embed(row_texts) @ embed(item_texts).T
+    similar: NDArray[np.float32] = question_vectors(rows) @ question_vectors(items).T
     by_words = {words(text): i for i, text in reversed(list(enumerate(item_texts)))}
     leaks = []
     for index, text in enumerate(row_texts):

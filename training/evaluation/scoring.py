@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from assistants.models import Assistant
 from generation.prompts import Answer, PromptPassage, is_decline
 from training.evaluation.metrics import (

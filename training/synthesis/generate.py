@@ -16,8 +16,7 @@ import numpy as np
 
 from generation.engines import GenerationRequest
 from generation.prompts import build_question_prompt, split_sentences
-from knowledge.embedding import embed
-from knowledge.query import history_query
+from knowledge.query import history_query, question_vectors
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
 from training.data.text import words
 from training.engine import bulk_engine
@@ -89,14 +88,14 @@ def _judge(
 ) -> list[Any]:
     """Round trip and near-duplicates for the items that still stand; returns the vectors of all kept questions."""
     standing = [i for i, item in enumerate(items) if not item.dropped_by]
-    vectors = embed([history_query(items[i].question) for i in standing])
+    vectors = question_vectors([(items[i].question, ()) for i in standing], synthesis.assistant.glossary)
     for i, vector in zip(standing, vectors, strict=True):
         item, source = items[i], batch[i]
         if kept_vectors and float((np.stack(kept_vectors) @ vector).max()) >= NEAR_DUPLICATE:
             item.dropped_by = "asked already"
             continue
         passages = search(
-            assistant=synthesis.assistant, query=item.question, vector=vector, k=synthesis.assistant.retrieval_k
+            assistant=synthesis.assistant, query=history_query(item.question, (), synthesis.assistant.glossary), vector=vector, k=synthesis.assistant.retrieval_k
         )
         evidence = evidence_for(assistant=synthesis.assistant, vector=vector, passages=passages)
         pairs = [[e.rank, e.sentence] for e in evidence]
@@ -125,4 +124,4 @@ def _place(source: Source, passages: Sequence[RetrievedPassage]) -> list[int] | 
 
 def _vectors_of_kept(synthesis: Synthesis) -> list[Any]:
     questions = list(synthesis.items.filter(dropped_by="").values_list("question", flat=True))
-    return list(embed([history_query(q) for q in questions]))
+    return list(question_vectors([(q, ()) for q in questions], synthesis.assistant.glossary))
