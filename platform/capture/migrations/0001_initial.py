@@ -15,6 +15,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('assistants', '0001_initial'),
+        ('knowledge', '0001_initial'),  # makes the vector extension
     ]
 
     operations = [
