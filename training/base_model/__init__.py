@@ -1,0 +1,1 @@
+"""How `models/base` is made: data generator, tokenizer, trainer, export and evaluation (no Django)."""

@@ -1,0 +1,119 @@
+"""Makes tokenizer and training rows: ``python -m training.base_model.generate --manuals FOLDER --out FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.base_model import slots
+from training.base_model.corpus import Section, is_held_out, read_sections
+from training.base_model.facts import upper_first
+from training.base_model.packing import Packer, encode
+from training.base_model.ranking import Ranker
+from training.base_model.sessions import STAGES, Example, examples
+from training.base_model.tokenizer import load_tokenizer, train_tokenizer
+from training.base_model.worlds import World, handbook_world, list_world, manual_world
+
+ROW_LENGTH = 512
+_WORLDS_PER_BATCH = 96
+_SHARES = {"1": (0.42, 0.38, 0.20), "2": (0.55, 0.40, 0.05), "test": (0.5, 0.5, 0.0)}
+"""Per stage: share of handbook, manual and list worlds."""
+
+
+class Source:
+    """Draws worlds; the manuals and domains of evaluation are kept apart."""
+
+    def __init__(self, manuals: Path, *, held_out: bool) -> None:
+        sections = list(read_sections(manuals))
+        self.sections: Sequence[Section] = [s for s in sections if is_held_out(s.page) == held_out]
+        if not self.sections:
+            raise ValueError(f"no sections left in {manuals}")
+        self.domains = slots.read_lexicon(slots.HELD_OUT_LEXICON if held_out else slots.TRAIN_LEXICON)
+        plain = (w.strip(".,;:()").lower() for s in self.sections for t in s.sentences for w in t.split())
+        self.words = sorted({w for w in plain if w.isalpha() and 4 <= len(w) <= 9})
+
+    def world(self, rng: random.Random, shares: tuple[float, float, float]) -> World:
+        kind = rng.choices(("handbook", "manual", "list"), shares)[0]
+        if kind == "handbook":
+            return handbook_world(rng, rng.choice(self.domains))
+        if kind == "manual":
+            return manual_world(rng, self.sections, rng.randrange(len(self.sections)))
+        return list_world(rng, self.words)
+
+
+def stage_examples(source: Source, ranker: Ranker, stage: str, rng: random.Random) -> Iterator[list[Example]]:
+    """Endless: the examples of one batch of worlds at a time."""
+    while True:
+        worlds = [source.world(rng, _SHARES[stage]) for _ in range(_WORLDS_PER_BATCH)]
+        found: list[Example] = []
+        for world, similarity in zip(worlds, ranker.similarities(worlds), strict=True):
+            found += examples(rng, world, similarity, STAGES[stage])
+        rng.shuffle(found)
+        yield found
+
+
+def tokenizer_texts(source: Source, rng: random.Random) -> Iterator[str]:
+    """Balanced text for the merges: manuals, invented handbooks, titles in upper and lower case."""
+    for section in source.sections[::2]:
+        yield f"# {section.title}\n" + "\n".join(section.sentences)
+    for _ in range(9000):
+        world = source.world(rng, (0.95, 0.0, 0.05))
+        said = [f"# {line.title}\n{line.text}" for line in world.lines]
+        yield "\n".join([*said, *(f"Question: {i.question}" for i in world.items)])
+    for domain in source.domains:
+        words = [*domain.things, *domain.actions, *domain.places, *domain.people, *domain.topics]
+        yield "\n".join([*words, *map(upper_first, words)] * 3)
+
+
+def write_shard(path: Path, packer: Packer) -> None:
+    """Writes under another name first, so that a trainer that is watching never reads half a file."""
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez_compressed(temporary, allow_pickle=False, **packer.arrays())
+    temporary.rename(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--manuals", type=Path, required=True, help="folder with the unpacked documentation packages")
+    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and the shards")
+    parser.add_argument("--stage", choices=("1", "2"), default="2", help="1: choose by content; 2: as served")
+    parser.add_argument("--shards", type=int, default=8, help="how many shards to write (existing ones are kept)")
+    parser.add_argument("--rows", type=int, default=768, help="rows of 512 tokens per shard")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--held-out", action="store_true", help="rows for validation, from the held-out domains and pages")
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    source = Source(options.manuals, held_out=options.held_out)
+    rng = random.Random(f"{options.seed}/{options.stage}/{options.held_out}")
+    path = options.out / "tokenizer.json"
+    if not path.exists():
+        started = time.monotonic()
+        train_tokenizer(tokenizer_texts(source, rng)).save(str(path))
+        print(f"tokenizer in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    tokenizer, ranker = load_tokenizer(path), Ranker()
+    batches = stage_examples(source, ranker, options.stage, rng)
+    name = "held" if options.held_out else f"stage{options.stage}"
+    for number in range(options.shards):
+        target = options.out / f"{name}-{options.seed:02d}-{number:04d}.npz"
+        if target.exists():
+            next(batches)
+            continue
+        started, packer, questions = time.monotonic(), Packer(ROW_LENGTH), 0
+        while len(packer.rows) < options.rows:
+            for example in next(batches):
+                packer.add(encode(tokenizer, example))
+                questions += len(example.branches)
+        write_shard(target, packer)
+        seconds = time.monotonic() - started
+        print(f"{target.name}: {len(packer.rows)} rows, {questions} questions, {packer.dropped} too long, {seconds:.0f} s", file=sys.stderr, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,179 @@
+"""From worlds to training examples: which sentences are offered, in which order, and what the model should say.
+
+An example is one set of evidence with one or more independent questions on it (`Example.branches`). Every branch reads
+exactly like a served request; they only share the computation of the evidence.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from generation.prompts import (
+    House,
+    Message,
+    Prompt,
+    PromptPassage,
+    SentenceRef,
+    build_prompt,
+    build_question_prompt,
+    render_completion,
+)
+from training.base_model import slots
+from training.base_model.declines import decline_sentence
+from training.base_model.worlds import Item, World
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_OPEN_QUESTION = frozenset("What Which Who Whose Whom Where When Why How By At From Until On In Under".split())
+SHORT_INSTRUCTION = "Answer in a few words."
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How hard the examples are. The first stage teaches choosing by content, the second the order that is served."""
+
+    shuffled: float
+    """Share of evidence in random instead of similarity order."""
+    branches: int
+    """Most questions per evidence set."""
+    eased: float = 0.0
+    """Share of questions that lose half of the distractors ranked above their sentence (handbooks are hard)."""
+    removed: float = 0.09
+    """Share of answerable questions whose sentence is taken out of the evidence: they are to be declined."""
+    missed: float = 0.15
+    """Share of questions whose sentence ranks too low that stay unanswerable; for the others it is put last."""
+    written: float = 0.07
+    """Share of examples that ask for a question instead of an answer."""
+
+
+STAGES = {"1": Mix(shuffled=0.6, branches=7), "2": Mix(shuffled=0.04, branches=2, eased=0.5), "test": Mix(shuffled=0.0, branches=1, written=0.0)}
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A prompt with its completion. ``gold``: pointers that the answer should name (empty: decline)."""
+
+    messages: tuple[Message, ...]
+    completion: str
+    gold: tuple[int, ...] = ()
+    writes_question: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    branches: tuple[Branch, ...]
+    decline: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+def examples(
+    rng: random.Random, world: World, similarity: NDArray[np.float32], mix: Mix
+) -> Iterator[Example]:
+    """Examples of one world. ``similarity``: (items, lines) as `Ranker.similarities` gives it."""
+    for at, item in enumerate(world.items):
+        if rng.random() < mix.written:
+            written = _question_example(rng, world, item)
+            if written:
+                yield written
+                continue
+        evidence = _choose_evidence(rng, item, similarity[at], mix)
+        if not evidence and rng.random() > 0.1:
+            continue
+        house = _house(rng, item)
+        chosen = [item, *_companions(rng, world, item, evidence, mix)]
+        branches = tuple(_branch(house, world, evidence, each) for each in chosen)
+        yield Example(branches, house.decline, tuple(world.lines[i].text for i in evidence))
+
+
+def _house(rng: random.Random, item: Item) -> House:
+    instructions = ""
+    draw = rng.random()
+    if draw < 0.04:
+        instructions = SHORT_INSTRUCTION
+    elif draw < 0.1:
+        name = slots.invented_name(rng)
+        instructions = rng.choice(
+            [f"You are the assistant of {name}.", "Be brief.", f"You speak for {name}. Be polite.", "Use plain words."]
+        )
+    return House(decline=decline_sentence(rng), instructions=instructions)
+
+
+def _choose_evidence(rng: random.Random, item: Item, scores: NDArray[np.float32], mix: Mix) -> list[int]:
+    """Indexes of the lines on offer, best first."""
+    count = 6 if rng.random() < 0.45 else rng.choice([1, 2, 3, 3, 4, 4, 5, 5, 7, 8, 8, 10])
+    gold = {at for at, _ in item.gold}
+    order = [int(i) for i in (-scores).argsort(kind="stable")]
+    if gold and rng.random() < mix.removed:
+        order = [i for i in order if i not in gold]
+        gold = set()
+    if gold and rng.random() < mix.eased:
+        first = min(order.index(i) for i in gold)
+        order = [i for at, i in enumerate(order) if at >= first or rng.random() < 0.5]
+    best = order[:count]
+    absent = [i for i in order[count:] if i in gold]
+    if absent and rng.random() >= mix.missed:
+        keep = [i for i in best if i in gold]
+        others = [i for i in best if i not in gold][: max(0, count - len(gold))]
+        best = sorted([*keep, *others, *absent], key=order.index)
+    if rng.random() < mix.shuffled:
+        rng.shuffle(best)
+    return best
+
+
+def _companions(rng: random.Random, world: World, item: Item, evidence: Sequence[int], mix: Mix) -> list[Item]:
+    """Other questions on the same evidence; those that it does not answer are kept rare."""
+    if item.history or mix.branches <= 1 or not evidence:
+        return []
+    offered, found = set(evidence), list[Item]()
+    others = [other for other in world.items if other is not item and not other.history]
+    rng.shuffle(others)
+    for other in others:
+        gold = {at for at, _ in other.gold}
+        answerable = bool(gold) and gold <= offered
+        if answerable or (not gold & offered and rng.random() < 0.12):
+            found.append(other)
+        if len(found) >= mix.branches - 1:
+            break
+    return found
+
+
+def _prompt(house: House, world: World, evidence: Sequence[int], item: Item) -> Prompt:
+    lines = [world.lines[i] for i in evidence]
+    passages = [PromptPassage(rank, line.title, line.text) for rank, line in enumerate(lines, start=1)]
+    refs = [SentenceRef(passage.rank, 0) for passage in passages]
+    return build_prompt(house=house, question=item.question, passages=passages, evidence=refs, history=item.history)
+
+
+def _branch(house: House, world: World, evidence: Sequence[int], item: Item) -> Branch:
+    prompt = _prompt(house, world, evidence, item)
+    offered = {line: SentenceRef(rank, 0) for rank, line in enumerate(evidence, start=1)}
+    if not item.gold or any(at not in offered for at, _ in item.gold):
+        return Branch(prompt.messages, house.decline)
+    said = [(answer, (offered[at],)) for at, answer in item.gold]
+    if house.instructions == SHORT_INSTRUCTION and item.short and len(said) == 1:
+        said = [(f"{item.short[:1].upper()}{item.short[1:]}.".replace("..", "."), said[0][1])]
+    completion = render_completion(house=house, prompt=prompt, sentences=said)
+    return Branch(prompt.messages, completion, tuple(offered[at].rank for at, _ in item.gold))
+
+
+def _question_example(rng: random.Random, world: World, item: Item) -> Example | None:
+    """The reverse task: the model writes the question that a marked sentence answers."""
+    question = item.question
+    if len(item.gold) != 1 or item.history or not question.endswith("?") or not question[0].isupper():
+        return None
+    if question.split()[0].strip(",?") not in _OPEN_QUESTION or len(question.split()) < 4:
+        return None
+    at = item.gold[0][0]
+    document = [i for i, line in enumerate(world.lines) if line.document == world.lines[at].document]
+    start = max(0, document.index(at) - rng.randint(0, 4))
+    shown = document[start : start + rng.randint(5, 8)]
+    if at not in shown:
+        return None
+    sentences = [world.lines[i].text for i in shown]
+    prompt = build_question_prompt(title=world.lines[at].title, sentences=sentences, marked=shown.index(at))
+    return Example((Branch(prompt.messages, question, writes_question=True),))

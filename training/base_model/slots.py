@@ -1,0 +1,235 @@
+"""Random values for generated documents: amounts, times, names, codes; and the vocabulary files."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+TRAIN_LEXICON = _HERE / "lexicon.txt"
+HELD_OUT_LEXICON = _HERE / "lexicon_held_out.txt"
+
+_ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fl gr kl pr sk st tr th sh ch qu sp".split()
+_VOWELS = "a e i o u ai ea io ou ee y".split()
+_CODAS = ["", "", "n", "r", "s", "x", "l", "m", "nd", "rt", "th", "ck", "sk"]
+_ACCENTED = "áàâäãåçéèêëíîïñóôöõøúûüýæßčďěłńřśšťůžğı"
+_SYMBOLS = "#%&*+-/<=>@_~^|$:;!?€£¥§°µ×½"
+_FIRST = (
+    "Ada Agnes Ali Anouk Arne Bea Björn Carlos Chiara Chloé Dario Deniz Edith Elif Emeka Erik Esther Farid "
+    "Gustav Hanna Hugo Imani Irena Jakob Jonas José Kaito Klara Lars Leila Luca Malik Mei Milan Nils Noor Otto Pavel "
+    "Petra Rafael Renée Ruth Samir Selma Siân Tariq Tilda Ursula Viktor Wanda Yara Zoltán"
+).split()
+_LAST = (
+    "Abara Bauer Bianchi Brandt Castro Dahl Dvořák Engel Farrow Fischer Fontaine Gómez Hoang Holm Ito Jansen Kaya "
+    "Keita Kovács Lindqvist Marsh Mbeki Müller Nagy Ortiz Osei Petrov Pine Rahman Ruiz Sato Singh Sørensen Tran Ueda "
+    "Varga Vieira Walsh Xu Yılmaz Zeman"
+).split()
+MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
+WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
+_ROLES = (
+    "duty manager|team lead|head of service|site manager|safety officer|deputy director|office manager|treasurer|"
+    "data protection officer|quality manager|chief engineer|shift supervisor|finance director|house manager"
+).split("|")
+_BUTTONS = "Confirm|Apply|Request|Continue|New entry|Change|Send|Options|My account|Extras|Book|Manage".split("|")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The words of one kind of document."""
+
+    name: str
+    titles: tuple[str, ...]
+    things: tuple[str, ...]
+    properties: tuple[tuple[str, str], ...]
+    """(name, kind of value)."""
+    actions: tuple[str, ...]
+    people: tuple[str, ...]
+    events: tuple[str, ...]
+    consequences: tuple[str, ...]
+    places: tuple[str, ...]
+    topics: tuple[str, ...]
+
+
+@dataclass
+class _Draft:
+    name: str
+    titles: list[str]
+    lists: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_lexicon(path: Path) -> list[Domain]:
+    """Domains of a vocabulary file.
+
+    Raises:
+        ValueError: a block lacks one of its lists.
+    """
+    drafts: list[_Draft] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("@"):
+            name, titles = line[1:].split(":", 1)
+            drafts.append(_Draft(name.strip(), _items(titles)))
+        elif line and not line.startswith("#"):
+            letter, items = line.split(":", 1)
+            drafts[-1].lists[letter] = _items(items)
+    return [_domain(draft) for draft in drafts]
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(";") if item.strip()]
+
+
+def _domain(draft: _Draft) -> Domain:
+    missing = [letter for letter in "eadpxclt" if not draft.lists.get(letter)]
+    if missing:
+        raise ValueError(f"vocabulary of {draft.name!r} lacks {missing}")
+    pairs = [tuple(item.split("=")) for item in draft.lists["a"]]
+    return Domain(
+        name=draft.name,
+        titles=tuple(draft.titles),
+        things=tuple(draft.lists["e"]),
+        properties=tuple((name, kind) for name, kind in pairs),
+        actions=tuple(draft.lists["d"]),
+        people=tuple(draft.lists["p"]),
+        events=tuple(draft.lists["x"]),
+        consequences=tuple(draft.lists["c"]),
+        places=tuple(draft.lists["l"]),
+        topics=tuple(draft.lists["t"]),
+    )
+
+
+def invented_word(rng: random.Random) -> str:
+    """A pronounceable word that no dictionary holds."""
+    syllables = rng.choice([1, 2, 2, 2, 3])
+    word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)) + rng.choice(_CODAS)
+    if rng.random() < 0.12:
+        at = rng.randrange(len(word))
+        word = word[:at] + rng.choice(_ACCENTED) + word[at + 1 :]
+    return word
+
+
+def invented_name(rng: random.Random) -> str:
+    return invented_word(rng).capitalize()
+
+
+def odd_string(rng: random.Random) -> str:
+    """Text that must be copied byte by byte: codes, paths, versions, symbols, any script."""
+    shape = rng.randrange(7)
+    word = invented_word(rng)
+    if shape == 0:
+        return "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ0123456789-") for _ in range(rng.randint(4, 10))).strip("-")
+    if shape == 1:
+        return f"/{word}/{invented_word(rng)}.{rng.choice(['conf', 'log', 'txt', 'py', 'csv'])}"
+    if shape == 2:
+        return f"{word}_{invented_word(rng)}={rng.choice(['on', 'off', 'true', str(rng.randint(0, 4096))])}"
+    if shape == 3:
+        return f"v{rng.randint(0, 12)}.{rng.randint(0, 30)}.{rng.randint(0, 99)}"
+    if shape == 4:
+        return "".join(rng.choice(_ACCENTED + _SYMBOLS + "abcxyz019") for _ in range(rng.randint(3, 8)))
+    if shape == 5:
+        low, high = rng.choice([(0x391, 0x3C9), (0x410, 0x44F), (0x5D0, 0x5EA), (0x3041, 0x3096), (0x4E00, 0x4FFF)])
+        return "".join(chr(rng.randint(low, high)) for _ in range(rng.randint(2, 6)))
+    return f"--{word}-{invented_word(rng)} {rng.randint(1, 512)}"
+
+
+def person(rng: random.Random) -> str:
+    first = rng.choice(_FIRST) if rng.random() < 0.7 else invented_name(rng)
+    last = rng.choice(_LAST) if rng.random() < 0.7 else invented_name(rng)
+    title = rng.choice(["", "", "", "Dr ", "Ms ", "Mr "])
+    return f"{title}{last}" if title else f"{first} {last}"
+
+
+def role(rng: random.Random) -> str:
+    return "the " + rng.choice(_ROLES)
+
+
+def button(rng: random.Random) -> str:
+    return rng.choice(_BUTTONS) if rng.random() < 0.7 else invented_name(rng)
+
+
+def email(rng: random.Random) -> str:
+    box = rng.choice(["help", "office", "info", "desk", "team", "service", invented_word(rng), invented_word(rng)])
+    return f"{box}@{invented_word(rng)}.{rng.choice(['example', 'com', 'org', 'net'])}"
+
+
+def phone(rng: random.Random) -> str:
+    digits = [str(rng.randint(10, 99)) for _ in range(5)]
+    return rng.choice(
+        [f"{rng.randint(100, 9999)}", f"+{digits[0]} {digits[1]}{digits[2]} {digits[3]}{digits[4]}",
+         f"0{digits[0]}-{digits[1]}{digits[2]}{digits[3]}", f"extension {rng.randint(10, 999)}"]
+    )  # fmt: skip
+
+
+def clock(rng: random.Random) -> str:
+    hour, minute = rng.randint(5, 23), rng.choice([0, 0, 15, 30, 45, 10, 50])
+    twelve = f"{(hour - 1) % 12 + 1}" + (f":{minute:02d}" if minute else "")
+    return rng.choice([f"{hour}:{minute:02d}", f"{twelve} {'am' if hour < 12 else 'pm'}", f"{hour:02d}.{minute:02d}"])
+
+
+def date(rng: random.Random) -> str:
+    day, month = rng.randint(1, 28), rng.choice(MONTHS)
+    year = rng.choice(["", "", f" {rng.randint(2019, 2031)}"])
+    return rng.choice([f"{day} {month}{year}", f"{month} {day}" + (f",{year}" if year else "")])
+
+
+def _count(rng: random.Random, low: int = 2, high: int = 60) -> str:
+    number = rng.randint(low, high) if rng.random() < 0.6 else rng.randint(low, 12)
+    return NUMBER_WORDS[number - 1] if number <= 12 and rng.random() < 0.35 else str(number)
+
+
+def _money(rng: random.Random) -> str:
+    amount = rng.choice([rng.randint(1, 30), rng.randint(2, 40) * 5, rng.randint(1, 90) * 10, rng.randint(1, 40) * 250])
+    text = f"{amount:,}" if rng.random() < 0.7 else str(amount)
+    if rng.random() < 0.3:
+        text += f".{rng.choice(['50', '90', '95', '20', '00', '75', '05'])}"
+    if rng.random() < 0.6:
+        return rng.choice(["£", "€", "$", "£", "€", "¥", "CHF ", "US$", "₹"]) + text
+    return f"{text} {rng.choice(['euros', 'pounds', 'dollars', 'francs', 'EUR', 'GBP', 'kroner', 'zł'])}"
+
+
+def _span(rng: random.Random) -> str:
+    unit = rng.choice(["minutes", "hours", "days", "working days", "weeks", "months", "years", "days", "minutes"])
+    number = _count(rng, 2, {"minutes": 90, "years": 10, "months": 24, "weeks": 12}.get(unit, 40))
+    return rng.choice([f"{number} {unit}"] * 6 + ["one week", "half a year", "a day and a half", "one month"])
+
+
+def value(kind: str, rng: random.Random) -> str:
+    """A value of this kind, as a document would print it.
+
+    Raises:
+        ValueError: unknown kind (a slip in a vocabulary file).
+    """
+    whole = rng.randint(2, 400)
+    simple = {
+        "percent": f"{rng.randint(1, 95)}" + rng.choice(["%", " percent", " %", ".5%"]),
+        "age": f"{rng.randint(2, 75)}" + rng.choice([" years", "", " years"]),
+        "length": rng.choice([f"{whole} cm", f"{rng.randint(1, 30)}.{rng.randint(1, 9)} m", f"{whole} mm"]),
+        "height": f"{rng.randint(30, 3900)} {rng.choice(['m', 'metres'])}",
+        "distance": f"{rng.randint(1, 900)} {rng.choice(['km', 'kilometres', 'miles', 'm'])}",
+        "area": f"{rng.randint(8, 240)} {rng.choice(['m²', 'square metres'])}",
+        "weight": rng.choice([f"{rng.randint(1, 60)} kg", f"{whole} g", f"{rng.randint(1, 20)}.{rng.randint(1, 9)} kg"]),
+        "volume": rng.choice([f"{rng.randint(1, 240)} litres", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} l"]),
+        "temperature": f"{rng.randint(-25, 1250)} {rng.choice(['°C', 'degrees', '°C'])}",
+        "data": f"{rng.choice([2, 5, 10, 20, 25, 50, 100, 200, 500])} {rng.choice(['GB', 'MB', 'TB'])}",
+        "speed": f"{rng.randint(2, 300)} {rng.choice(['km/h', 'Mbit/s', 'm/s'])}",
+        "power": f"{rng.randint(1, 2400)} {rng.choice(['W', 'kW', 'watts'])}",
+        "pressure": f"{rng.randint(1, 15)}.{rng.randint(0, 9)} bar",
+        "rpm": f"{rng.randint(3, 160) * 100} rpm",
+        "torque": f"{rng.randint(5, 220)} Nm",
+        "noise": f"{rng.randint(30, 90)} dB",
+        "ampere": f"{rng.randint(4, 32)} A",
+        "dose": f"{rng.randint(1, 900)} {rng.choice(['mg', 'ml', 'g', 'drops'])}",
+        "port": str(rng.randint(80, 65000)),
+        "year": str(rng.randint(1780, 2030)),
+        "version": f"{rng.randint(1, 14)}.{rng.randint(0, 20)}",
+        "weekday": rng.choice(WEEKDAYS),
+    }
+    makers = {"money": _money, "span": _span, "clock": clock, "date": date, "count": _count}
+    if kind in makers:
+        return makers[kind](rng)
+    if kind not in simple:
+        raise ValueError(f"unknown kind of value {kind!r}")
+    return simple[kind]

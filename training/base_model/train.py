@@ -1,0 +1,189 @@
+"""Trains the base model: ``python -m training.base_model.train --data FOLDER --out FOLDER --minutes 45``.
+
+The schedule follows the clock: whatever the machine manages in the given minutes, the learning rate ends at zero. An
+interrupted run continues from its last checkpoint with the minutes that were left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.base_model.architecture import Network, Shape
+from training.base_model.circuits import wire
+from training.base_model.optimiser import Optimiser
+from training.base_model.packing import FIRST
+from training.base_model.rows import Batch, Shards, make_batch, read_shard
+
+CHECKPOINT = "checkpoint.pt"
+_WARM_UP_STEPS = 30
+_DECAY_SHARE = 0.5
+_VALIDATION_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Path
+    out: Path
+    minutes: float
+    rows: int = 10
+    micro: int = 5
+    first_stage: float = 0.25
+    seed: int = 0
+    checkpoint_seconds: float = 120.0
+    device: str = "cpu"
+
+
+def weighted_loss(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """(weighted mean loss, per-target losses, per-target codes); the output layer runs on weighted positions only."""
+    hidden = network.hidden(batch.ids, batch.positions, batch.allowed)
+    chosen = batch.weights > 0
+    logits = network.logits(hidden[chosen]).float()
+    losses = F.cross_entropy(logits, torch.roll(batch.ids, -1, 1)[chosen], reduction="none")
+    weights = batch.weights[chosen]
+    return (losses * weights).sum() / weights.sum(), losses, batch.codes[chosen]
+
+
+class Trainer:
+    """One process. ``elapsed`` counts training seconds over all resumes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        torch.manual_seed(settings.seed)
+        self.network = Network(Shape())
+        matched = wire(self.network, settings.seed)
+        self.network.to(settings.device)
+        self.optimiser = Optimiser(self.network)
+        self.generator = torch.Generator().manual_seed(settings.seed + 1)
+        self.elapsed, self.steps, self.tokens, self.average = 0.0, 0, 0, 0.0
+        self.shards = {stage: Shards(settings.data, stage, settings.seed) for stage in ("1", "2")}
+        self._say(event="start", parameters=sum(p.numel() for p in self.optimiser.parameters), match_dimensions=matched)
+        settings.out.mkdir(parents=True, exist_ok=True)
+        if (settings.out / CHECKPOINT).exists():
+            self._resume()
+
+    def run(self) -> None:
+        """Trains until the minutes are used up."""
+        budget = self.settings.minutes * 60
+        began, before = time.monotonic(), self.elapsed
+        saved, validated = self.elapsed, -1e9
+        while self.elapsed < budget:
+            norm = self._step(self.elapsed / budget)
+            self.elapsed = before + time.monotonic() - began
+            if self.steps % 20 == 0:
+                self._say(event="step", step=self.steps, share=round(self.elapsed / budget, 3), loss=round(self.average, 3),
+                          gradient=round(norm, 2), tokens=self.tokens, tokens_per_second=round(self.tokens / self.elapsed))  # fmt: skip
+            if self.elapsed - validated > 240:
+                validated = self.elapsed
+                self._say(event="validation", step=self.steps, tokens=self.tokens, **self.validate())
+            if self.elapsed - saved > self.settings.checkpoint_seconds:
+                saved = self.elapsed
+                self.save()
+        self.save()
+        self._say(event="done", step=self.steps, tokens=self.tokens, seconds=round(self.elapsed), **self.validate())
+
+    def _step(self, share: float) -> float:
+        settings = self.settings
+        stage = "1" if share < settings.first_stage else "2"
+        warm = min(1.0, (self.steps + 1) / _WARM_UP_STEPS)
+        scale = warm * min(1.0, max(0.01, (1 - share) / _DECAY_SHARE))
+        self.optimiser.zero()
+        parts = [self._batch(stage) for _ in range(settings.rows // settings.micro)]
+        total = sum(float(part.weights.sum()) for part in parts)
+        loss_sum = 0.0
+        for part in parts:
+            with torch.autocast(settings.device, dtype=torch.bfloat16):
+                loss, _, _ = weighted_loss(self.network, part)
+            portion = float(part.weights.sum()) / total
+            (loss * portion).backward()  # type: ignore[no-untyped-call]
+            loss_sum += float(loss.detach()) * portion
+            self.tokens += int((part.positions.numel()))
+        norm = self.optimiser.step(scale)
+        self.steps += 1
+        self.average = loss_sum if self.steps == 1 else 0.95 * self.average + 0.05 * loss_sum
+        return norm
+
+    def _batch(self, stage: str) -> Batch:
+        batch = make_batch(self.shards[stage].next_rows(self.settings.micro), self.generator)
+        return self._moved(batch)
+
+    def _moved(self, batch: Batch) -> Batch:
+        device = self.settings.device
+        if device == "cpu":
+            return batch
+        return Batch(*(t.to(device) for t in (batch.ids, batch.positions, batch.allowed, batch.weights, batch.codes)))
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss of answer tokens and of the choice of the sentence, on held-out documents (nothing without such a shard)."""
+        shards = sorted(self.settings.data.glob("held-*.npz"))
+        if not shards:
+            return {}
+        arrays = {name: array[:_VALIDATION_ROWS] for name, array in read_shard(shards[0]).items()}
+        with torch.autocast(self.settings.device, dtype=torch.bfloat16):
+            _, losses, codes = weighted_loss(self.network, self._moved(make_batch(arrays)))
+        first = codes == FIRST
+        likely = (losses < 0.6931).float()
+        return {
+            "answer_loss": round(float(losses.mean()), 3), "likely": round(float(likely.mean()), 3),
+            "first_loss": round(float(losses[first].mean()), 3), "first_likely": round(float(likely[first].mean()), 3),
+        }  # fmt: skip
+
+    def save(self) -> None:
+        """Writes the checkpoint under another name first: a crash leaves the previous one whole."""
+        state: dict[str, Any] = {
+            "network": self.network.state_dict(), "optimiser": self.optimiser.state(), "elapsed": self.elapsed,
+            "steps": self.steps, "tokens": self.tokens, "average": self.average, "generator": self.generator.get_state(),
+        }  # fmt: skip
+        path = self.settings.out / CHECKPOINT
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+
+    def _resume(self) -> None:
+        state = torch.load(self.settings.out / CHECKPOINT, map_location=self.settings.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load(state["optimiser"])
+        self.generator.set_state(state["generator"].cpu())
+        self.elapsed, self.steps, self.tokens = state["elapsed"], state["steps"], state["tokens"]
+        self.average = state["average"]
+        self._say(event="resumed", step=self.steps, seconds=round(self.elapsed))
+
+    @staticmethod
+    def _say(**fields: object) -> None:
+        print(json.dumps(fields), file=sys.stdout, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder that training.base_model.generate filled")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--minutes", type=float, default=45.0, help="training time over all resumes")
+    parser.add_argument("--rows", type=int, default=10, help="rows of 512 tokens per step")
+    parser.add_argument("--micro", type=int, default=5, help="rows per forward pass (divides --rows)")
+    parser.add_argument("--first-stage", type=float, default=0.25, help="share of the time for stage 1")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    if options.rows % options.micro:
+        parser.error("--micro must divide --rows")
+    torch.set_num_threads(options.threads)
+    settings = Settings(
+        options.data, options.out, options.minutes, options.rows, options.micro, options.first_stage, options.seed, device=options.device
+    )
+    Trainer(settings).run()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
