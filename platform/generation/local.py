@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from generation.adapters import base_digest as digest_of_base
+from generation.chat import control_tokens, render_chat
 from generation.decoding import Batch, Row
 from generation.detokenise import TextStream
 from generation.embedder import load_embedder, torch_threads
@@ -28,7 +29,6 @@ from generation.engines import (
 )
 from generation.folders import BUNDLED_EMBEDDER, model_folder, online
 from generation.loading import AdapterSet, load_base
-from generation.prompts import CHAT_TEMPLATE_OPTIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,11 +82,7 @@ class TransformersEngine:
         self.device, self.dtype = loaded.device, loaded.dtype
         self._adapters = AdapterSet(loaded.model)
         self._rows: WeakSet[Row] = WeakSet()
-        self._control_tokens = [
-            str(token)
-            for token in self.tokenizer.added_tokens_decoder.values()
-            if token.special and len(str(token)) > 1
-        ]
+        self._control_tokens = control_tokens(self.tokenizer)
 
     # --- Engine -------------------------------------------------------------------------------------------------------
 
@@ -197,24 +193,13 @@ class TransformersEngine:
         """
         from jinja2 import TemplateError
 
-        messages = [
-            {"role": message["role"], "content": self._defuse(message["content"])} for message in request.messages
-        ]
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False, **CHAT_TEMPLATE_OPTIONS
-            )
+            text = render_chat(self.tokenizer, request.messages, self._control_tokens)
         except TemplateError as error:
             raise BadRequest(f"The model's chat template refuses these messages: {error}.") from error
         with self._tokenizer_lock:  # the tokenizer's settings are shared state
             ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
-
-    def _defuse(self, content: str) -> str:
-        """Control tokens of this model that stand in a text lose their meaning: a log must not speak as the system."""
-        for token in self._control_tokens:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
-        return content
 
 
 def result_of(row: Row, text: TextStream, seconds: float) -> GenerationResult:

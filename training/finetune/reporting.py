@@ -1,0 +1,61 @@
+"""What a training process says while it runs: one JSON object per line on standard output, everything else to the log.
+
+Events: ``start`` {rows, steps, longest, settings, why, resumed_from}, ``step`` {step, steps, epoch, loss,
+learning_rate, tokens_per_second, eta_seconds}, ``validation`` {step, epoch, loss}, ``samples`` {step, epoch, samples:
+[{question, wanted, answer}]}, ``checkpoint`` {step}, ``stage`` {stage}, ``saved`` {folder, manifest}, ``stopped``
+{step}, ``error`` {message}. No Django.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+LIFELINE = "RATCHET_LIFELINE"
+"""Environment variable: the parent holds the other end of our standard input, and we end when it does."""
+EXIT_ERROR, EXIT_STOPPED = 2, 3
+
+
+class Reporter:
+    """Takes standard output for itself: a library that prints must not break the protocol."""
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+        os.dup2(2, 1)
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
+        self._out.flush()
+
+
+class StopFlag:
+    """Set by SIGTERM: training ends at the next step, with a checkpoint. Before training begins, the process just ends."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.training = False
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True
+        if not self.training:
+            os._exit(EXIT_STOPPED)
+
+
+def hold_lifeline() -> None:
+    """Ends this process the moment its parent dies, however it dies: its end of our standard input closes with it."""
+    if not os.environ.get(LIFELINE):
+        return
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os._exit(EXIT_STOPPED)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()

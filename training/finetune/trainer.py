@@ -1,0 +1,192 @@
+"""TRL's SFT trainer, with what makes it quick on processors. No Django.
+
+Measured on two cores with a base of 6 M parameters (rank 16, 180 tokens a row): 4 × the tokens per second of the same
+trainer as it comes. Where from: logits only where there is something to learn, bf16 where the processor has it, dropout
+from random bytes, rows of like length in one batch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import SFTConfig, SFTTrainer
+
+from training.finetune.rows import IGNORED
+
+
+class ByteDropout(nn.Module):
+    """Dropout whose mask comes from random bytes: eight decisions per draw of the generator, not one.
+
+    The share is rounded to 1/256; what is kept is scaled, so that the expectation stays exact.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.threshold = round(share * 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.threshold:
+            return x
+        count = x.numel()
+        words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[:count].view(x.shape) >= self.threshold
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))
+
+
+def use_byte_dropout(model: nn.Module, share: float) -> None:
+    """Replaces the dropout of every LoRA layer; for processors only (a GPU draws fast enough)."""
+    for module in model.modules():
+        dropouts = getattr(module, "lora_dropout", None)
+        if isinstance(dropouts, nn.ModuleDict):
+            for name in dropouts:
+                dropouts[name] = ByteDropout(share)
+
+
+class LengthGroups(torch.utils.data.Sampler[int]):
+    """Row numbers so that neighbours (a batch) have like lengths, in an order of its own for each epoch.
+
+    A function of seed and epoch alone: a resumed run sees the rows in the order of an uninterrupted one.
+    """
+
+    POOL = 24
+    """Batches among which rows are sorted: more pads less, fewer mixes better."""
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self.seed}:{self.epoch}")
+        rows = list(range(len(self.lengths)))
+        rng.shuffle(rows)
+        pool = self.batch * self.POOL
+        batches: list[list[int]] = []
+        for start in range(0, len(rows), pool):
+            ordered = sorted(rows[start : start + pool], key=lambda row: self.lengths[row])
+            batches += [ordered[i : i + self.batch] for i in range(0, len(ordered), self.batch)]
+        short = [b for b in batches if len(b) < self.batch]
+        full = [b for b in batches if len(b) == self.batch]
+        rng.shuffle(full)
+        for batch in [*full, *short]:  # a short one must be last: the loader cuts the sequence into equal batches
+            yield from batch
+
+
+class QuickSFTTrainer(SFTTrainer):
+    """``autocast`` makes the context of the forward pass (bf16 on a processor); None leaves the loss to the library."""
+
+    def __init__(
+        self, *args: Any, autocast: Callable[[], AbstractContextManager[Any]] | None = None, **kwargs: Any
+    ) -> None:
+        self.autocast = autocast
+        self.tokens_seen = 0
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        return LengthGroups(lengths, self.args.train_batch_size, self.args.seed)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if model.training:
+            self.tokens_seen += int(inputs["attention_mask"].sum())
+        if self.autocast is None or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.autocast():
+            return completion_loss(model, inputs, num_items_in_batch)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None beside checkpoints: the adapter's card is written from the facts at the end."""
+
+
+def completion_loss(model: Any, inputs: dict[str, Any], items: Any = None) -> Tensor:
+    """Mean cross-entropy over the labelled tokens of the batch (over ``items`` tokens where a step has several batches).
+
+    The vocabulary is by far the widest layer of a small model, so it is applied to labelled positions only.
+    """
+    base = model.get_base_model()
+    hidden = base.base_model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state[:, :-1]
+    labels = inputs["labels"][:, 1:]
+    mask = labels != IGNORED
+    logits = base.get_output_embeddings()(hidden[mask]).float()
+    total = nn.functional.cross_entropy(logits, labels[mask], reduction="sum")
+    count = items if items is not None else mask.sum().clamp(min=1)
+    return total / count
+
+
+class Progress(TrainerCallback):
+    """Reports steps, asks for checkpoints by time, and stops when asked to."""
+
+    def __init__(self, report: Any, stop: Any, *, seconds: float, every: int, after_save: Any) -> None:
+        self.report, self.stop, self.seconds, self.every = report, stop, seconds, every
+        self.after_save = after_save
+        self.trainer: QuickSFTTrainer | None = None
+        self._started = self._saved = self._logged = time.monotonic()
+        self._first_step = 0
+        self._tokens = 0
+
+    def on_train_begin(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._started = self._saved = self._logged = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_step_begin(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Dropout becomes a function of seed and step, so that a resumed run ends at the weights of an uninterrupted one.
+        torch.manual_seed(args.seed * 1_000_003 + state.global_step)
+
+    def on_step_end(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        due = time.monotonic() - self._saved >= self.seconds or (self.every and state.global_step % self.every == 0)
+        if self.stop.is_set:
+            control.should_training_stop = control.should_save = True
+        elif due and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._saved = time.monotonic()
+        self.after_save(state.global_step)
+        self.report("checkpoint", step=state.global_step)
+
+    def on_log(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        assert self.trainer is not None
+        if "eval_loss" in logs:
+            loss = round(logs["eval_loss"], 5)
+            self.report("validation", step=state.global_step, epoch=round(state.epoch or 0, 2), loss=loss)
+            self._logged = time.monotonic()  # what validation took is no training time
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError("The loss is no longer a number. Lower the learning rate.")
+        now, tokens = time.monotonic(), self.trainer.tokens_seen
+        rate = (tokens - self._tokens) / max(now - self._logged, 1e-6)
+        done = state.global_step - self._first_step
+        eta = (now - self._started) / max(done, 1) * (state.max_steps - state.global_step)
+        self._logged, self._tokens = now, tokens
+        self.report(
+            "step",
+            step=state.global_step,
+            steps=state.max_steps,
+            epoch=round(state.epoch or 0, 2),
+            loss=round(logs["loss"], 5),
+            learning_rate=logs.get("learning_rate"),
+            tokens_per_second=round(rate),
+            eta_seconds=round(eta, 1),
+        )
