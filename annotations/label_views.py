@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_POST
 
-from annotations import services
+from annotations import scrubbing, services
 from annotations.drafts import Draft, earlier_draft, read_draft
 from annotations.errors import AlreadyDone, CannotScrub, ItemGone, LabelRefused
 from annotations.guideline import render_guideline
@@ -68,6 +68,7 @@ def open_queue(request: HttpRequest, queue_id: int, *roles: str) -> tuple[Queue,
 @require_GET
 def label_page(request: HttpRequest, queue_id: int) -> HttpResponse:
     queue, user = open_queue(request, queue_id, *WORKERS)
+    scrubbing.warm_up()
     return _page(request, queue, user, _work(queue, user, services.next_item(queue=queue, annotator=user)))
 
 

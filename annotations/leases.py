@@ -69,10 +69,11 @@ def release_lease(*, item_id: int, annotator: User, expires_at: datetime | None 
 def lease_to(*, item: QueueItem, annotator: User) -> datetime:
     """Writes the lease (the caller holds the lock on the item) and forgets an earlier skip."""
     expires_at = timezone.now() + LEASE
-    Assignment.objects.update_or_create(
-        item=item,
-        annotator=annotator,
-        defaults={"expires_at": expires_at, "skipped_at": None, "skipped_because": ""},
+    Assignment.objects.bulk_create(
+        [Assignment(item=item, annotator=annotator, expires_at=expires_at)],
+        update_conflicts=True,
+        unique_fields=["item", "annotator"],
+        update_fields=["expires_at", "skipped_at", "skipped_because"],
     )
     return expires_at
 

@@ -53,13 +53,13 @@ class Median(models.Aggregate):
 
 
 def queue_progress(queue: Queue) -> QueueProgress:
-    split = models.Q(done=True, turn__resolution=None)
+    done = models.Q(done=True)
     counts = QueueItem.objects.filter(queue=queue).aggregate(
-        total=models.Count("pk"),
-        done=models.Count("pk", filter=models.Q(done=True)),
-        split=models.Count("pk", filter=split),
+        n=models.Count("pk"),
+        n_done=models.Count("pk", filter=done),
+        n_split=models.Count("pk", filter=done & models.Q(turn__resolution=None)),
     )
-    return QueueProgress(**counts)
+    return QueueProgress(total=counts["n"], done=counts["n_done"], split=counts["n_split"])
 
 
 def people_progress(queue: Queue) -> list[PersonProgress]:

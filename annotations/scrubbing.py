@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 
-from django.db import transaction
+from django.conf import settings
 
 from annotations.errors import CannotScrub
 from capture.masking import policy_of
@@ -15,14 +16,15 @@ from privacy.entities import EntityTable
 from privacy.findings import ScrubError
 
 logger = logging.getLogger(__name__)
+_warming = threading.Lock()
 
 
-@transaction.atomic
 def scrub(*, turn: Turn, texts: Sequence[str]) -> list[str]:
     """The texts with personal data masked; empty ones cost nothing.
 
-    The turn's passages are read along as trusted contexts: what the documents print (a service number, say) may stand
-    in a correction too. New persons are added to the conversation's table in the caller's transaction.
+    Call it inside the transaction that stores the texts: new persons are added to the conversation's table. The turn's
+    passages are read along as trusted contexts: what the documents print (a service number, say) may stand in a
+    correction too.
 
     Raises:
         CannotScrub: whatever went wrong; nothing may be stored then.
@@ -46,3 +48,21 @@ def scrub(*, turn: Turn, texts: Sequence[str]) -> list[str]:
     if entities != conversation.entities:
         Conversation.objects.filter(pk=conversation.pk).update(entities=entities)
     return [result.text for result in masked[len(read) :]]
+
+
+def warm_up() -> None:
+    """Loads the recognisers in the background of a web process, so that the first note does not wait seconds for them.
+
+    Called when somebody opens a labelling page; only the first call of a process does anything.
+    """
+    if settings.PROCESS == "web" and _warming.acquire(blocking=False):
+        threading.Thread(target=_load, name="warm-up", daemon=True).start()
+
+
+def _load() -> None:
+    from privacy.scrubber import Scrubber
+
+    try:
+        Scrubber().scrub_text("Nothing personal.")
+    except ScrubError as error:
+        logger.warning("the recognisers did not load (%s); labels with text are refused until they do", error)

@@ -141,10 +141,15 @@ def skip(*, item_id: int, annotator: User, reason: str) -> None:
     if reason not in SKIP_REASONS:
         (reason,) = scrubbing.scrub(turn=item.turn, texts=(reason,))
     now = timezone.now()
-    Assignment.objects.update_or_create(
-        item=item,
-        annotator=annotator,
-        defaults={"expires_at": now, "skipped_at": now, "skipped_because": reason[:MAX_SKIP_REASON]},
+    Assignment.objects.bulk_create(
+        [
+            Assignment(
+                item=item, annotator=annotator, expires_at=now, skipped_at=now, skipped_because=reason[:MAX_SKIP_REASON]
+            )
+        ],
+        update_conflicts=True,
+        unique_fields=["item", "annotator"],
+        update_fields=["expires_at", "skipped_at", "skipped_because"],
     )
     audit(assistant=item.turn.assistant, actor=annotator, action="label.skipped", target=str(item.turn_id))
 

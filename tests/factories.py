@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,9 +51,20 @@ def make_user(
     from django.contrib.auth import get_user_model
 
     username = username or f"user{next(_numbers)}"
-    return get_user_model().objects.create_user(
-        username, f"{username}@example.test", password, is_staff=staff, is_superuser=superuser, **fields
+    user = get_user_model()(
+        username=username, email=f"{username}@example.test", is_staff=staff, is_superuser=superuser, **fields
     )
+    user.password = _hashed(password)
+    user.save()
+    return user
+
+
+@lru_cache(maxsize=8)
+def _hashed(password: str) -> str:
+    """Hashing is slow on purpose: once per password is enough here."""
+    from django.contrib.auth.hashers import make_password
+
+    return make_password(password)
 
 
 def make_assistant(slug: str = "", *, members: Mapping[str, Sequence[User]] | None = None, **fields: Any) -> Assistant:

@@ -115,7 +115,9 @@
 
   function changed() {
     const bad = choice() === "bad" || choice() === "decline";
+    const opens = bad && $("#lb-why").hidden;
     $("#lb-why").hidden = !bad;
+    if (opens && window.matchMedia("(max-width: 899px)").matches) $("#lb-why").scrollIntoView({ block: "end" });
     if (choice() === "decline") $("[name=reasons][value=should_have_declined]").checked = true;
     if (!bad) arm(false);
     showErrors({});
