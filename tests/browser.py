@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ MAC = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
 LAUNCH_ARGS = ["--no-sandbox", "--disable-dev-shm-usage"]
-REASON = "no Chromium found: install one (Debian: apt install chromium), or name it in CHROMIUM"
+SKIPPED = "no browser to drive"
+"""How every reason for skipping begins, so that the summary can count them."""
 
 
 def find_browser() -> str | None:
@@ -32,24 +34,43 @@ def find_browser() -> str | None:
     return next((str(path) for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome"), reverse=True)), None)
 
 
+def driver_runs() -> bool:
+    """Playwright brings a program of its own, which needs a library (libatomic) that a bare Debian lacks."""
+    spec = importlib.util.find_spec("playwright")
+    if spec is None or spec.origin is None:
+        return False
+    driver = Path(spec.origin).parent / "driver" / "node"
+    try:
+        return subprocess.run([driver, "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def why_not() -> str | None:
+    """Why browser tests cannot run here; None when they can."""
+    if find_browser() is None:
+        return f"{SKIPPED}: install Chromium (Debian: apt install chromium), or name it in CHROMIUM"
+    if not driver_runs():
+        return f"{SKIPPED}: Playwright's driver does not start (Debian: apt install libatomic1)"
+    return None
+
+
 def install() -> None:
-    """Debian's Chromium, as root and with apt only. Trouble is told and never fatal: the tests are then skipped."""
-    if find_browser():
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print(f"Browser tests will be skipped: {REASON}.")
-        return
-    print("[browser] installing Debian's chromium for the browser tests", flush=True)
+    """Debian's packages, as root and with apt only. Trouble is told and never fatal: the tests are then skipped."""
+    packages = [*([] if find_browser() else ["chromium"]), *([] if driver_runs() else ["libatomic1"])]
+    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"[browser] installing {' and '.join(packages)} for the browser tests", flush=True)
+        _apt("update", "-qq") and _apt("install", "-y", "-qq", "--no-install-recommends", *packages)
+    if reason := why_not():
+        print(f"Browser tests will be skipped, {reason}.", flush=True)
+
+
+def _apt(*arguments: str) -> bool:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"],
-    ):
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            print(f"Browser tests will be skipped: {' '.join(command[:2])} failed ({last}).")
-            return
+    done = subprocess.run(["apt-get", *arguments], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"apt-get {arguments[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__" and "--install" in sys.argv[1:]:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from config import dbserver, postgres
 from config.env import envsecret
-from tests.browser import LAUNCH_ARGS, REASON, find_browser
+from tests.browser import LAUNCH_ARGS, SKIPPED, find_browser, why_not
 
 _server: list[object] = []
 
@@ -58,15 +58,14 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One browser for the whole run; what uses it is skipped, and counted, where there is none."""
-    path = find_browser()
-    if path is None:
-        pytest.skip(REASON)
+    if reason := why_not():
+        pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
     # Playwright's synchronous interface keeps an event loop on this thread; Django would refuse our queries for it.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=LAUNCH_ARGS)
+        browser = playwright.chromium.launch(executable_path=find_browser(), headless=True, args=LAUNCH_ARGS)
         yield browser
         browser.close()
     del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
@@ -87,9 +86,9 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if REASON in str(report.longrepr)]
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if SKIPPED in str(report.longrepr)]
     if skipped:
-        terminalreporter.write_line(f"{len(skipped)} browser tests were skipped: {REASON}.", yellow=True)
+        terminalreporter.write_line(f"{len(skipped)} browser tests were skipped, {why_not()}.", yellow=True)
 
 
 @pytest.fixture
