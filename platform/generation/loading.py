@@ -33,6 +33,7 @@ class LoadedBase:
 def load_base(folder: Path, *, device: str, dtype: str) -> LoadedBase:
     """Raises EngineUnavailable when the folder is no causal language model with a chat template."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if device == "auto":
@@ -41,14 +42,18 @@ def load_base(folder: Path, *, device: str, dtype: str) -> LoadedBase:
         # Never any code from a model folder, never pickled weights.
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with quiet_loading():
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+        # transformers would fill what is missing with random numbers and go on.
+        if lacking := sorted({*found["missing_keys"], *found["mismatched_keys"]}, key=str):
+            raise ValueError(f"weights are missing or have another shape: {lacking[0]}")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EngineUnavailable(
             f"The base model {folder} cannot be loaded: {str(error).splitlines()[0][:200]}",
             "Restore the folder, or set RATCHET_BASE_MODEL to another one.",

@@ -185,10 +185,10 @@ def render_completion(*, house: House, prompt: Prompt, sentences: Sequence[tuple
     for text, refs in sentences:
         if house.style is PromptStyle.SENTENCES:
             marks = [f"[{prompt.pointers.index(ref) + 1}]" for ref in refs if ref in prompt.pointers][:1]
-            parts.append(" ".join([*marks, text.strip()]))
+            parts.append(" ".join([*marks, _disarm(text.strip())]))
         else:
             marks = [f"[{rank}]" for rank in dict.fromkeys(ref.rank for ref in refs)]
-            parts.append(" ".join([text.strip(), *marks]))
+            parts.append(" ".join([_disarm(text.strip()), *marks]))
     return " ".join(part for part in parts if part)
 
 

@@ -1,0 +1,264 @@
+"""Any server with the OpenAI wire format as an engine, for example vLLM with a large base model on a GPU.
+
+Adapters are loaded through vLLM's run-time endpoints (``/v1/load_lora_adapter``, server started with
+``VLLM_ALLOW_RUNTIME_LORA_UPDATING=True``) and chosen by model name. The folder must lie where the server can read it.
+Such a server checks little and guards only part of its endpoints: bind it to a private address.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from generation.adapters import check_adapter, check_name
+from generation.engines import (
+    AdapterRefused,
+    BadRequest,
+    EngineBusy,
+    EngineError,
+    EngineHealth,
+    EngineUnavailable,
+    FinishReason,
+    GenerationRequest,
+    GenerationResult,
+    LoadedAdapter,
+    PromptTooLong,
+    UnknownAdapter,
+)
+from generation.prompts import CHAT_TEMPLATE_OPTIONS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PARALLEL = 16
+"""Requests in flight during bulk work: such servers batch by themselves what comes at once."""
+CONNECT_SECONDS = 5.0
+DEFAULT_SECONDS = 180.0
+HINT = "Check RATCHET_OPENAI_BASE_URL and that the server runs."
+
+
+class OpenAIEngine:
+    """An `Engine` over the OpenAI wire format."""
+
+    def __init__(self, base_url: str, api_key: str = "", model: str = "", *, embedding_model: str = "") -> None:
+        """``base_url`` ends with the version, as in ``http://host:8000/v1``; ``model``: the base model's name there."""
+        self.base_url = base_url.rstrip("/")
+        self.model = model
+        self._embedding_model = embedding_model or model
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(**self._settings())
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        with ThreadPoolExecutor(min(PARALLEL, max(1, len(requests)))) as pool:
+            return list(pool.map(self._generate, requests))
+
+    async def agenerate(self, request: GenerationRequest) -> GenerationResult:
+        began = time.monotonic()
+        async with httpx.AsyncClient(**self._settings()) as client:
+            try:
+                answer = await client.post(
+                    "/chat/completions", json=self._body(request), timeout=_timeout(request.deadline)
+                )
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from error
+        return _result(_checked(answer, request), time.monotonic() - began)
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
+        """Pieces of the completion. Closing the iterator closes the connection, which stops such servers."""
+        async for piece in self.astream(request):
+            if isinstance(piece, str):
+                yield piece
+
+    async def astream(self, request: GenerationRequest) -> AsyncIterator[str | GenerationResult]:
+        """Pieces of the completion as they come, then its result."""
+        began = time.monotonic()
+        body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
+        pieces: list[str] = []
+        finish, usage = "stop", dict[str, Any]()
+        async with httpx.AsyncClient(**self._settings()) as client:
+            try:
+                async with client.stream(
+                    "POST", "/chat/completions", json=body, timeout=_timeout(request.deadline)
+                ) as answer:
+                    if not answer.is_success:
+                        await answer.aread()
+                        _checked(answer, request)
+                    async for event in _events(answer):
+                        usage = event.get("usage") or usage
+                        for choice in event.get("choices") or []:
+                            finish = choice.get("finish_reason") or finish
+                            if piece := (choice.get("delta") or {}).get("content"):
+                                pieces.append(str(piece))
+                                yield pieces[-1]
+            except (httpx.HTTPError, ValueError) as error:
+                raise self._unreachable(error) from error
+        yield GenerationResult(
+            text="".join(pieces).strip(),
+            prompt_tokens=int(usage.get("prompt_tokens", 0)),
+            completion_tokens=int(usage.get("completion_tokens", 0)),
+            finish_reason=_finish(finish),
+            seconds=round(time.monotonic() - began, 6),
+        )
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        import numpy as np
+
+        body = {"model": self._embedding_model, "input": list(texts), "encoding_format": "float"}
+        data = self._post("/embeddings", body).json()["data"]
+        vectors = np.asarray([item["embedding"] for item in sorted(data, key=lambda item: item["index"])], dtype="f4")
+        unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    def adapters(self) -> list[LoadedAdapter]:
+        """The models that the server names as children of another one (vLLM does)."""
+        return [LoadedAdapter(name=item["id"], digest="") for item in self._models() if item.get("parent")]
+
+    def load_adapter(
+        self, name: str, folder: Path, *, base_digest: str | None = None, prompt_digest: str | None = None
+    ) -> LoadedAdapter:
+        """Checks the folder here, then has the server load it. A loaded name is left alone: names are never reused."""
+        check_name(name)
+        checked = check_adapter(Path(folder), base_digest=base_digest, prompt_digest=prompt_digest)
+        manifest = checked.manifest
+        loaded = LoadedAdapter(
+            name=name,
+            digest=checked.digest,
+            base_digest=manifest["base_digest"],
+            prompt_digest=manifest["prompt_digest"],
+        )
+        if name in {adapter.name for adapter in self.adapters()}:
+            return loaded
+        try:
+            self._post("/load_lora_adapter", {"lora_name": name, "lora_path": str(Path(folder).resolve())})
+        except (BadRequest, UnknownAdapter) as error:
+            raise AdapterRefused(
+                f"The server at {self.base_url} does not load the adapter: {error.sentence}",
+                "Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and let it read the folder.",
+                reason="server",
+            ) from error
+        return loaded
+
+    def unload_adapter(self, name: str) -> None:
+        self._post("/unload_lora_adapter", {"lora_name": name})
+
+    def health(self) -> EngineHealth:
+        models = self._models()
+        base = next((item for item in models if item.get("id") == self.model), None)
+        return EngineHealth(
+            ready=base is not None,
+            base=self.model,
+            base_digest="",
+            context=int((base or {}).get("max_model_len") or 0),
+            device="server",
+            dtype="",
+            adapters=tuple(str(item["id"]) for item in models if item.get("parent")),
+        )
+
+    def _generate(self, request: GenerationRequest) -> GenerationResult:
+        began = time.monotonic()
+        answer = self._post("/chat/completions", self._body(request), request=request)
+        return _result(answer, time.monotonic() - began)
+
+    def _models(self) -> list[dict[str, Any]]:
+        try:
+            answer = self._client.get("/models", timeout=10.0)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return list(_checked(answer).json().get("data", []))
+
+    def _post(self, path: str, body: Mapping[str, Any], request: GenerationRequest | None = None) -> httpx.Response:
+        try:
+            answer = self._client.post(path, json=body, timeout=_timeout(request.deadline if request else None))
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return _checked(answer, request)
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": request.adapter or self.model,
+            "messages": [dict(message) for message in request.messages],
+            "max_tokens": request.max_new_tokens,
+            "temperature": 0,
+            "chat_template_kwargs": CHAT_TEMPLATE_OPTIONS,
+        }
+        if request.stop:
+            body["stop"] = list(request.stop)
+        return body
+
+    def _settings(self) -> dict[str, Any]:
+        return {"base_url": self.base_url, "headers": self._headers, "trust_env": False}
+
+    def _unreachable(self, error: Exception) -> EngineError:
+        if isinstance(error, httpx.TimeoutException):
+            return EngineUnavailable(f"The server at {self.base_url} did not answer in time.", HINT)
+        return EngineUnavailable(f"The server at {self.base_url} does not answer.", HINT)
+
+
+def _timeout(deadline: float | None) -> httpx.Timeout:
+    return httpx.Timeout(deadline or DEFAULT_SECONDS, connect=CONNECT_SECONDS)
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in answer.aiter_lines():
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            continue
+        yield json.loads(data)
+
+
+def _finish(reason: Any) -> FinishReason:
+    return "length" if reason == "length" else "stop"
+
+
+def _result(answer: httpx.Response, seconds: float) -> GenerationResult:
+    try:
+        body = answer.json()
+        choice, usage = body["choices"][0], body.get("usage") or {}
+        return GenerationResult(
+            text=(choice["message"]["content"] or "").strip(),
+            prompt_tokens=int(usage.get("prompt_tokens", 0)),
+            completion_tokens=int(usage.get("completion_tokens", 0)),
+            finish_reason=_finish(choice.get("finish_reason")),
+            seconds=round(seconds, 6),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineUnavailable("The server's answer is no chat completion.", HINT) from error
+
+
+def _checked(answer: httpx.Response, request: GenerationRequest | None = None) -> httpx.Response:
+    """The answer when it is good; else the error that it stands for."""
+    if answer.is_success:
+        return answer
+    said = _message(answer)
+    status = answer.status_code
+    if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
+        wait = answer.headers.get("retry-after", "")
+        raise EngineBusy(
+            f"The server is busy: {said}", "Try again later.", retry_after=float(wait) if wait.isdigit() else 2.0
+        )
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise EngineUnavailable(f"The server refuses the key: {said}", "Check RATCHET_OPENAI_API_KEY.")
+    if status == httpx.codes.NOT_FOUND and request is not None and request.adapter:
+        raise UnknownAdapter(f"The server knows no adapter {request.adapter!r}.", "Load it, then ask again.")
+    if status < httpx.codes.INTERNAL_SERVER_ERROR:
+        if "context length" in said or "context_length" in said or status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise PromptTooLong(f"The server says: {said}", "Offer fewer passages, or ask for a shorter completion.")
+        raise BadRequest(f"The server refuses the request: {said}")
+    raise EngineUnavailable(f"The server failed with status {status}: {said}", "See its log.")
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        body = answer.json()
+    except ValueError:
+        return answer.text[:200] or f"status {answer.status_code}"
+    error = body.get("error", body) if isinstance(body, dict) else body
+    found = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    return str(found or answer.status_code)[:300]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from generation.embedder import BUNDLED_SHA256, Embedder, load_embedder, weights_digest
+from generation.engines import EngineUnavailable
+
+TEXTS = [
+    "The exit fee is £35.",
+    "How do I leave the tariff? " * 100,  # longer than the model reads
+    "Ünïcode naïve 你好 🙂",
+    "",
+    "What does it cost to leave early?",
+    "The boiler shows code E4.",
+]
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return load_embedder()
+
+
+def test_the_same_vectors_as_sentence_transformers(embedder: Embedder) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(embedder.folder), device="cpu", local_files_only=True).encode(TEXTS)
+    ours = embedder.embed(TEXTS)
+    assert ours.dtype == np.float32
+    assert ours.shape == (len(TEXTS), 384)
+    assert ((ours * theirs).sum(1) > 0.99999).all()
+
+
+def test_vectors_have_length_one_and_mean_something(embedder: Embedder) -> None:
+    vectors = embedder.embed(TEXTS)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[4] > vectors[0] @ vectors[5]
+
+
+def test_a_vector_does_not_depend_on_its_batch(embedder: Embedder) -> None:
+    alone = np.concatenate([embedder.embed([text]) for text in TEXTS])
+    for batch in (1, 2, 32):
+        assert np.abs(embedder.embed(TEXTS, batch=batch) - alone).max() < 1e-6
+
+
+def test_nothing_gives_nothing(embedder: Embedder) -> None:
+    assert embedder.embed([]).shape == (0, 384)
+
+
+def test_tokens_are_counted_without_loading_a_model(embedder: Embedder) -> None:
+    assert embedder.max_tokens == 256
+    assert embedder.count_tokens("The exit fee is £35.") == 7
+    assert embedder.count_tokens("fee " * 1000) == 1000
+    code = (
+        "import sys; from generation.embedder import load_embedder, weights_digest;"
+        "assert load_embedder().count_tokens('exit fee') == 2; weights_digest(); assert 'torch' not in sys.modules"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root / "platform")
+
+
+def test_the_bundled_weights_are_the_known_ones() -> None:
+    assert weights_digest() == BUNDLED_SHA256
+
+
+def test_changed_weights_are_refused_before_they_are_used(embedder: Embedder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(embedder.folder, tmp_path / "model"))
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(EngineUnavailable, match="not the known ones"):
+        Embedder(folder, expected_sha256=BUNDLED_SHA256).embed(["text"])
+
+
+def test_another_folder_with_cls_pooling(embedder: Embedder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(embedder.folder, tmp_path / "model"))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    other = load_embedder(str(folder)).embed(["The exit fee is £35."])
+    assert abs(np.linalg.norm(other) - 1) < 1e-5
+    assert (other @ embedder.embed(["The exit fee is £35."]).T).item() < 0.999
+
+
+def test_a_model_with_other_parts_goes_through_the_library(embedder: Embedder, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    base = Transformer(str(embedder.folder))
+    folder = tmp_path / "model"
+    SentenceTransformer(
+        modules=[base, Pooling(384, "mean"), Dense(384, 384), Normalize()], device="cpu"
+    ).save_pretrained(str(folder))
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    assert ((load_embedder(str(folder)).embed(TEXTS) * theirs).sum(1) > 0.99999).all()
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "models/none", "nobody/no-such-model", "../../etc"])
+def test_a_missing_embedder_is_one_sentence_with_a_hint(name: str) -> None:
+    with pytest.raises(EngineUnavailable) as missing:
+        load_embedder(name)
+    assert missing.value.sentence.endswith(".")
+    assert missing.value.hint
+
+
+def test_a_folder_that_is_no_embedder(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"modules\.json"):
+        load_embedder(str(tmp_path))
