@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic, sleep
-from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
 from playwright.sync_api import Browser, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from annotations.models import Annotation, Assignment, Queue, Resolution
 from annotations.services import add_turns, submit
+from tests.annotations.browsing import DESK, PHONE, log_in, resize, shoot, width_of
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
-PHONE = {"width": 390, "height": 844}
 ENDED = "2020-01-01T00:00:00Z"
 GUIDELINE = """
 ## When is an answer good?
@@ -61,26 +56,9 @@ def lenient(chromium: Browser) -> Iterator[Page]:
     context.close()
 
 
-def log_in(page: Page, live_server: LiveServer, user: User) -> None:
-    client = Client()
-    client.force_login(user)
-    host = urlsplit(live_server.url).hostname
-    page.context.add_cookies(
-        [{"name": "sessionid", "value": client.cookies["sessionid"].value, "domain": host, "path": "/"}]
-    )  # type: ignore[list-item]
-
-
 def open_label_page(page: Page, live_server: LiveServer, user: User, queue: Queue) -> None:
     log_in(page, live_server, user)
     page.goto(f"{live_server.url}/admin/label/{queue.pk}/")
-
-
-def shoot(page: Page, name: str) -> None:
-    """Screenshots to look at; not compared."""
-    if not os.environ.get("SCREENSHOTS"):
-        return
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
 def fill(queue: Queue, n: int) -> None:
@@ -298,17 +276,15 @@ def test_how_it_looks(live_server: LiveServer, page: Page, queue: Queue, ann: Us
     page.get_by_role("button", name="Light or dark").click()
     shoot(page, "label-dark-1280")
     page.get_by_role("button", name="Light or dark").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert width_of(page) <= 1280
+    resize(page, PHONE)
     shoot(page, "label-bad-390")
     page.keyboard.press("g")
     page.evaluate("window.scrollTo(0, 0)")
     shoot(page, "label-390")
-    if os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=ARTIFACTS / "label-390-full.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert width_of(page) <= 390
     queue.items.all().delete()
     page.reload()
     shoot(page, "label-empty-390")
-    page.set_viewport_size({"width": 1280, "height": 800})
+    resize(page, DESK)
     shoot(page, "label-empty-1280")
