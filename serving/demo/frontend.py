@@ -1,0 +1,134 @@
+"""The chatbot that was there before: what it retrieved and answered, posted through the log API like anybody's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from assistants.models import Assistant
+from generation.prompts import Message
+from knowledge.retrieval import RetrievedPassage, retrieve
+from serving.demo.content import DECLINE, HANDOFF, DemoTurn
+from training.data.text import ngram_recall
+
+BATCH = 50
+OLD_K = 4
+"""Passages that the old chatbot put into its prompt."""
+OLD_MODEL = "old-chatbot-2"
+
+
+class DemoFailed(RuntimeError):
+    """A step of the demo did not work; the message says which answer it got."""
+
+
+def compose(assistant: Assistant, turns: Sequence[DemoTurn]) -> list[dict[str, Any]]:
+    """The log as the frontend posts it: contexts are what our own retrieval brings for the question, since the old
+    chatbot searched the same pages; its answers are the authors'."""
+    history: dict[str, list[Message]] = defaultdict(list)
+    started = assistant.created_at - timedelta(days=60)  # the same on every run: posting again must be a repeat
+    items = []
+    for number, turn in enumerate(turns):
+        said = history[turn.conversation]
+        passages = old_contexts(assistant, turn, said)
+        response = old_answer(turn, passages)
+        items.append({
+            "id": turn.id,
+            "conversation": turn.conversation,
+            "question": turn.question,
+            "history": list(said[-8:]),
+            "contexts": [
+                {"text": p.text, "title": p.title, "source": p.source, "rank": rank, "score": p.score}
+                for rank, p in enumerate(passages, start=1)
+            ],
+            "response": response,
+            "model": OLD_MODEL,
+            "latency_ms": 400 + 37 * (number % 23),
+            "time": (started + timedelta(minutes=173 * number)).isoformat(),
+            "tags": [turn.conversation.partition("-")[0]],
+            "metadata": {"user": {"name": turn.user_name}} if turn.user_name else {},
+        })  # fmt: skip
+        said += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": response}]
+    return items
+
+
+def old_contexts(assistant: Assistant, turn: DemoTurn, said: Sequence[Message]) -> list[RetrievedPassage]:
+    """Four passages. Where the author says that retrieval missed, what answers is taken away; else it is among them."""
+    found = retrieve(assistant=assistant, question=turn.question, history=said, k=24).passages
+    if turn.bad_contexts:
+        return [p for p in found if not any(says(p.text, s) for _, s in turn.gold)][:OLD_K]
+    chosen = found[:OLD_K]
+    for path, sentence in turn.gold:
+        if any(holds(p, path, sentence) for p in chosen):
+            continue
+        better = next((p for p in found if holds(p, path, sentence)), None) or _search_gold(assistant, path, sentence)
+        if better is not None:
+            chosen = [*chosen[: OLD_K - 1], better]
+    return chosen
+
+
+def _search_gold(assistant: Assistant, path: str, sentence: str) -> RetrievedPassage | None:
+    found = retrieve(assistant=assistant, question=sentence, k=8).passages
+    return next((p for p in found if holds(p, path, sentence)), None)
+
+
+def holds(passage: RetrievedPassage, path: str, sentence: str) -> bool:
+    return passage.source == path and says(passage.text, sentence)
+
+
+def says(text: str, sentence: str) -> bool:
+    return " ".join(sentence.split()) in " ".join(text.split()) or ngram_recall(sentence, text) > 0.8
+
+
+def old_answer(turn: DemoTurn, passages: Sequence[RetrievedPassage]) -> str:
+    if turn.logged is None:
+        return ideal_answer(turn, [(rank, p.source, p.text) for rank, p in enumerate(passages, start=1)])
+    cited = [rank for rank, p in enumerate(passages, start=1) if p.source in (turn.logged.get("cites") or ())]
+    return " ".join([str(turn.logged["text"]), *(f"[{rank}]" for rank in cited[:2])])
+
+
+def ideal_answer(turn: DemoTurn, passages: Iterable[tuple[int, str, str]]) -> str:
+    """The gold sentences, each with the passage (rank, source, text) that holds it; or the house's fixed sentence."""
+    if turn.kind == "handoff":
+        return HANDOFF
+    if turn.kind == "decline" or turn.bad_contexts:
+        return DECLINE
+    listed = list(passages)
+    parts = []
+    for path, sentence in turn.gold:
+        rank = next((r for r, source, text in listed if source == path and says(text, sentence)), None)
+        parts.append(sentence if rank is None else f"{sentence} [{rank}]")
+    return " ".join(parts)
+
+
+def post_log(client: httpx.Client, items: Sequence[dict[str, Any]], progress: Callable[[int, int], None]) -> int:
+    """Posts in batches; how many were new.
+
+    Raises:
+        DemoFailed: an item was refused.
+    """
+    new = 0
+    for start in range(0, len(items), BATCH):
+        answer = client.post("/api/v1/turns/batch", json=items[start : start + BATCH])
+        if answer.status_code not in (200, 201, 202, 207):
+            raise DemoFailed(f"The log API answered {answer.status_code}: {answer.text[:300]}")
+        results = answer.json()["results"]
+        refused = [r for r in results if r["status"] in ("invalid", "conflict")]
+        if refused:
+            raise DemoFailed(f"The log API refused {len(refused)} turns; the first: {refused[0]}")
+        new += sum(r["status"] == "created" for r in results)
+        progress(min(start + BATCH, len(items)), len(items))
+    return new
+
+
+def post_feedback(client: httpx.Client, turns: Sequence[DemoTurn]) -> None:
+    thumbs = {"up": 1, "down": -1}
+    for turn in turns:
+        if said := turn.raw.get("feedback"):
+            item = {"turn": turn.id, "id": f"thumb-{turn.id}", "kind": "thumb", "value": thumbs[said]}
+            answer = client.post("/api/v1/feedback", json=item)
+            if answer.status_code >= 400 and answer.status_code != 409:
+                raise DemoFailed(f"The feedback API answered {answer.status_code}: {answer.text[:300]}")
