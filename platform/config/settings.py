@@ -224,7 +224,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 # --- Language, time, files --------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en-gb"
-TIME_ZONE = envstr("TZ", "UTC")
+TIME_ZONE = envstr("RATCHET_TIME_ZONE", "UTC")
 USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
@@ -247,6 +247,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "settings_backup_restore",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("ratchet/favicon.svg")}],
     "SITE_URL": None,
+    "DASHBOARD_CALLBACK": "serving.dashboards.loop.dashboard",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "SIDEBAR": {
