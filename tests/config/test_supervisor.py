@@ -181,3 +181,20 @@ def test_up_starts_migrates_and_stops_without_a_trace(number: signal.Signals, re
     assert "already running" in again.stderr
     assert psutil.wait_procs(family, timeout=10)[1] == []
     assert marked(var) == []
+
+
+def test_attached_it_ends_with_whoever_started_it() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-up-"))
+    folder.chmod(0o755)
+    env = {**os.environ, "RATCHET_VAR": str(folder / "var")}
+    env.pop("DATABASE_URL", None)
+    command = [sys.executable, str(Path(__file__).resolve().parent.parent.parent / "manage.py"), "up"]
+    with subprocess.Popen(
+        [*command, "--only", "db", "--attached", "--quiet"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert b"Ratchet is running" in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(40) == 0
+    shutil.rmtree(folder)
