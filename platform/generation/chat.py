@@ -21,13 +21,13 @@ def defuse(content: str, tokens: Sequence[str]) -> str:
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], tokens: Sequence[str], *, answered: bool = False
+    tokenizer: Any, messages: Sequence[Mapping[str, object]], tokens: Sequence[str], *, answered: bool = False
 ) -> str:
     """The prompt up to where the assistant begins to speak; ``answered``: the last message is what it said.
 
     ``tokens`` are the `control_tokens` of the tokenizer. Raises jinja2.TemplateError when the template refuses.
     """
-    clean = [{"role": m["role"], "content": defuse(m["content"], tokens)} for m in messages]
+    clean = [{"role": m["role"], "content": defuse(str(m["content"]), tokens)} for m in messages]
     text: str = tokenizer.apply_chat_template(
         clean, add_generation_prompt=not answered, tokenize=False, **CHAT_TEMPLATE_OPTIONS
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,11 +108,12 @@ class EngineClient:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
         """Pieces of the completion; see `astream` for how it ended."""
-        async for piece in self.astream(request):
-            if isinstance(piece, str):
-                yield piece
+        async with aclosing(self.astream(request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield piece
 
-    async def astream(self, request: GenerationRequest) -> AsyncIterator[str | GenerationResult]:
+    async def astream(self, request: GenerationRequest) -> AsyncGenerator[str | GenerationResult, None]:
         """Pieces of the completion as they are written, then its result. Closing the iterator stops the work."""
         try:
             async with self._aclient().stream(

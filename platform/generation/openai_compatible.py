@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +73,12 @@ class OpenAIEngine:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
         """Pieces of the completion. Closing the iterator closes the connection, which stops such servers."""
-        async for piece in self.astream(request):
-            if isinstance(piece, str):
-                yield piece
+        async with aclosing(self.astream(request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield piece
 
-    async def astream(self, request: GenerationRequest) -> AsyncIterator[str | GenerationResult]:
+    async def astream(self, request: GenerationRequest) -> AsyncGenerator[str | GenerationResult, None]:
         """Pieces of the completion as they come, then its result."""
         began = time.monotonic()
         body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}

@@ -1,7 +1,7 @@
 """A completion as it is written → the answer as readers see it, piece by piece.
 
-The model points first (``[2] The fee is £35.``), readers see the passage behind the sentence (``The fee is £35. [1]``). So
-text goes out at once, and what a pointer stands for goes out when its sentence ends. The pieces joined are
+The model points first (``[2] The fee is £35.``), readers see the passage behind the sentence (``The fee is £35. [1]``).
+So text goes out at once, and what a pointer stands for goes out when its sentence ends. The pieces joined are
 `prompts.parse_answer(...).marked`.
 """
 

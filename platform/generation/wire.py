@@ -45,7 +45,7 @@ def request_from_json(value: Any) -> GenerationRequest:
     if unknown := sorted(set(value) - known):
         raise BadRequest(f"Unknown field {unknown[0][:60]!r}.", f"Fields are {', '.join(sorted(known))}.")
     adapter = value.get("adapter")
-    if adapter is not None and not isinstance(adapter, str):
+    if adapter is not None and not _text(adapter):
         raise BadRequest("adapter must be a text or null.")
     stop = value.get("stop") or ()
     if not _texts(stop):
@@ -93,7 +93,18 @@ def error_from_json(value: Any) -> EngineError:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(isinstance(t, str) for t in value)
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(_text(t) for t in value)
+
+
+def _text(value: Any) -> bool:
+    """A text that can be written down: JSON can carry halves of characters, which no tokenizer takes."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _messages(value: Any) -> list[Message]:
@@ -101,7 +112,7 @@ def _messages(value: Any) -> list[Message]:
         raise BadRequest("messages must be a list.")
     for i, message in enumerate(value):
         good = isinstance(message, dict) and set(message) == {"role", "content"} and message["role"] in ROLES
-        if not good or not isinstance(message["content"], str):
+        if not good or not _text(message["content"]):
             raise BadRequest(f"messages[{i}] must be {{role, content}}, role one of {', '.join(ROLES)}.")
     return value
 

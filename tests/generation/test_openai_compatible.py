@@ -1,0 +1,244 @@
+"""Against a small server with the OpenAI wire format (and vLLM's adapter endpoints) on a real socket.
+
+The server is a model of the real ones' wire format, with our tiny engine behind it: vLLM itself needs a GPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from generation.engines import (
+    AdapterRefused,
+    BadRequest,
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    GenerationRequest,
+    GenerationResult,
+    PromptTooLong,
+    UnknownAdapter,
+)
+from generation.local import TransformersEngine
+from generation.openai_compatible import OpenAIEngine
+
+MODEL = "tiny/base"
+
+
+def ask(content: str = "Question: fee?", adapter: str | None = None) -> GenerationRequest:
+    return GenerationRequest(messages=[{"role": "user", "content": content}], adapter=adapter, max_new_tokens=12)
+
+
+class Server:
+    """What the answers look like on the wire, and what was asked."""
+
+    def __init__(self, models: Path) -> None:
+        self.engine = TransformersEngine(models / "base")
+        self.bodies: list[dict] = []
+        self.fail: Response | None = None
+
+    def app(self) -> Starlette:
+        post = ["POST"]
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self.chat, methods=post),
+                Route("/v1/embeddings", self.embeddings, methods=post),
+                Route("/v1/models", self.models),
+                Route("/v1/load_lora_adapter", self.load, methods=post),
+                Route("/v1/unload_lora_adapter", self.unload, methods=post),
+            ]
+        )
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.bodies.append(body)
+        if self.fail is not None:
+            return self.fail
+        wanted = GenerationRequest(
+            messages=body["messages"],
+            adapter=None if body["model"] == MODEL else body["model"],
+            max_new_tokens=body["max_tokens"],
+            stop=tuple(body.get("stop", ())),
+        )
+        try:
+            result = await asyncio.to_thread(self.engine.generate, [wanted])
+        except UnknownAdapter:
+            return JSONResponse({"error": {"message": "The model does not exist.", "code": 404}}, status_code=404)
+        usage = {"prompt_tokens": result[0].prompt_tokens, "completion_tokens": result[0].completion_tokens}
+        if body.get("stream"):
+            return StreamingResponse(self._events(wanted, usage), media_type="text/event-stream")
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": result[0].text},
+            "finish_reason": result[0].finish_reason,
+        }
+        return JSONResponse({"object": "chat.completion", "choices": [choice], "usage": usage})
+
+    async def _events(self, wanted: GenerationRequest, usage: dict) -> AsyncIterator[str]:
+        yield 'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n'
+        async for piece in self.engine.stream(wanted):
+            yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': piece}}]})}\n\n"
+        yield 'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}\n\n'
+        yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
+
+    async def embeddings(self, request: Request) -> Response:
+        texts = (await request.json())["input"]
+        data = [{"index": i, "embedding": [float(len(text)), 1.0]} for i, text in enumerate(texts)]
+        return JSONResponse({"data": data[::-1]})
+
+    async def models(self, request: Request) -> Response:
+        data = [{"id": MODEL, "max_model_len": 1024}]
+        data += [{"id": adapter.name, "parent": MODEL} for adapter in self.engine.adapters()]
+        return JSONResponse({"data": data})
+
+    async def load(self, request: Request) -> Response:
+        if self.fail is not None:
+            return self.fail
+        body = await request.json()
+        self.engine.load_adapter(body["lora_name"], Path(body["lora_path"]))
+        return Response("Success")
+
+    async def unload(self, request: Request) -> Response:
+        self.engine.unload_adapter((await request.json())["lora_name"])
+        return Response("Success")
+
+
+@pytest.fixture(scope="module")
+def running(models: Path) -> Iterator[tuple[Server, str]]:
+    server = Server(models)
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    process = uvicorn.Server(uvicorn.Config(server.app(), log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=process.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    end = time.monotonic() + 10
+    while not process.started and time.monotonic() < end:
+        time.sleep(0.01)
+    yield server, f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    process.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def server(running: tuple[Server, str]) -> Iterator[Server]:
+    server = running[0]
+    server.bodies.clear()
+    yield server
+    server.fail = None
+
+
+@pytest.fixture
+def engine(running: tuple[Server, str], server: Server) -> OpenAIEngine:
+    return OpenAIEngine(running[1], api_key="key", model=MODEL)
+
+
+def test_completions(engine: OpenAIEngine, server: Server, shared_engine: TransformersEngine) -> None:
+    requests = [ask(f"Question: {n}?") for n in range(5)]
+    results = engine.generate(requests)
+    assert [r.text for r in results] == [r.text for r in shared_engine.generate(requests)]
+    assert results[0].prompt_tokens > 0
+    assert results[0].finish_reason == "length"
+    assert server.bodies[0]["temperature"] == 0
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert asyncio.run(engine.agenerate(requests[0])).text == results[0].text
+
+
+def test_streams(engine: OpenAIEngine) -> None:
+    async def watch() -> tuple[list[str], GenerationResult]:
+        pieces: list[str] = []
+        async for piece in engine.astream(ask()):
+            if isinstance(piece, GenerationResult):
+                return pieces, piece
+            pieces.append(piece)
+        raise AssertionError("no result")
+
+    async def texts() -> str:
+        return "".join([piece async for piece in engine.stream(ask())])
+
+    pieces, result = asyncio.run(watch())
+    assert len(pieces) > 2
+    assert "".join(pieces).strip() == result.text == engine.generate([ask()])[0].text
+    assert (result.completion_tokens, result.finish_reason) == (12, "length")
+    assert asyncio.run(texts()).strip() == result.text
+
+
+def test_adapters_come_and_go(engine: OpenAIEngine, models: Path) -> None:
+    with pytest.raises(UnknownAdapter):
+        engine.generate([ask(adapter="one")])
+    loaded = engine.load_adapter("one", models / "one", prompt_digest="0123456789abcdef")
+    assert engine.load_adapter("one", models / "one") == loaded
+    assert [adapter.name for adapter in engine.adapters()] == ["one"]
+    assert engine.generate([ask(adapter="one")])[0].text != engine.generate([ask()])[0].text
+    health = engine.health()
+    assert (health.ready, health.context, health.adapters) == (True, 1024, ("one",))
+    engine.unload_adapter("one")
+    assert engine.adapters() == []
+
+
+def test_an_adapter_is_checked_here_before_the_server_sees_it(
+    engine: OpenAIEngine, server: Server, models: Path
+) -> None:
+    with pytest.raises(AdapterRefused) as refused:
+        engine.load_adapter("one", models / "one", prompt_digest="f" * 16)
+    assert refused.value.reason == "prompt"
+    server.fail = JSONResponse({"message": "LoRA is not enabled"}, status_code=404)
+    with pytest.raises(AdapterRefused, match="LoRA is not enabled") as refused:
+        engine.load_adapter("one", models / "one")
+    assert "--enable-lora" in refused.value.hint
+
+
+def test_embeddings_are_in_order_and_of_length_one(engine: OpenAIEngine) -> None:
+    vectors = engine.embed(["a", "bbbb"])
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
+    assert vectors[1, 0] > vectors[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (429, {"error": {"message": "slow down"}}, EngineBusy),
+        (503, {"detail": "loading"}, EngineBusy),
+        (401, {"error": "bad key"}, EngineUnavailable),
+        (400, {"error": {"message": "This model's maximum context length is 1024 tokens."}}, PromptTooLong),
+        (400, {"object": "error", "message": "bad stop"}, BadRequest),
+        (500, {}, EngineUnavailable),
+        (200, {"choices": []}, EngineUnavailable),
+        (200, [], EngineUnavailable),
+    ],
+)
+def test_errors(engine: OpenAIEngine, server: Server, status: int, body: object, expected: type[EngineError]) -> None:
+    server.fail = JSONResponse(body, status_code=status, headers={"Retry-After": "7"} if status == 429 else None)
+    with pytest.raises(expected) as failed:
+        engine.generate([ask()])
+    if status == 429:
+        assert isinstance(failed.value, EngineBusy)
+        assert failed.value.retry_after == 7
+    if status != 200:
+
+        async def stream() -> None:
+            async for _ in engine.stream(ask()):
+                pass
+
+        with pytest.raises(expected):
+            asyncio.run(stream())
+
+
+def test_nobody_there() -> None:
+    absent = OpenAIEngine("http://127.0.0.1:9/v1", model=MODEL)
+    for call in (absent.health, lambda: absent.generate([ask()]), lambda: absent.embed(["a"])):
+        with pytest.raises(EngineUnavailable, match="does not answer"):
+            call()
