@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import action, display
+from unfold.decorators import display
 
 from annotations.agreement import agreement_of
 from annotations.export import export_lines
@@ -48,7 +48,6 @@ class QueueAdmin(ScopedAdmin):
         ("Labels", {"fields": ("labels_needed", "overlap_share")}),
     )
     change_form_outer_before_template = "annotations/queue_panel.html"
-    actions_detail: ClassVar[list[str]] = ["go_label", "go_settle", "go_add", "go_export"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         rows = super().get_queryset(request)
@@ -116,28 +115,12 @@ class QueueAdmin(ScopedAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         own = [
-            path("<int:queue_id>/add/", self.admin_site.admin_view(self.add_view_turns), name="annotations_queue_fill"),
+            path("<int:queue_id>/add/", self.admin_site.admin_view(self.fill), name="annotations_queue_fill"),
             path("<int:queue_id>/export/", self.admin_site.admin_view(self.export), name="annotations_queue_export"),
         ]
         return [*own, *super().get_urls()]
 
-    @action(description="Label", icon="keyboard")
-    def go_label(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        return HttpResponseRedirect(reverse("annotations:label", args=[object_id]))
-
-    @action(description="Adjudicate", icon="gavel")
-    def go_settle(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        return HttpResponseRedirect(reverse("annotations:disagreements", args=[object_id]))
-
-    @action(description="Add turns", icon="playlist_add")
-    def go_add(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        return HttpResponseRedirect(reverse("admin:annotations_queue_fill", args=[object_id]))
-
-    @action(description="Export", icon="download")
-    def go_export(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        return HttpResponseRedirect(reverse("admin:annotations_queue_export", args=[object_id]))
-
-    def add_view_turns(self, request: HttpRequest, queue_id: int) -> HttpResponse:
+    def fill(self, request: HttpRequest, queue_id: int) -> HttpResponse:
         """Fills the queue: count first, then add."""
         queue = get_object_or_404(Queue.objects.select_related("assistant"), pk=queue_id)
         if not self.has_change_permission(request, queue):
@@ -218,9 +201,9 @@ class AnnotationAdmin(ReadOnlyAdmin):
     def why(self, label: Annotation) -> str:
         return " · ".join(label.reason_labels) or "–"
 
-    @display(description="Corrected", boolean=True)
-    def corrected(self, label: Annotation) -> bool:
-        return bool(label.correction)
+    @display(description="Corrected")
+    def corrected(self, label: Annotation) -> str:
+        return "yes" if label.correction else "–"
 
     @display(description="Status", label={"counts": "success", "replaced": "warning", "taken back": "warning"})
     def status(self, label: Annotation) -> str:

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import ClassVar, Self
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from assistants.models import Assistant
@@ -62,13 +64,13 @@ class Queue(models.Model):
 
 
 class QueueItemQuerySet(models.QuerySet["QueueItem"]):
-    def left_for(self, annotator: object) -> Self:
+    def left_for(self, annotator: User) -> Self:
         """What this person may still label: not done, neither labelled nor skipped by them."""
         labelled = Annotation.objects.current().filter(turn=models.OuterRef("turn"), annotator=annotator)
         skipped = Assignment.objects.filter(item=models.OuterRef("pk"), annotator=annotator).exclude(skipped_at=None)
         return self.filter(~models.Exists(labelled), ~models.Exists(skipped), done=False)
 
-    def with_room(self, annotator: object, now: datetime) -> Self:
+    def with_room(self, annotator: User, now: datetime) -> Self:
         """Items that need more labels than they have labels and live leases of other people."""
         leases = (
             Assignment.objects.live(now)
@@ -79,7 +81,7 @@ class QueueItemQuerySet(models.QuerySet["QueueItem"]):
             .annotate(n=models.Count("pk"))
             .values("n")
         )
-        taken = models.F("labels_done") + models.functions.Coalesce(models.Subquery(leases), 0)
+        taken = models.F("labels_done") + Coalesce(models.Subquery(leases), 0)
         return self.alias(taken=taken).filter(labels_needed__gt=models.F("taken"))
 
     def split(self) -> Self:

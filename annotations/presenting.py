@@ -112,7 +112,7 @@ def _words(text: str) -> set[str]:
     return {word for word in _WORD.findall(text.casefold()) if len(word) > 2 or word.isdigit()}
 
 
-def _context(retrieval: Retrieval, pairs: set[tuple[int, int]], cited: set[int | None]) -> ContextView:
+def _context(retrieval: Retrieval, pairs: set[tuple[int, int]], cited: set[int]) -> ContextView:
     passage = retrieval.passage
     offered = {int(row[1]) for row in retrieval.evidence if len(row) >= 2}
     pointed = {sentence for rank, sentence in pairs if rank == retrieval.rank}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import models
@@ -77,7 +78,7 @@ def people_progress(queue: Queue) -> list[PersonProgress]:
             last=models.Max("created_at"),
         )
     )
-    by_name = {row["annotator__username"]: row for row in labels}
+    by_name: dict[str, Any] = {row["annotator__username"]: row for row in labels}
     skips: dict[str, int] = dict(
         Assignment.objects.skipped()
         .filter(item__queue=queue)
@@ -85,10 +86,10 @@ def people_progress(queue: Queue) -> list[PersonProgress]:
         .values_list("annotator__username")
         .annotate(models.Count("pk"))
     )
-    empty = {"n": 0, "today": 0, "good": 0, "median": None, "last": None}
+    empty: dict[str, Any] = {"n": 0, "today": 0, "good": 0, "median": None, "last": None}
     people = []
     for name in {*by_name, *skips}:
-        row = by_name.get(name, empty)
+        row: dict[str, Any] = by_name.get(name) or empty
         people.append(
             PersonProgress(name, row["n"], row["today"], row["good"], skips.get(name, 0), row["median"], row["last"])
         )

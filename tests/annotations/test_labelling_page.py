@@ -262,6 +262,7 @@ def test_how_it_looks(live_server: LiveServer, page: Page, queue: Queue, ann: Us
     shoot(page, "label-reasons-1280")
     page.keyboard.press("3")
     page.keyboard.press("e")
+    page.keyboard.type(" No fee is due in the last 49 days. [1]")
     shoot(page, "label-bad-1280")
     page.keyboard.press("Escape")
     page.keyboard.press("?")

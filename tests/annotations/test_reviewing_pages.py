@@ -57,6 +57,7 @@ def test_a_disagreement_is_settled_by_keyboard(live_server: LiveServer, page: Pa
     expect(page.get_by_text("3 disagreements left")).to_be_visible()
     shoot(page, "disagreements-1280")
     page.get_by_role("link", name="Question 2").click()
+    page.wait_for_url("**/adjudicate/*/*/")
     expect(page.locator(".lb-question")).to_contain_text("Question 2")
     for key in ("ArrowRight", "ArrowRight", "c"):
         page.keyboard.press(key)
