@@ -47,6 +47,13 @@ def require_role(user: Any, assistant: Assistant, *roles: str) -> None:
         raise PermissionDenied(f"This needs one of these roles on {assistant.name}: {', '.join(roles) or 'any'}.")
 
 
+def holds_anywhere(user: Any, *roles: str) -> bool:
+    """Whether one of ``roles`` is held on any assistant: what decides if a page is shown in the menu. No query once
+    the roles have been read."""
+    wanted = set(roles)
+    return _is_superuser(user) or any(held & wanted for held in roles_by_assistant(user).values())
+
+
 def assistants_of(user: Any, *roles: str) -> QuerySet[Assistant]:
     """The assistants on which ``user`` holds one of ``roles`` (any role when none is named)."""
     if _is_superuser(user):

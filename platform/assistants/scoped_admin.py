@@ -13,7 +13,7 @@ from django.forms import ModelChoiceField
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from assistants.access import ALL_ROLES, assistants_of, has_role
+from assistants.access import ALL_ROLES, assistants_of, has_role, holds_anywhere
 from assistants.models import Assistant, Role
 
 
@@ -38,7 +38,7 @@ class ScopedAdmin(ModelAdmin):
         if user.is_superuser:
             return rows
         lookup = f"{self.assistant_path}__in" if self.assistant_path else "pk__in"
-        return rows.filter(**{lookup: list(assistants_of(user, *self.view_roles).values_list("pk", flat=True))})
+        return rows.filter(**{lookup: assistants_of(user, *self.view_roles)})
 
     def may(self, request: HttpRequest, roles: Collection[str], obj: Model | None) -> bool:
         """Whether the person holds one of ``roles``: on the row's assistant, or on any when there is no row."""
@@ -51,7 +51,7 @@ class ScopedAdmin(ModelAdmin):
             return False
         if obj is not None and obj.pk is not None:
             return has_role(user, self.assistant_of(obj), *roles)
-        return assistants_of(user, *roles).exists()
+        return holds_anywhere(user, *roles)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.may(request, self.view_roles, None)

@@ -20,4 +20,15 @@ def enqueue_scrub() -> None:
     """Queues `scrub_waiting` once; the caller knows that none is queued (see `capture.receiving`)."""
     from django_q.tasks import async_task
 
+    ensure_schedule()
     async_task("capture.jobs.scrub_waiting", task_name="Scrub what waits")
+
+
+def ensure_schedule() -> None:
+    """Runs `scrub_waiting` each minute: the safety net for items whose job was never queued or whose worker died."""
+    from django_q.models import Schedule
+
+    Schedule.objects.get_or_create(
+        name="Scrub what waits",
+        defaults={"func": "capture.jobs.scrub_waiting", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
+    )

@@ -198,7 +198,9 @@ def _evidence(assistant: Assistant, masked: MaskedTurn, vectors: Vectors) -> dic
         EvidencePassage(c.rank, c.text, vectors.passages[passage_digest(c.title, c.text)]) for c in masked.contexts
     ]
     scored = rank_evidence(
-        question_vector=vectors.queries[_query(masked, assistant)], passages=passages, limit=assistant.evidence_sentences
+        question_vector=vectors.queries[_query(masked, assistant)],
+        passages=passages,
+        limit=assistant.evidence_sentences,
     )
     found: dict[int, list[list[float]]] = {}
     for place, sentence in enumerate(scored):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
@@ -81,10 +82,11 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
 def _item(request: HttpRequest, title: str, icon: str, label: str) -> dict[str, Any] | None:
     app, model = label.split(".")
     try:
-        apps.get_model(app, model)
+        page = admin.site._registry[apps.get_model(app, model)]
         link = reverse(f"admin:{app}_{model}_changelist")
     except (LookupError, NoReverseMatch):
         return None
-    if not request.user.has_perm(f"{app}.view_{model}"):
+    # The page decides: its roles are per assistant, which Django's model permissions know nothing of.
+    if not page.has_view_permission(request):
         return None
     return {"title": title, "icon": icon, "link": link}

@@ -87,11 +87,12 @@ def test_a_batch_may_be_an_object_and_keeps_the_order_of_arrival(api: Call) -> N
 
 
 def test_the_scrub_job_is_queued_once_for_all_that_waits(api: Call) -> None:
-    from django_q.models import OrmQ
+    from django_q.models import OrmQ, Schedule
 
     for n in range(3):
         api("post", "turns", turn_item(id=f"t-{n}"))
     assert OrmQ.objects.count() == 1
+    assert Schedule.objects.get().func == "capture.jobs.scrub_waiting"
 
 
 # --- Limits and bad input --------------------------------------------------------------------------

@@ -1,0 +1,310 @@
+"""Turns, quarantine and feedback in the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Min, Prefetch, Q, QuerySet
+from django.db.models.functions import Length
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from unfold.decorators import display
+from unfold.forms import ActionForm
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from assistants.access import assistants_of
+from assistants.models import Assistant, Role
+from assistants.scoped_admin import ScopedAdmin
+from assistants.services import audit
+from capture.filters import AdapterFilter, FeedbackFilter, VerdictFilter
+from capture.models import Conversation, Feedback, Quarantine, Retrieval, Turn
+from capture.reading import EXPORT_LIMIT, json_lines, readable
+from capture.services import delete_held, retry_held
+from capture.turn_page import page_of, provenance, turns_for_page
+
+EXCERPT = 110
+PRIVACY_ONLY = (Role.PRIVACY.value,)
+EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
+
+
+def excerpt(text: str) -> str:
+    """The first words, on one line."""
+    line = " ".join(text[: EXCERPT * 2].split())
+    return line if len(line) <= EXCERPT else line[: EXCERPT - 1].rstrip() + "…"
+
+
+def moment(at: Any) -> SafeString:
+    """How long ago, with the exact time on hover."""
+    return format_html(
+        '<time datetime="{}" title="{}">{} ago</time>',
+        at.isoformat(), at.strftime("%Y-%m-%d %H:%M:%S %Z"), timesince(at, depth=1),
+    )  # fmt: skip
+
+
+@admin.register(Turn)
+class TurnAdmin(ScopedAdmin):
+    """The log: what was asked, what was retrieved, what was answered, what people said of it."""
+
+    list_display = ("asked", "answered", "passages", "verdict", "thumbs", "made_by", "when")
+    list_display_links = ("asked",)
+    list_filter = (VerdictFilter, FeedbackFilter, AdapterFilter, "declined", "assistant")
+    list_before_template = "capture/turn_list_top.html"
+    date_hierarchy = "asked_at"
+    search_fields = ("question",)
+    search_help_text = "Words of the question or the answer: boiler pressure, “exit fee”, -meter"
+    show_full_result_count = False
+    list_per_page = 50
+    ordering = ("-asked_at", "-id")
+    actions = ("export",)
+
+    class Media:
+        js = ("capture/list.js",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
+        rows: QuerySet[Turn] = super().get_queryset(request)
+        return rows.defer("embedding", "words", "history", "pii", "completion", "metadata")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
+        base = super().get_changelist(request, **kwargs)
+
+        class TurnList(base):  # type: ignore[misc, valid-type]
+            def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Turn]:
+                rows: QuerySet[Turn] = super().get_queryset(request, *args, **kwargs)
+                return rows.select_related("resolution").prefetch_related(
+                    Prefetch("retrievals", queryset=Retrieval.objects.only("turn_id", "rank")), "feedback"
+                )
+
+        return TurnList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Turn], search_term: str
+    ) -> tuple[QuerySet[Turn], bool]:
+        words = search_term.replace("\x00", " ").strip()[:500]
+        return (queryset.matching(words) if words else queryset), False  # type: ignore[attr-defined]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        own = assistants_of(request.user, *self.view_roles)
+        context = {
+            "any_turns": Turn.objects.filter(assistant__in=own).exists(),
+            "waiting": Quarantine.objects.filter(assistant__in=own).aggregate(
+                waiting=Count("pk", filter=Q(state="waiting")), held=Count("pk", filter=Q(state="held"))
+            ),
+        }
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    @display(description="Question")
+    def asked(self, turn: Turn) -> str:
+        return excerpt(turn.question)
+
+    @display(description="Answer")
+    def answered(self, turn: Turn) -> str:
+        return f"◌ {excerpt(turn.response)}" if turn.declined else excerpt(turn.response)
+
+    @display(description="Passages")
+    def passages(self, turn: Turn) -> str:
+        cited = len({pair[0] for pair in turn.citations if pair})
+        parts = [f"{cited} of {len(turn.retrievals.all())} cited"]
+        if resolution := getattr(turn, "resolution", None):
+            parts.append(f"{len(resolution.relevant_ranks)} relevant")
+        return ", ".join(parts)
+
+    @display(description="Verdict", label={"✓ good": "success", "✗ bad": "danger"})
+    def verdict(self, turn: Turn) -> str | None:
+        resolution = getattr(turn, "resolution", None)
+        if resolution is None:
+            return None
+        return "✓ good" if resolution.verdict == "good" else "✗ bad"
+
+    @display(description="Feedback")
+    def thumbs(self, turn: Turn) -> str:
+        signs = {1.0: "▲", -1.0: "▼"}
+        shown = [
+            signs.get(f.value or 0, "") if f.kind == "thumb" else f"{f.value:g}/5" if f.kind == "rating" else f.kind
+            for f in turn.feedback.all()
+        ]
+        return " ".join(shown) or "–"
+
+    @display(description="Model")
+    def made_by(self, turn: Turn) -> str:
+        return f"{turn.model or '–'} @ {turn.adapter}" if turn.adapter else turn.model or "–"
+
+    @display(description="Asked", ordering="asked_at")
+    def when(self, turn: Turn) -> SafeString:
+        return moment(turn.asked_at)
+
+    @admin.action(description="Export as JSON lines")
+    def export(self, request: HttpRequest, turns: QuerySet[Turn]) -> HttpResponseBase | None:
+        allowed = list(assistants_of(request.user, *EXPORTERS))
+        keys = list(turns.filter(assistant__in=allowed).order_by().values_list("pk", flat=True)[: EXPORT_LIMIT + 1])
+        if not keys or len(keys) > EXPORT_LIMIT:
+            problem = (
+                f"At most {EXPORT_LIMIT} turns at a time; filter the list." if keys else "Admins may export turns."
+            )
+            self.message_user(request, problem, messages.ERROR)
+            return None
+        chosen = Turn.objects.filter(pk__in=keys).order_by("-asked_at", "-id")
+        for assistant in allowed:
+            count = chosen.filter(assistant=assistant).count()
+            if count:
+                audit(assistant=assistant, actor=_actor(request), action="turns.exported", target=f"{count} turns")
+        response = StreamingHttpResponse(
+            json_lines(readable(chosen).iterator(chunk_size=200)), content_type="application/x-ndjson"
+        )
+        response.headers["Content-Disposition"] = 'attachment; filename="turns.jsonl"'
+        return response
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The page of one turn; turns are never edited."""
+        turn = self.get_object(request, object_id)
+        if turn is None:
+            raise Http404("There is no such turn.")
+        if not self.has_view_permission(request, turn):
+            raise PermissionDenied
+        turn = turns_for_page(Turn.objects.defer("embedding", "words")).get(pk=turn.pk)
+        viewer = _actor(request)
+        assert viewer is not None
+        context = {
+            **self.admin_site.each_context(request), **(extra_context or {}), "opts": self.opts, "title": "Turn",
+            "page": page_of(turn, viewer=viewer), "turn": turn, "provenance": provenance(turn),
+        }  # fmt: skip
+        return TemplateResponse(request, "capture/turn.html", context)
+
+
+class ReasonForm(ActionForm):
+    """An action with a word on why, for the audit trail."""
+
+    reason = forms.CharField(
+        label="", required=False, max_length=200,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Why (kept in the audit trail)"}),
+    )  # fmt: skip
+
+
+@admin.register(Quarantine)
+class QuarantineAdmin(ScopedAdmin):
+    """What waits to be scrubbed or was held. Nobody reads a payload here: it is encrypted and stays so."""
+
+    view_roles = PRIVACY_ONLY
+    list_display = ("number", "kind", "assistant", "status", "attempts", "error", "size", "age")
+    list_display_links = None
+    list_filter = ("state", "kind", "assistant")
+    list_select_related = ("assistant",)
+    list_before_template = "capture/quarantine_top.html"
+    ordering = ("pk",)
+    show_full_result_count = False
+    action_form = ReasonForm
+    actions = ("retry", "destroy")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Quarantine]:
+        rows: QuerySet[Quarantine] = super().get_queryset(request)
+
+        return rows.annotate(n_bytes=Length("payload")).defer("payload")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        numbers = Quarantine.objects.filter(assistant__in=assistants_of(request.user, *PRIVACY_ONLY)).aggregate(
+            held=Count("pk", filter=Q(state="held")),
+            waiting=Count("pk", filter=Q(state="waiting")),
+            oldest=Min("received_at"),
+        )
+        return super().changelist_view(request, {"numbers": numbers, **(extra_context or {})})
+
+    def change_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        raise Http404("A payload in quarantine has no page.")
+
+    @display(description="Item", ordering="pk")
+    def number(self, row: Quarantine) -> str:
+        return f"#{row.pk}"
+
+    @display(description="State", label={"held": "warning", "waiting": "info", "being scrubbed": "info"})
+    def status(self, row: Quarantine) -> str:
+        if row.state == Quarantine.State.WAITING and row.claimed_until and row.claimed_until > timezone.now():
+            return "being scrubbed"
+        return row.state
+
+    @display(description="Size")
+    def size(self, row: Quarantine) -> str:
+        return f"{row.n_bytes / 1000:.1f} kB"  # type: ignore[attr-defined]
+
+    @display(description="Received", ordering="received_at")
+    def age(self, row: Quarantine) -> SafeString:
+        return moment(row.received_at)
+
+    @admin.action(description="Try to scrub again")
+    def retry(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
+        count = self._each_assistant(request, rows, retry_held)
+        self.message_user(request, f"{count} items are waiting again.", messages.SUCCESS)
+
+    @admin.action(description="Delete for good")
+    def destroy(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
+        count = self._each_assistant(request, rows, delete_held)
+        self.message_user(request, f"{count} held items were deleted for good.", messages.SUCCESS)
+
+    def _each_assistant(self, request: HttpRequest, rows: QuerySet[Quarantine], act: Callable[..., int]) -> int:
+        chosen: dict[int, list[int]] = {}
+        for key, assistant_id in rows.order_by("pk").values_list("pk", "assistant_id"):
+            chosen.setdefault(assistant_id, []).append(key)
+        allowed: QuerySet[Assistant] = assistants_of(request.user, *PRIVACY_ONLY).filter(pk__in=chosen)
+        reason = request.POST.get("reason", "")[:200]
+        return sum(
+            act(assistant=assistant, items=chosen[assistant.pk], actor=_actor(request), reason=reason)
+            for assistant in allowed
+        )
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ScopedAdmin):
+    """Conversations with their number of turns."""
+
+    list_display = ("external_id", "assistant", "n_turns", "created_at")
+    list_filter = ("assistant",)
+    list_select_related = ("assistant",)
+    search_fields = ("external_id",)
+    fields = ("external_id", "assistant", "created_at")
+    show_full_result_count = False
+    ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
+        rows: QuerySet[Conversation] = super().get_queryset(request)
+        return rows.defer("entities").annotate(turn_count=Count("turns"))
+
+    @display(description="Turns", ordering="turn_count")
+    def n_turns(self, conversation: Conversation) -> int:
+        return conversation.turn_count  # type: ignore[attr-defined]
+
+
+@admin.register(Feedback)
+class FeedbackAdmin(ScopedAdmin):
+    """What users said, newest first."""
+
+    list_display = ("kind", "value", "said", "question", "assistant", "received_at")
+    list_filter = ("kind", "assistant")
+    list_select_related = ("turn", "assistant")
+    search_fields = ("text",)
+    show_full_result_count = False
+    fields = ("kind", "value", "text", "turn", "received_at")
+
+    @display(description="Text")
+    def said(self, feedback: Feedback) -> str:
+        return excerpt(feedback.text) or "–"
+
+    @display(description="Question")
+    def question(self, feedback: Feedback) -> str:
+        return excerpt(feedback.turn.question)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Feedback]:
+        rows: QuerySet[Feedback] = super().get_queryset(request)
+        return rows.defer("turn__embedding", "turn__words")
+
+
+def _actor(request: HttpRequest) -> User | None:
+    return request.user if isinstance(request.user, User) else None

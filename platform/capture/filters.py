@@ -1,0 +1,59 @@
+"""Filters of the Turns list."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.admin import SimpleListFilter
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from assistants.access import assistants_of
+from capture.models import Turn, TurnQuerySet
+
+
+class VerdictFilter(SimpleListFilter):
+    title = "verdict"
+    parameter_name = "verdict"
+    _lookups: ClassVar[dict[str, dict[str, Any]]] = {
+        "good": {"resolution__verdict": "good"},
+        "bad": {"resolution__verdict": "bad"},
+        "open": {"resolution": None, "queue_items__done": False},
+        "none": {"resolution": None, "queue_items": None},
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("good", "✓ Good"), ("bad", "✗ Bad"), ("open", "Being labelled"), ("none", "Not in a queue")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
+        lookup = self._lookups.get(self.value() or "")
+        return queryset.filter(**lookup).distinct() if lookup else queryset
+
+
+class FeedbackFilter(SimpleListFilter):
+    title = "feedback"
+    parameter_name = "feedback"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("up", "▲ Good"), ("down", "▼ Bad"), ("any", "Any"), ("none", "None")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
+        known = dict(self.lookups(request, None))
+        if self.value() not in known or not isinstance(queryset, TurnQuerySet):
+            return queryset
+        return queryset.with_feedback(str(self.value()))
+
+
+class AdapterFilter(SimpleListFilter):
+    title = "adapter"
+    parameter_name = "adapter"
+    NONE = "-"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        turns = Turn.objects.filter(assistant__in=assistants_of(request.user))
+        names = turns.order_by("adapter").values_list("adapter", flat=True).distinct()[:50]
+        return [(name or self.NONE, name or "No adapter") for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
+        value = self.value()
+        return queryset if value is None else queryset.filter(adapter="" if value == self.NONE else value)
