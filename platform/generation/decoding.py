@@ -1,7 +1,7 @@
 """The one decoding loop: greedy, batched, step by step, with rows that join and leave at any step.
 
 Everything that our engines write goes through `Batch`: bulk work, single answers and streams. Rows of one batch may use
-different adapters (PEFT's ``adapter_names``). A row that joins is read alone with the others that join (its prompt
+different adapters. A row that joins is read alone with the others that join (its prompt
 costs the rest one longer step) and its key-value cache is then stacked under theirs, padded on the left; a row that has
 ended leaves at once. Rotary positions are each row's own, so a row's tokens do not depend on its neighbours beyond the
 rounding of the matrix products.
@@ -17,9 +17,6 @@ from generation.engines import FinishReason
 
 if TYPE_CHECKING:
     import torch
-
-BASE_ROW = "__base__"
-"""PEFT's name for a row without adapter."""
 
 
 @dataclass(eq=False)
@@ -38,11 +35,13 @@ class Row:
 class ModelSource(Protocol):
     """Where a batch finds its model at every step: loading an adapter between two steps may wrap it anew."""
 
-    model: Any
-
     @property
-    def mixed(self) -> bool:
-        """Whether ``model`` is a PEFT model, which takes ``adapter_names``."""
+    def device(self) -> torch.device:
+        """Where its inputs must be."""
+        ...
+
+    def forward(self, adapters: Sequence[str | None], **inputs: Any) -> Any:
+        """One pass, row i with ``adapters[i]``; the output has ``logits`` (rows, 1, vocabulary)."""
         ...
 
 
@@ -54,7 +53,7 @@ class Batch:
         self._source = source
         self._end_tokens = end_tokens
         self._pad = pad_token
-        self._device = next(source.model.parameters()).device
+        self._device = source.device
         self._cache: Any = None
         self._mask: torch.Tensor | None = None  # (rows, cached tokens), 1 where a token is real
 
@@ -107,16 +106,15 @@ class Batch:
     ) -> list[int]:
         import torch
 
-        extra = {"adapter_names": [row.adapter or BASE_ROW for row in rows]} if self._source.mixed else {}
         with torch.inference_mode():
-            output = self._source.model(
+            output = self._source.forward(
+                [row.adapter for row in rows],
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
-                **extra,
             )
             chosen: list[int] = output.logits[:, -1].argmax(-1).tolist()
         return chosen
