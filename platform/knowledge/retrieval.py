@@ -78,16 +78,23 @@ def config_digest(assistant: Assistant) -> str:
 
 
 def retrieve(
-    *, assistant: Assistant, question: str, history: Sequence[Message] = (), k: int | None = None
+    *,
+    assistant: Assistant,
+    question: str,
+    history: Sequence[Message] = (),
+    k: int | None = None,
+    vector: NDArray[np.float32] | None = None,
 ) -> RetrievalResult:
     """The passages for a question in rank order and the sentences of them that are offered as evidence.
 
     Args:
         k: how many passages; the assistant's own number when not given.
+        vector: of `question_vectors`, where many questions were embedded at once.
     """
     started = time.perf_counter()
     query = history_query(question, history, assistant.glossary)
-    vector = question_vectors([(question, history)], assistant.glossary)[0]
+    if vector is None:
+        vector = question_vectors([(question, history)], assistant.glossary)[0]
     passages = search(assistant=assistant, query=query, vector=vector, k=k or assistant.retrieval_k)
     evidence = evidence_for(assistant=assistant, vector=vector, passages=passages)
     return RetrievalResult(

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from assistants.models import Assistant
 from generation.prompts import Message
+from knowledge.query import question_vectors
 from knowledge.retrieval import RetrievedPassage, retrieve
 from serving.demo.content import DECLINE, HANDOFF, DemoTurn
 from training.data.text import ngram_recall
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BATCH = 50
 OLD_K = 4
@@ -28,12 +33,15 @@ class DemoFailed(RuntimeError):
 def compose(assistant: Assistant, turns: Sequence[DemoTurn]) -> list[dict[str, Any]]:
     """The log as the frontend posts it: contexts are what our own retrieval brings for the question, since the old
     chatbot searched the same pages; its answers are the authors'."""
+    vectors = _question_vectors(assistant, turns)
     history: dict[str, list[Message]] = defaultdict(list)
-    started = assistant.created_at - timedelta(days=60)  # the same on every run: posting again must be a repeat
+    # Two months up to the assistant's first day: the same on every run, since posting again must be a repeat.
+    apart = timedelta(days=60) / max(1, len(turns))
+    started = assistant.created_at - timedelta(days=60)
     items = []
-    for number, turn in enumerate(turns):
+    for number, (turn, vector) in enumerate(zip(turns, vectors, strict=True)):
         said = history[turn.conversation]
-        passages = old_contexts(assistant, turn, said)
+        passages = old_contexts(assistant, turn, said, vector)
         response = old_answer(turn, passages)
         items.append({
             "id": turn.id,
@@ -47,7 +55,7 @@ def compose(assistant: Assistant, turns: Sequence[DemoTurn]) -> list[dict[str, A
             "response": response,
             "model": OLD_MODEL,
             "latency_ms": 400 + 37 * (number % 23),
-            "time": (started + timedelta(minutes=173 * number)).isoformat(),
+            "time": (started + apart * number).isoformat(),
             "tags": [turn.conversation.partition("-")[0]],
             "metadata": {"user": {"name": turn.user_name}} if turn.user_name else {},
         })  # fmt: skip
@@ -55,9 +63,21 @@ def compose(assistant: Assistant, turns: Sequence[DemoTurn]) -> list[dict[str, A
     return items
 
 
-def old_contexts(assistant: Assistant, turn: DemoTurn, said: Sequence[Message]) -> list[RetrievedPassage]:
+def _question_vectors(assistant: Assistant, turns: Sequence[DemoTurn]) -> NDArray[np.float32]:
+    """All questions embedded at once: a search asks only what the user said before, not what was answered."""
+    asked: list[tuple[str, list[Message]]] = []
+    earlier: dict[str, list[Message]] = defaultdict(list)
+    for turn in turns:
+        asked.append((turn.question, list(earlier[turn.conversation])))
+        earlier[turn.conversation].append({"role": "user", "content": turn.question})
+    return question_vectors(asked, assistant.glossary)
+
+
+def old_contexts(
+    assistant: Assistant, turn: DemoTurn, said: Sequence[Message], vector: NDArray[np.float32]
+) -> list[RetrievedPassage]:
     """Four passages. Where the author says that retrieval missed, what answers is taken away; else it is among them."""
-    found = retrieve(assistant=assistant, question=turn.question, history=said, k=24).passages
+    found = retrieve(assistant=assistant, question=turn.question, history=said, k=24, vector=vector).passages
     if turn.bad_contexts:
         return [p for p in found if not any(says(p.text, s) for _, s in turn.gold)][:OLD_K]
     chosen = found[:OLD_K]

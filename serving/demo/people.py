@@ -43,12 +43,13 @@ def label_turns(
     assistant: Assistant, people: dict[str, User], turns: Sequence[DemoTurn], progress: Callable[[int, int], None]
 ) -> int:
     """Gives every authored label that is not there yet; how many were given."""
-    queue, _ = Queue.objects.get_or_create(assistant=assistant, name="First look", defaults={"guideline": GUIDELINE})
+    queues = make_queues(assistant)
     by_id = {turn.id: turn for turn in turns}
     stored = {
         t.client_id: t for t in Turn.objects.of(assistant).filter(client_id__in=by_id).with_contexts().order_by("asked_at")
     }
-    add_turns(queue=queue, turns=list(stored.values()))
+    for need, queue in queues.items():
+        add_turns(queue=queue, turns=[turn for key, turn in stored.items() if looks(by_id[key]) == need])
     given = set(
         Annotation.objects.current().filter(turn__assistant=assistant).values_list("turn__client_id", "annotator__username")
     )
@@ -59,10 +60,25 @@ def label_turns(
         if (key, label.annotator) not in given
     ]
     for done, (authored, turn, label) in enumerate(todo, start=1):
-        _submit(queue, authored, turn, label, people[label.annotator])
+        _submit(queues[looks(authored)], authored, turn, label, people[label.annotator])
         if done % 20 == 0 or done == len(todo):
             progress(done, len(todo))
     return len(todo)
+
+
+def make_queues(assistant: Assistant) -> dict[int, Queue]:
+    """{labels that each turn needs: queue}. Turns without an authored label wait in the first one for you."""
+    names = {1: "First look", 2: "Second look", 3: "Three looks"}
+    return {
+        need: Queue.objects.get_or_create(
+            assistant=assistant, name=name, defaults={"guideline": GUIDELINE, "labels_needed": need}
+        )[0]
+        for need, name in names.items()
+    }
+
+
+def looks(turn: DemoTurn) -> int:
+    return max(1, len(turn.labels))
 
 
 def _submit(queue: Queue, authored: DemoTurn, turn: Turn, label: Label, annotator: User) -> None:

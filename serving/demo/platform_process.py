@@ -22,7 +22,7 @@ START_SECONDS = 180
 
 
 class Platform:
-    """A context manager: ``url`` answers inside of it. What it started, it stops."""
+    """After `start`, ``url`` answers. A context manager: what it started, it stops at the end."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -31,6 +31,10 @@ class Platform:
         self._up = threading.Event()
 
     def __enter__(self) -> Self:
+        return self
+
+    def start(self) -> Self:
+        """Raises DemoFailed when the platform does not come up."""
         if url := self._running():
             self.url = url
             return self

@@ -41,7 +41,8 @@ class Command(BaseCommand):
 
     def _loop(self, *, stay: bool) -> None:
         started = time.monotonic()
-        with self._step("start the platform", lambda _: Platform().__enter__()) as platform:
+        with Platform() as platform:
+            self._step("start the platform", lambda _: platform.start())
             connections.close_all()
             assistant = self._step("create the assistant", lambda _: steps.assistant_step())
             headers = {"Authorization": f"Bearer {steps.frontend_key(assistant)}"}
