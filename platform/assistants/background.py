@@ -242,7 +242,8 @@ def work_models() -> list[type[BackgroundWork]]:
 
 
 def sweep() -> None:
-    """Repairs what no process will: work whose process died, hangs, or ignores that it was cancelled.
+    """Repairs what no process will (work whose process died, hangs, or ignores that it was cancelled), and launches
+    what waits.
 
     Work of another machine is judged by its heartbeat alone; its token is taken away, so that a process that was only
     slow writes nothing any more.
@@ -284,5 +285,4 @@ def _repair(work: BackgroundWork) -> None:
     if process is not None and not stop_process(process):
         return  # somebody's own shell performs it in the foreground: not ours to kill
     logger.warning("%s %s: %s", work._meta.label, work.pk, "died" if dead else "hangs" if silent else "ignores cancel")
-    if work.take_back():
-        launch(work)
+    work.take_back()

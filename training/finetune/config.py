@@ -1,7 +1,8 @@
-"""What a fine-tuning run may be told, and what it chooses itself from the size of data and base. No Django, no torch."""
+"""What a fine-tuning run may be told, and what it chooses itself by the size of data and base. No Django, no torch."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -22,9 +23,9 @@ class ConfigError(ValueError):
 class FinetuneConfig:
     """Settings of one run. ``None`` means: chosen from the data and the base (`resolve`), with the reason recorded.
 
-    LoRA on all linear layers, loss on the completion only. Defaults follow "LoRA Learns Less and Forgets Less" (Biderman
-    et al. 2024) and common practice for adapters: rank 16, alpha twice the rank, learning rate ten times that of full
-    fine-tuning, cosine decay after a short warm-up.
+    LoRA on all linear layers, loss on the completion only. Defaults follow "LoRA Learns Less and Forgets Less"
+    (Biderman et al. 2024) and common practice for adapters: rank 16, alpha twice the rank, learning rate ten times that
+    of full fine-tuning, cosine decay after a short warm-up.
     """
 
     rank: int = 16
@@ -79,6 +80,18 @@ class FinetuneConfig:
             if not _fits(value, hints[name]):
                 raise ConfigError(f"{name} has the wrong type: {str(value)[:60]!r}.")
         return cls(**values)
+
+    def batches(self) -> tuple[int, int]:
+        """Rows that go through the model at once, and how often before a step. For resolved settings."""
+        assert self.batch is not None
+        micro = min(self.micro_batch, self.batch)
+        return micro, max(1, self.batch // micro)
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps over ``rows`` rows (repetitions counted). For resolved settings."""
+        micro, accumulate = self.batches()
+        assert self.epochs is not None
+        return math.ceil(max(1, math.ceil(math.ceil(rows / micro) / accumulate)) * self.epochs)
 
     def resolve(self, *, rows: int, parameters: int) -> tuple[FinetuneConfig, list[str]]:
         """Fills what was left open for ``rows`` training rows (repetitions counted) and a base of ``parameters``.

@@ -34,7 +34,7 @@ class Samples(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        if not self.rows or control.should_training_stop and state.global_step < state.max_steps:
+        if not self.rows or (control.should_training_stop and state.global_step < state.max_steps):
             return
         answers = self.answer(model)
         samples = [

@@ -68,15 +68,15 @@ def card(base_name: str, facts: dict[str, Any]) -> str:
         "",
         f"# LoRA adapter for {base_name}",
         "",
-        "Answers questions from retrieved passages, in the way of one assistant. Use it only with the base model and the "
-        "prompt format whose digests are below; with another one its behaviour is unknown.",
+        "Answers questions from retrieved passages, in the way of one assistant. Use it only with the base model and "
+        "the prompt format whose digests are below; with another one its behaviour is unknown.",
         "",
         f"- Base: `{base_name}`, sha256 `{facts['base_digest']}`",
         f"- Prompt format: `{facts['prompt_digest']}`",
         f"- Data: {data['rows']} rows ({data['weighted_rows']} with repetitions), {data['validation_rows']} for "
         f"validation; sha256 of the rows `{data['rows_sha256']}`",
-        f"- Method: supervised, loss on the completion only; LoRA rank {settings['rank']}, alpha {settings['alpha']}, all "
-        f"linear layers; learning rate {settings['learning_rate']:g}, {settings['epochs']:g} epochs, "
+        f"- Method: supervised, loss on the completion only; LoRA rank {settings['rank']}, alpha {settings['alpha']}, "
+        f"all linear layers; learning rate {settings['learning_rate']:g}, {settings['epochs']:g} epochs, "
         f"{settings['batch']} rows per step, seed {facts['seed']}",
         f"- Training: {facts['steps']} steps, {facts['seconds']:.0f} s on {facts['device']} ({facts['precision']})",
         f"- Loss: {losses['first']:.3f} at the start, {losses['last']:.3f} at the end"

@@ -35,7 +35,7 @@ class Reporter:
 
 
 class StopFlag:
-    """Set by SIGTERM: training ends at the next step, with a checkpoint. Before training begins, the process just ends."""
+    """Set by SIGTERM: training ends at the next step, with a checkpoint. Before training begins, the process ends."""
 
     def __init__(self) -> None:
         self.is_set = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,13 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> tuple[int, str]:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[int, str]:
     """Writes rows as JSON lines; returns how many and the sha256 of the file."""
     digest = hashlib.sha256()
     count = 0
     with path.open("wb") as file:
         for row in rows:
-            line = json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            line = json.dumps(dict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n"
             file.write(line)
             digest.update(line)
             count += 1

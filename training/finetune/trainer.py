@@ -116,7 +116,7 @@ class QuickSFTTrainer(SFTTrainer):
 
 
 def completion_loss(model: Any, inputs: dict[str, Any], items: Any = None) -> Tensor:
-    """Mean cross-entropy over the labelled tokens of the batch (over ``items`` tokens where a step has several batches).
+    """Mean cross-entropy over the labelled tokens of the batch (over ``items`` where a step has several batches).
 
     The vocabulary is by far the widest layer of a small model, so it is applied to labelled positions only.
     """
@@ -148,7 +148,7 @@ class Progress(TrainerCallback):
         self._first_step = state.global_step
 
     def on_step_begin(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Dropout becomes a function of seed and step, so that a resumed run ends at the weights of an uninterrupted one.
+        # Dropout becomes a function of seed and step: a resumed run ends at the weights of an uninterrupted one.
         torch.manual_seed(args.seed * 1_000_003 + state.global_step)
 
     def on_step_end(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
