@@ -69,6 +69,7 @@ class Quarantine(models.Model):
     objects = QuarantineQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "quarantined item"
         ordering = ("received_at", "pk")
         indexes: ClassVar = [
             models.Index(fields=["state", "id"], name="quarantine_next"),

@@ -8,6 +8,7 @@ only when a hit asks for its context.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
@@ -28,6 +29,9 @@ from privacy.scanning import PRIVATE_KEY, Features
 from privacy.wordlists import words
 
 LANGUAGE = "en"
+# Texts of at least this many characters are searched once; so many are remembered (some 10 MB).
+_REMEMBER_FROM = 200
+_REMEMBERED = 20_000
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _STOP_WORDS = frozenset(
     words("""
@@ -161,12 +165,29 @@ class OfflineAnalyzer(AnalyzerEngine):
             context_aware_enhancer=WholeWordEnhancer(),
         )
         self._ordered = list(recognizers)
+        self._known: dict[tuple[bytes, frozenset[str]], tuple[Finding, ...]] = {}
 
     def find(self, text: str, entity_types: Collection[str]) -> list[Finding]:
         """Everything the recognisers of these types report, before thresholds.
 
+        Long texts are remembered by their digest: the same passages come back in most turns of a
+        log. What is remembered are places and types, never text.
+
         Raises ScrubTimeout when one of them could not finish.
         """
+        if len(text) < _REMEMBER_FROM:
+            return self._search(text, entity_types)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        key = (digest, frozenset(entity_types))
+        known = self._known.get(key)
+        if known is None:
+            known = tuple(self._search(text, entity_types))
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = known
+        return list(known)
+
+    def _search(self, text: str, entity_types: Collection[str]) -> list[Finding]:
         artifacts = self.nlp_engine.process_text(text, LANGUAGE)
         wanted = [r for r in self._ordered if r.supported_entities[0] in entity_types]
         results: list[RecognizerResult] = []

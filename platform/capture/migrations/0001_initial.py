@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
                 ('receipt', models.OneToOneField(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='quarantine', to='capture.receipt')),
             ],
             options={
+                'verbose_name': 'quarantined item',
                 'ordering': ('received_at', 'pk'),
             },
         ),
