@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 import pytest
+from django.db import connection
 from playwright.sync_api import Browser, Page
 
 from config import dbserver, postgres
@@ -52,17 +53,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
     """pytest-django calls this before it makes the test database: the moment to have a server."""
     _start_server()
+    if not os.environ.get("DATABASE_URL"):  # it may have chosen its place after the settings were read
+        connection.settings_dict["HOST"] = str(postgres.place(Path(os.environ["RATCHET_VAR"])).run)
     return
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for the whole run; what uses it is skipped, and counted, where there is none."""
+    """One browser per module; what uses it is skipped, and counted, where there is none.
+
+    Not for longer: Playwright's synchronous interface keeps an event loop running on this thread, beside which no other
+    can run, so a module does not mix these tests with asynchronous ones.
+    """
     if reason := why_not():
         pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
-    # Playwright's synchronous interface keeps an event loop on this thread; Django would refuse our queries for it.
+    # Django would take that loop for an asynchronous view and refuse our queries.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), headless=True, args=LAUNCH_ARGS)

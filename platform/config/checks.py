@@ -49,7 +49,7 @@ def check_database(
     except DatabaseError as error:
         return [
             Error(
-                f"The database does not answer: {str(error).strip().splitlines()[-1]}",
+                f"The database does not answer: {str(error).strip().splitlines()[0]}",
                 hint="Run `python manage.py up`, or check DATABASE_URL.",
                 id="ratchet.E003",
             )

@@ -39,7 +39,7 @@ def explain(error: BaseException) -> str | None:
     if not isinstance(error, DatabaseError):
         return None
     state = getattr(error.__cause__, "sqlstate", None)
-    reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
     if state == DISK_FULL:
         return "The database's disk is full. Free some space there and try again."
     if state == NO_SUCH_TABLE:

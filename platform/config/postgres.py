@@ -135,10 +135,9 @@ def prepare(var: Path) -> tuple[Place, Account | None]:
 
 
 def _passable(folder: Path) -> None:
-    """A folder that everybody may walk through, whatever our umask says."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        folder.chmod(0o755)
+    """A folder of ours that everybody may walk through, whatever our umask says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
 
 
 def _private(folder: Path, user: Account | None) -> None:

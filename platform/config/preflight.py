@@ -41,6 +41,11 @@ def require_disk(folder: Path, *, free: int = MINIMUM_FREE) -> None:
         )
 
 
+def first_line(error: Exception) -> str:
+    """The rest of what the database says is advice for people who run a server."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+
+
 def require_database(*, seconds: float = 0) -> None:
     """Waits up to ``seconds`` for the database to answer.
 
@@ -60,6 +65,6 @@ def require_database(*, seconds: float = 0) -> None:
                 if settings.EMBEDDED_DATABASE
                 else "Check DATABASE_URL and that the server runs."
             )
-            reason = str(error).strip().splitlines()[-1]
+            reason = first_line(error)
             raise CommandError(f"The database does not answer ({reason}). {hint}") from error
         return

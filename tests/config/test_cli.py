@@ -29,8 +29,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (caused(OperationalError("could not extend file"), psycopg.errors.DiskFull()), "The database's disk is full."),
         (caused(ProgrammingError("no relation"), psycopg.errors.UndefinedTable()), "The database has not been set up"),
         (
-            caused(OperationalError("connection failed\nconnection refused"), psycopg.OperationalError()),
-            "The database does not answer (connection refused). Start it with",
+            caused(OperationalError("connection failed\n\tIs the server running?"), psycopg.OperationalError()),
+            "The database does not answer (connection failed). Start it with",
         ),
     ],
 )

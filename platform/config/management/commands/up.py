@@ -20,6 +20,7 @@ from django.db import DatabaseError, connection, connections
 from config import preflight, processes
 from config.dbserver import stop_stray
 from config.env import envsecret
+from config.postgres import place
 from config.processes import Program
 from config.supervisor import AlreadyRunning, Lock, Logs, Supervisor
 
@@ -93,6 +94,8 @@ class Command(BaseCommand):
             supervisor.start(processes.database(settings.VAR_DIR))
             if supervisor.wait_ready(["db"], seconds=60) and not supervisor.stopping.is_set():
                 raise CommandError("The embedded PostgreSQL did not start; the lines above and var/log/db.log say why.")
+            # It may have chosen its place just now, after our settings were read; our children read them afresh.
+            connection.settings_dict["HOST"] = str(place(settings.VAR_DIR).run)
         if supervisor.stopping.is_set():
             return ""
         preflight.require_database(seconds=30)
