@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,14 @@ from assistants import limits
 from assistants.auth import authenticate_key, require_scope
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Scope
-from generation.engines import EngineBusy, EngineError, GenerationRequest, PromptTooLong, UnknownAdapter
+from generation.engines import (
+    EngineBusy,
+    EngineError,
+    GenerationRequest,
+    GenerationResult,
+    PromptTooLong,
+    UnknownAdapter,
+)
 from generation.streaming import AnswerStream
 from serving import chat, spool, wire
 from serving.wire import WireError
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Piece = str | GenerationResult
 
 MAX_BODY = 2_000_000
 _background: set[asyncio.Task[None]] = set()
@@ -80,10 +88,10 @@ async def _whole(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> Js
     started = time.perf_counter()
     request = _generation(asked, wanted)
     try:
-        (result,) = await client().agenerate([request])
+        result = await client().agenerate(request)
     except UnknownAdapter:
         await _load(asked)
-        (result,) = await client().agenerate([request])
+        result = await client().agenerate(request)
     answer = chat.read_answer(asked, result.text)
     usage = _usage(result.prompt_tokens, result.completion_tokens)
     message = {"role": "assistant", "content": answer.marked, "context": chat.message_context(asked, answer)}
@@ -99,41 +107,58 @@ async def _streamed(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) ->
     request = _generation(asked, wanted)
     pieces = client().astream(request)
     try:
-        first = await anext(pieces, "")
+        first = await anext(pieces)
     except UnknownAdapter:
         await _load(asked)
         pieces = client().astream(request)
-        first = await anext(pieces, "")
-
-    async def events() -> AsyncIterator[bytes]:
-        shown, raw = AnswerStream(asked.prompt), [first]
-        head = {"role": "assistant", "content": "", "context": chat.message_context(asked)}
-        yield wire.event(wire.chunk(asked.id, wanted.model, head))
-        try:
-            if text := shown.feed(first):
-                yield wire.event(wire.chunk(asked.id, wanted.model, {"content": text}))
-            async for piece in pieces:
-                raw.append(piece)
-                if text := shown.feed(piece):
-                    yield wire.event(wire.chunk(asked.id, wanted.model, {"content": text}))
-        except EngineError as error:
-            yield wire.event(_from_engine(error).body())
-            return
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
-        completion = "".join(raw)
-        if text := shown.finish():
-            yield wire.event(wire.chunk(asked.id, wanted.model, {"content": text}))
-        declined = chat.read_answer(asked, completion).declined
-        yield wire.event(wire.chunk(asked.id, wanted.model, {"context": {"declined": declined}}, "stop"))
-        usage = _usage(0, len(raw))
-        if wanted.stream_options and wanted.stream_options.include_usage:
-            yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": usage})
-        yield wire.event("[DONE]")
-        _capture_later(asked, key, wanted, completion, started, usage)
-
+        first = await anext(pieces)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(events(), content_type="text/event-stream", headers=headers)
+    events = _events(asked, key, wanted, _from(first, pieces), started)
+    return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
+
+
+async def _from(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    """``first`` and then ``rest``, which is closed with it: a client that leaves stops the engine's work."""
+    try:
+        yield first
+        async for piece in rest:
+            yield piece
+    finally:
+        await rest.aclose()
+
+
+async def _events(
+    asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest, pieces: AsyncGenerator[Piece, None], started: float
+) -> AsyncIterator[bytes]:
+    """The answer as server-sent events: text as it is written, citations behind their sentences."""
+
+    def part(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        return wire.event(wire.chunk(asked.id, wanted.model, delta, finish))
+
+    shown, completion, result = AnswerStream(asked.prompt), "", None
+    yield part({"role": "assistant", "content": "", "context": chat.message_context(asked)})
+    try:
+        async for piece in pieces:
+            if isinstance(piece, str):
+                completion += piece
+                if text := shown.feed(piece):
+                    yield part({"content": text})
+            else:
+                result = piece
+    except EngineError as error:
+        yield wire.event(_from_engine(error).body())
+        return
+    finally:
+        await pieces.aclose()
+    if text := shown.finish():
+        yield part({"content": text})
+    finish = "length" if result is not None and result.finish_reason == "length" else "stop"
+    yield part({"context": {"declined": chat.read_answer(asked, completion).declined}}, finish)
+    usage = _usage(result.prompt_tokens, result.completion_tokens) if result is not None else _usage(0, 0)
+    if wanted.stream_options and wanted.stream_options.include_usage:
+        yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": usage})
+    yield wire.event("[DONE]")
+    _capture_later(asked, key, wanted, completion, started, usage)
 
 
 def _generation(asked: chat.Asked, wanted: wire.ChatRequest) -> GenerationRequest:
@@ -145,7 +170,7 @@ async def _load(asked: chat.Asked) -> None:
     """The engine has just started, or has never served this adapter: give it the folder and ask again."""
     adapter = asked.arm.adapter
     assert adapter is not None
-    await sync_to_async(client().load_adapter, thread_sensitive=False)(
+    await client().aload_adapter(
         adapter.engine_name,
         Path(settings.VAR_DIR) / adapter.folder,
         base_digest=adapter.base_digest,
