@@ -94,7 +94,7 @@ def _text(maximum: int, minimum: int = 0) -> Any:
 
 
 Identifier = Annotated[str, BeforeValidator(_exact), StringConstraints(min_length=1, max_length=200)]
-Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+\- ]*$")]
+Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\- ]*$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Moment = Annotated[datetime, AfterValidator(_moment)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
