@@ -123,7 +123,8 @@ class Network(nn.Module):
     def hidden(self, ids: Tensor, positions: Tensor | None = None, allowed: Tensor | None = None) -> Tensor:
         """(rows, length) → (rows, length, hidden).
 
-        ``positions``: (rows, length), default 0, 1, 2, ...; ``allowed``: boolean (rows, 1, length, length), default causal.
+        ``positions``: (rows, length), default 0, 1, 2, ...
+        ``allowed``: boolean (rows, 1, length, length), default causal.
         """
         if positions is None:
             positions = torch.arange(ids.shape[1]).expand_as(ids)

@@ -8,8 +8,8 @@ signature a word that occurs twice in a sentence does not send the copy astray. 
 Trockman & Kolter 2023.
 
 The residual stream is divided: content, the signature of the token two before, a flag for sentence numbers, a constant,
-the signature of the token before, the signature of the latest sentence number. The constant gives heads a query and key of position alone; it leaves the
-output unchanged because it adds the same amount to every logit.
+the signature of the token before, the signature of the latest sentence number. The constant gives heads a query and a
+key of position alone; it leaves the output unchanged because it adds the same amount to every logit.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class _Wiring:
         for name, weight in self.weights.items():
             if "o_proj" in name or "down_proj" in name:
                 weight.mul_(_SHRINK / math.sqrt(2 * self.shape.layers))
-            if name.startswith(("model.layers.0", "model.layers.1")) and name.endswith(("q_norm.weight", "k_norm.weight")):
+            if name.startswith(("model.layers.0", "model.layers.1")) and name.endswith(
+                ("q_norm.weight", "k_norm.weight")
+            ):
                 weight.fill_(_NORM_SCALE)
         self._look_back(head=0, distance=1)
         self._look_back(head=1, distance=2)

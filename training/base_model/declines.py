@@ -15,14 +15,26 @@ _COMMON = (
 _OPEN = ["", "", "Sorry, ", "I am sorry, ", "Unfortunately, ", "I'm afraid ", "Sorry: "]
 _CORE = [
     "I cannot find this in {docs}.", "{docs} do not say.", "I have no answer to that.", "I do not know that.",
-    "this is not in {docs}.", "{docs} do not cover this.", "I can't answer this from {docs}.", "there is nothing about this here.",
+    "this is not in {docs}.", "{docs} do not cover this.", "I can't answer this from {docs}.",
+    "there is nothing about this here.",
     "I don't have that information.", "that question is outside {docs}.", "nothing in {docs} answers this.",
-    "I found no passage on this.", "no answer found.", "we have not written that down yet.", "I would only be guessing.",
+    "I found no passage on this.", "no answer found.", "we have not written that down yet.",
+    "I would only be guessing.",
 ]  # fmt: skip
-_DOCS = ["our documents", "the handbook", "the passages", "my sources", "the guide", "these pages", "our help pages", "the manual"]
+_DOCS = [
+    "our documents",
+    "the handbook",
+    "the passages",
+    "my sources",
+    "the guide",
+    "these pages",
+    "our help pages",
+    "the manual",
+]
 _MORE = [
     "", "", "Please contact {who}.", "Please ask {who}.", "You can write to {mail}.", "Call {phone} for help.",
-    "Please try other words.", "Our team at {mail} can help.", "{who} will know.", "Ticket code {code}.", "Please ask a colleague.",
+    "Please try other words.", "Our team at {mail} can help.", "{who} will know.", "Ticket code {code}.",
+    "Please ask a colleague.",
 ]  # fmt: skip
 
 

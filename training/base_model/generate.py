@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training.base_model import slots
 from training.base_model.corpus import Section, is_held_out, read_sections
-from training.base_model.facts import upper_first
+from training.base_model.lexicon import HELD_OUT_LEXICON, TRAIN_LEXICON, read_lexicon
 from training.base_model.packing import Packer, encode
+from training.base_model.phrasing import upper_first
 from training.base_model.ranking import Ranker
 from training.base_model.sessions import STAGES, Example, examples
 from training.base_model.tokenizer import load_tokenizer, train_tokenizer
@@ -34,7 +34,7 @@ class Source:
         self.sections: Sequence[Section] = [s for s in sections if is_held_out(s.page) == held_out]
         if not self.sections:
             raise ValueError(f"no sections left in {manuals}")
-        self.domains = slots.read_lexicon(slots.HELD_OUT_LEXICON if held_out else slots.TRAIN_LEXICON)
+        self.domains = read_lexicon(HELD_OUT_LEXICON if held_out else TRAIN_LEXICON)
         plain = (w.strip(".,;:()").lower() for s in self.sections for t in s.sentences for w in t.split())
         self.words = sorted({w for w in plain if w.isalpha() and 4 <= len(w) <= 9})
 
@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=8, help="how many shards to write (existing ones are kept)")
     parser.add_argument("--rows", type=int, default=768, help="rows of 512 tokens per shard")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--held-out", action="store_true", help="rows for validation, from the held-out domains and pages")
+    parser.add_argument(
+        "--held-out", action="store_true", help="rows for validation, from the held-out domains and pages"
+    )
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     source = Source(options.manuals, held_out=options.held_out)
@@ -111,7 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 questions += len(example.branches)
         write_shard(target, packer)
         seconds = time.monotonic() - started
-        print(f"{target.name}: {len(packer.rows)} rows, {questions} questions, {packer.dropped} too long, {seconds:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{target.name}: {len(packer.rows)} rows, {questions} questions, "
+            f"{packer.dropped} too long, {seconds:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     return 0
 
 

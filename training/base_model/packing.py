@@ -1,8 +1,9 @@
 """Token rows for the trainer: many examples per row, each seeing only itself.
 
 Five arrays of shape (rows, length) describe a row: `ids`, `codes` (what is being predicted, see below), `positions`
-(restart per example; branches continue where the shared evidence ends), `groups` (example number in the row, 0 = padding)
-and `branches` (0 = shared evidence). A token may attend to earlier tokens of its example's evidence and of its own branch.
+(restart per example; branches continue where the shared evidence ends), `groups` (example number in the row, 0 =
+padding) and `branches` (0 = shared evidence). A token may attend to earlier tokens of its example's evidence and of its
+own branch.
 """
 
 from __future__ import annotations

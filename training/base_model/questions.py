@@ -6,14 +6,10 @@ import random
 import re
 from dataclasses import dataclass
 
-from training.base_model.facts import first_person, lower_first, upper_first
+from training.base_model.phrasing import first_person, lower_first, upper_first
+from training.base_model.words import word_list
 
-_STOP_WORDS = frozenset(
-    "the a an of to and in is are be for that this it as with on by or if not can from will at you which when was has "
-    "have may must should any all its than then into use used using only also but there these such one two other more "
-    "no your each see do does so they their we our he i been were would could after before new same some most very how "
-    "what where who why those both however since while because example like such about during between under much many own per via without within whether another".split()
-)
+_STOP_WORDS = frozenset(word_list("stop words"))
 _CLAUSES = (
     (re.compile(r"^If (.{8,90}?), (?:then )?.+$"), ("What happens if {x}?", "What if {x}?", "What applies if {x}?")),
     (re.compile(r"^When (.{8,90}?), .+$"), ("What happens when {x}?", "What applies when {x}?")),
@@ -25,9 +21,12 @@ _CLAUSES = (
 )
 _SUBJECT = r"((?:The |A |An |This |These |All |Each |Any |Some |Most )?[A-Za-z][\w.()-]*(?: [\w.()-]+){0,5}?)"
 _AUXILIARY = re.compile(rf"^{_SUBJECT} (is|are|can|must|should|may|will|was|were|cannot) (.+)\.$")
-_VERB = re.compile(rf"^{_SUBJECT} (allow|return|specifie|raise|contain|create|provide|define|take|set|control|require|support)s (.+)\.$")
+_VERB = re.compile(
+    rf"^{_SUBJECT} (allow|return|specifie|raise|contain|create|provide|define|take|set|control|require|support)s"
+    r" (.+)\.$"
+)
 _COUNTED = re.compile(r"\b(\d[\d,.]*|two|three|four|five|six|eight|ten) ([a-z]{4,}s)\b")
-_VAGUE = frozenset("this these it that there they he she here such".split())
+_VAGUE = frozenset(["this", "these", "it", "that", "there", "they", "he", "she", "here", "such"])
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,11 @@ def _by_auxiliary(sentence: str, rng: random.Random) -> list[Asked]:
     found: list[Asked] = []
     if verb in ("is", "are", "was", "were"):
         if len(subject.split()) <= 5:
-            found += [Asked(f"What {verb} {subject}?"), Asked(f"Explain {subject}."), Asked(f"Tell me about {subject}.")]
+            found += [
+                Asked(f"What {verb} {subject}?"),
+                Asked(f"Explain {subject}."),
+                Asked(f"Tell me about {subject}."),
+            ]
     elif verb in ("can", "may", "should", "must", "will"):
         found.append(Asked(f"What {verb} {subject} {'be used for' if words[0] == 'be' else 'do'}?"))
     because = re.match(r"(.+?),? because (.+)$", rest)

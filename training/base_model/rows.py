@@ -87,7 +87,9 @@ class Shards:
     def _refill(self) -> None:
         found = [p for p in sorted(self.folder.glob(f"stage{self.stage}-*.npz")) if not p.name.endswith(".tmp.npz")]
         if not found:
-            raise FileNotFoundError(f"no shard of stage {self.stage} in {self.folder}; run training.base_model.generate")
+            raise FileNotFoundError(
+                f"no shard of stage {self.stage} in {self.folder}; run training.base_model.generate"
+            )
         path = min(found, key=lambda p: self.used.get(p, 0))
         self.used[path] = self.used.get(path, 0) + 1
         self.loaded = {path: read_shard(path)}

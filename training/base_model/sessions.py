@@ -23,13 +23,14 @@ from generation.prompts import (
 )
 from training.base_model import slots
 from training.base_model.declines import decline_sentence
+from training.base_model.words import word_list
 from training.base_model.worlds import Item, World
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_OPEN_QUESTION = frozenset("What Which Who Whose Whom Where When Why How By At From Until On In Under".split())
+_OPEN_QUESTION = frozenset(word_list("question words"))
 SHORT_INSTRUCTION = "Answer in a few words."
 
 
@@ -51,7 +52,11 @@ class Mix:
     """Share of examples that ask for a question instead of an answer."""
 
 
-STAGES = {"1": Mix(shuffled=0.6, branches=7), "2": Mix(shuffled=0.04, branches=2, eased=0.5), "test": Mix(shuffled=0.0, branches=1, written=0.0)}
+STAGES = {
+    "1": Mix(shuffled=0.6, branches=7),
+    "2": Mix(shuffled=0.04, branches=2, eased=0.5),
+    "test": Mix(shuffled=0.0, branches=1, written=0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Branch:
     completion: str
     gold: tuple[int, ...] = ()
     writes_question: bool = False
+    key: str = ""
+    """What a right answer must hold: the value asked for, else the whole sentence."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,11 @@ class Example:
     branches: tuple[Branch, ...]
     decline: str = ""
     evidence: tuple[str, ...] = ()
+    similarity: float = 0.0
+    """Of the first question to its best evidence sentence."""
 
 
-def examples(
-    rng: random.Random, world: World, similarity: NDArray[np.float32], mix: Mix
-) -> Iterator[Example]:
+def examples(rng: random.Random, world: World, similarity: NDArray[np.float32], mix: Mix) -> Iterator[Example]:
     """Examples of one world. ``similarity``: (items, lines) as `Ranker.similarities` gives it."""
     for at, item in enumerate(world.items):
         if rng.random() < mix.written:
@@ -87,7 +94,8 @@ def examples(
         house = _house(rng, item)
         chosen = [item, *_companions(rng, world, item, evidence, mix)]
         branches = tuple(_branch(house, world, evidence, each) for each in chosen)
-        yield Example(branches, house.decline, tuple(world.lines[i].text for i in evidence))
+        best = max((float(similarity[at][i]) for i in evidence), default=0.0)
+        yield Example(branches, house.decline, tuple(world.lines[i].text for i in evidence), best)
 
 
 def _house(rng: random.Random, item: Item) -> House:
@@ -158,7 +166,8 @@ def _branch(house: House, world: World, evidence: Sequence[int], item: Item) -> 
     if house.instructions == SHORT_INSTRUCTION and item.short and len(said) == 1:
         said = [(f"{item.short[:1].upper()}{item.short[1:]}.".replace("..", "."), said[0][1])]
     completion = render_completion(house=house, prompt=prompt, sentences=said)
-    return Branch(prompt.messages, completion, tuple(offered[at].rank for at, _ in item.gold))
+    key = item.short or item.gold[0][1]
+    return Branch(prompt.messages, completion, tuple(offered[at].rank for at, _ in item.gold), key=key)
 
 
 def _question_example(rng: random.Random, world: World, item: Item) -> Example | None:

@@ -1,104 +1,23 @@
-"""Random values for generated documents: amounts, times, names, codes; and the vocabulary files."""
+"""Random values for generated documents: amounts, times, names, codes."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
-from pathlib import Path
 
-_HERE = Path(__file__).parent
-TRAIN_LEXICON = _HERE / "lexicon.txt"
-HELD_OUT_LEXICON = _HERE / "lexicon_held_out.txt"
+from training.base_model.words import word_list
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br cr dr fl gr kl pr sk st tr th sh ch qu sp".split()
-_VOWELS = "a e i o u ai ea io ou ee y".split()
+_ONSETS = word_list("onsets")
+_VOWELS = word_list("vowels")
 _CODAS = ["", "", "n", "r", "s", "x", "l", "m", "nd", "rt", "th", "ck", "sk"]
 _ACCENTED = "áàâäãåçéèêëíîïñóôöõøúûüýæßčďěłńřśšťůžğı"
 _SYMBOLS = "#%&*+-/<=>@_~^|$:;!?€£¥§°µ×½"
-_FIRST = (
-    "Ada Agnes Ali Anouk Arne Bea Björn Carlos Chiara Chloé Dario Deniz Edith Elif Emeka Erik Esther Farid "
-    "Gustav Hanna Hugo Imani Irena Jakob Jonas José Kaito Klara Lars Leila Luca Malik Mei Milan Nils Noor Otto Pavel "
-    "Petra Rafael Renée Ruth Samir Selma Siân Tariq Tilda Ursula Viktor Wanda Yara Zoltán"
-).split()
-_LAST = (
-    "Abara Bauer Bianchi Brandt Castro Dahl Dvořák Engel Farrow Fischer Fontaine Gómez Hoang Holm Ito Jansen Kaya "
-    "Keita Kovács Lindqvist Marsh Mbeki Müller Nagy Ortiz Osei Petrov Pine Rahman Ruiz Sato Singh Sørensen Tran Ueda "
-    "Varga Vieira Walsh Xu Yılmaz Zeman"
-).split()
-MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
-_ROLES = (
-    "duty manager|team lead|head of service|site manager|safety officer|deputy director|office manager|treasurer|"
-    "data protection officer|quality manager|chief engineer|shift supervisor|finance director|house manager"
-).split("|")
-_BUTTONS = "Confirm|Apply|Request|Continue|New entry|Change|Send|Options|My account|Extras|Book|Manage".split("|")
-
-
-@dataclass(frozen=True)
-class Domain:
-    """The words of one kind of document."""
-
-    name: str
-    titles: tuple[str, ...]
-    things: tuple[str, ...]
-    properties: tuple[tuple[str, str], ...]
-    """(name, kind of value)."""
-    actions: tuple[str, ...]
-    people: tuple[str, ...]
-    events: tuple[str, ...]
-    consequences: tuple[str, ...]
-    places: tuple[str, ...]
-    topics: tuple[str, ...]
-
-
-@dataclass
-class _Draft:
-    name: str
-    titles: list[str]
-    lists: dict[str, list[str]] = field(default_factory=dict)
-
-
-def read_lexicon(path: Path) -> list[Domain]:
-    """Domains of a vocabulary file.
-
-    Raises:
-        ValueError: a block lacks one of its lists.
-    """
-    drafts: list[_Draft] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("@"):
-            name, titles = line[1:].split(":", 1)
-            drafts.append(_Draft(name.strip(), _items(titles)))
-        elif line and not line.startswith("#"):
-            letter, items = line.split(":", 1)
-            drafts[-1].lists[letter] = _items(items)
-    return [_domain(draft) for draft in drafts]
-
-
-def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(";") if item.strip()]
-
-
-def _domain(draft: _Draft) -> Domain:
-    missing = [letter for letter in "eadpxclt" if not draft.lists.get(letter)]
-    if missing:
-        raise ValueError(f"vocabulary of {draft.name!r} lacks {missing}")
-    pairs = [tuple(item.split("=")) for item in draft.lists["a"]]
-    return Domain(
-        name=draft.name,
-        titles=tuple(draft.titles),
-        things=tuple(draft.lists["e"]),
-        properties=tuple((name, kind) for name, kind in pairs),
-        actions=tuple(draft.lists["d"]),
-        people=tuple(draft.lists["p"]),
-        events=tuple(draft.lists["x"]),
-        consequences=tuple(draft.lists["c"]),
-        places=tuple(draft.lists["l"]),
-        topics=tuple(draft.lists["t"]),
-    )
+_FIRST = word_list("first names")
+_LAST = word_list("last names")
+MONTHS = word_list("months")
+WEEKDAYS = word_list("weekdays")
+NUMBER_WORDS = word_list("numbers")
+_ROLES = word_list("roles")
+_BUTTONS = word_list("buttons")
 
 
 def invented_word(rng: random.Random) -> str:
@@ -210,7 +129,9 @@ def value(kind: str, rng: random.Random) -> str:
         "height": f"{rng.randint(30, 3900)} {rng.choice(['m', 'metres'])}",
         "distance": f"{rng.randint(1, 900)} {rng.choice(['km', 'kilometres', 'miles', 'm'])}",
         "area": f"{rng.randint(8, 240)} {rng.choice(['m²', 'square metres'])}",
-        "weight": rng.choice([f"{rng.randint(1, 60)} kg", f"{whole} g", f"{rng.randint(1, 20)}.{rng.randint(1, 9)} kg"]),
+        "weight": rng.choice(
+            [f"{rng.randint(1, 60)} kg", f"{whole} g", f"{rng.randint(1, 20)}.{rng.randint(1, 9)} kg"]
+        ),
         "volume": rng.choice([f"{rng.randint(1, 240)} litres", f"{rng.randint(1, 9)}.{rng.randint(1, 9)} l"]),
         "temperature": f"{rng.randint(-25, 1250)} {rng.choice(['°C', 'degrees', '°C'])}",
         "data": f"{rng.choice([2, 5, 10, 20, 25, 50, 100, 200, 500])} {rng.choice(['GB', 'MB', 'TB'])}",

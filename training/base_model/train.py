@@ -81,8 +81,16 @@ class Trainer:
             norm = self._step(self.elapsed / budget)
             self.elapsed = before + time.monotonic() - began
             if self.steps % 20 == 0:
-                self._say(event="step", step=self.steps, share=round(self.elapsed / budget, 3), loss=round(self.average, 3),
-                          gradient=round(norm, 2), tokens=self.tokens, tokens_per_second=round(self.tokens / self.elapsed))  # fmt: skip
+                speed = round(self.tokens / self.elapsed)
+                self._say(
+                    event="step",
+                    step=self.steps,
+                    share=round(self.elapsed / budget, 3),
+                    loss=round(self.average, 3),
+                    gradient=round(norm, 2),
+                    tokens=self.tokens,
+                    tokens_per_second=speed,
+                )
             if self.elapsed - validated > 240:
                 validated = self.elapsed
                 self._say(event="validation", step=self.steps, tokens=self.tokens, **self.validate())
@@ -105,9 +113,9 @@ class Trainer:
             with torch.autocast(settings.device, dtype=torch.bfloat16):
                 loss, _, _ = weighted_loss(self.network, part)
             portion = float(part.weights.sum()) / total
-            (loss * portion).backward()  # type: ignore[no-untyped-call]
+            (loss * portion).backward()
             loss_sum += float(loss.detach()) * portion
-            self.tokens += int((part.positions.numel()))
+            self.tokens += int(part.positions.numel())
         norm = self.optimiser.step(scale)
         self.steps += 1
         self.average = loss_sum if self.steps == 1 else 0.95 * self.average + 0.05 * loss_sum
@@ -125,7 +133,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss of answer tokens and of the choice of the sentence, on held-out documents (nothing without such a shard)."""
+        """Loss of answer tokens and of the choice of the sentence, on held-out rows; empty without them."""
         shards = sorted(self.settings.data.glob("held-*.npz"))
         if not shards:
             return {}
@@ -143,7 +151,8 @@ class Trainer:
         """Writes the checkpoint under another name first: a crash leaves the previous one whole."""
         state: dict[str, Any] = {
             "network": self.network.state_dict(), "optimiser": self.optimiser.state(), "elapsed": self.elapsed,
-            "steps": self.steps, "tokens": self.tokens, "average": self.average, "generator": self.generator.get_state(),
+            "steps": self.steps, "tokens": self.tokens, "average": self.average,
+            "generator": self.generator.get_state(),
         }  # fmt: skip
         path = self.settings.out / CHECKPOINT
         torch.save(state, path.with_suffix(".tmp"))
@@ -179,7 +188,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--micro must divide --rows")
     torch.set_num_threads(options.threads)
     settings = Settings(
-        options.data, options.out, options.minutes, options.rows, options.micro, options.first_stage, options.seed, device=options.device
+        options.data,
+        options.out,
+        options.minutes,
+        options.rows,
+        options.micro,
+        options.first_stage,
+        options.seed,
+        device=options.device,
     )
     Trainer(settings).run()
     return 0

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from generation.prompts import Message, split_sentences
-from training.base_model import facts, questions, slots
+from training.base_model import fact_kinds, facts, questions, slots
 from training.base_model.corpus import Section
-from training.base_model.facts import Fact, lower_first, upper_first
-from training.base_model.slots import Domain
+from training.base_model.facts import Fact
+from training.base_model.lexicon import Domain
+from training.base_model.phrasing import lower_first, thing_phrase, upper_first, vary_question
+from training.base_model.words import word_list
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,8 @@ class World:
     items: list[Item] = field(default_factory=list)
 
 
-_FILLERS = (
-    "This page is reviewed every {m}.|Ask if something is unclear.|We try to keep the rules short.|Other sites may differ.|"
-    "Thank you for reading this.|Older notices are no longer valid.|Some teams have their own arrangements.|{p} wrote this page.|"
-    "The next update is planned for {m}.|Photos are in the appendix.|A printed copy hangs at {l}.|We are glad that you are here.|"
-    "Local law comes first.|There are exceptions for special cases.|More details follow in a separate letter.|"
-    "Suggestions are always welcome.|Questions on this page go to {p}.|Not every point applies to everybody."
-).split("|")
+_FILLERS = word_list("fillers")
+_PARTS = word_list("parts")
 
 
 def handbook_world(rng: random.Random, domain: Domain, *, items: int = 10) -> World:
@@ -59,15 +56,17 @@ def handbook_world(rng: random.Random, domain: Domain, *, items: int = 10) -> Wo
     ghosts: list[Fact] = []
     for number in range(rng.randint(3, 6)):
         thing = rng.choice(things) if rng.random() < 0.45 else None
-        name = facts.thing_phrase(thing)[0] if thing else ""
+        name = thing_phrase(thing)[0] if thing else ""
         title = rng.choice(domain.titles)
         if thing:
             title = rng.choice([upper_first(name), f"{title} › {upper_first(name)}", f"{title}: {name}"])
         elif rng.random() < 0.3:
-            title = f"{title} › {rng.choice(['Overview', 'Details', 'Good to know', 'Costs', 'Rules', 'Contacts', 'Part 2'])}"
+            title = f"{title} › {rng.choice(_PARTS)}"
         for _ in range(rng.randint(3, 8)):
             if rng.random() < 0.09:
-                text = rng.choice(_FILLERS).format(m=rng.choice(slots.MONTHS), p=slots.person(rng), l=rng.choice(domain.places))
+                text = rng.choice(_FILLERS).format(
+                    m=rng.choice(slots.MONTHS), p=slots.person(rng), l=rng.choice(domain.places)
+                )
                 _append(world, number, title, text)
                 continue
             fact = _draw_fact(rng, domain, things, properties, thing)
@@ -89,7 +88,9 @@ def _named(rng: random.Random, thing: str) -> str:
     if rng.random() > 0.25:
         return thing
     dash, bare = ("-", thing[1:]) if thing.startswith("-") else ("", thing)
-    name = rng.choice([slots.invented_name(rng), f"{rng.choice('ABCDEHKLMRSTX')}{rng.randint(1, 99)}", slots.invented_name(rng)])
+    name = rng.choice(
+        [slots.invented_name(rng), f"{rng.choice('ABCDEHKLMRSTX')}{rng.randint(1, 99)}", slots.invented_name(rng)]
+    )
     return f"{dash}{name} {bare}" if rng.random() < 0.6 else f"{dash}{bare} {name}"
 
 
@@ -99,7 +100,7 @@ def _draw_fact(
     if rng.random() < (0.7 if thing else 0.35):
         short = thing is not None and rng.random() < 0.5
         return facts.property_fact(rng, thing or rng.choice(things), rng.choice(properties), short_title=short)
-    makers, weights = zip(*facts.MAKERS, strict=True)
+    makers, weights = zip(*fact_kinds.MAKERS, strict=True)
     return rng.choices(makers, weights)[0](rng, domain)
 
 
@@ -124,16 +125,18 @@ def _ask_handbook(rng: random.Random, world: World, told: dict[int, Fact], ghost
         draw = rng.random()
         if draw < 0.16 and fact.closed:
             question, answer = rng.choice(fact.closed)
-            world.items.append(Item(facts.vary_question(question, rng), ((at, answer),)))
+            world.items.append(Item(vary_question(question, rng), ((at, answer),)))
         elif draw < 0.26 and len(indexes) > 1:
             world.items.append(_joined(rng, told, at, rng.choice([i for i in indexes if i != at])))
         elif draw < 0.42 and len(indexes) > 1:
             world.items.append(_follow_up(rng, told, at))
         else:
-            world.items.append(Item(facts.vary_question(rng.choice(fact.questions), rng), ((at, fact.canonical),), short=fact.short))
+            world.items.append(
+                Item(vary_question(rng.choice(fact.questions), rng), ((at, fact.canonical),), short=fact.short)
+            )
     for fact in ghosts[:2]:
         asked = [*fact.questions, *(q for q, _ in fact.closed)]
-        world.items.append(Item(facts.vary_question(rng.choice(asked), rng)))
+        world.items.append(Item(vary_question(rng.choice(asked), rng)))
 
 
 def _joined(rng: random.Random, told: dict[int, Fact], first: int, second: int) -> Item:
@@ -148,20 +151,22 @@ def _follow_up(rng: random.Random, told: dict[int, Fact], at: int) -> Item:
     """A question that needs the turn before it: same subject with another property, or same property elsewhere."""
     fact = told[at]
     related = [i for i, f in told.items() if i != at and f.subject == fact.subject]
-    twins = [i for i, f in told.items() if i != at and f.key[0] == fact.key[0] == "property" and f.key[2] == fact.key[2]]
+    twins = [
+        i for i, f in told.items() if i != at and f.key[0] == fact.key[0] == "property" and f.key[2] == fact.key[2]
+    ]
     if related and fact.elliptic:
         before, question = rng.choice(related), rng.choice(fact.elliptic)
     elif twins:
         before = rng.choice(twins)
-        e = facts.thing_phrase(fact.subject)[1]
+        e = thing_phrase(fact.subject)[1]
         question = rng.choice([f"And for {e}?", f"What about {e}?", f"And {e}?", f"How is it for {e}?"])
     else:
         before, question = rng.choice(list(told)), rng.choice(fact.questions)
         if before == at:
-            return Item(facts.vary_question(question, rng), ((at, fact.canonical),))
+            return Item(vary_question(question, rng), ((at, fact.canonical),))
     earlier = told[before]
     history: tuple[Message, ...] = (
-        {"role": "user", "content": facts.vary_question(rng.choice(earlier.questions), rng)},
+        {"role": "user", "content": vary_question(rng.choice(earlier.questions), rng)},
         {"role": "assistant", "content": earlier.canonical},
     )
     return Item(question, ((at, fact.canonical),), history)
@@ -190,19 +195,22 @@ def manual_world(rng: random.Random, sections: Sequence[Section], start: int, *,
         if asked is None:
             continue
         answer = f"{asked.opening}, {lower_first(text)}" if asked.opening else text
-        world.items.append(Item(facts.vary_question(asked.question, rng), ((at, answer),)))
+        world.items.append(Item(vary_question(asked.question, rng), ((at, answer),)))
     return world
 
 
 def list_world(rng: random.Random, words: Sequence[str], *, items: int = 8) -> World:
     """Keys with values: exact copying of whatever stands there, from the first step of training on."""
     world = World()
-    frames = [("the {k} is {v}.", "What is the {k}?"), ("{k}: {v}.", "{k}?"), ("for {k} use {v}.", "What do I use for {k}?"),
+    frames = [("the {k} is {v}.", "What is the {k}?"), ("{k}: {v}.", "{k}?"),
+    ("for {k} use {v}.", "What do I use for {k}?"),
               ("{k} = {v}.", "What is {k}?"), ("{k} comes after {v}.", "What comes before {k}?")]  # fmt: skip
     said, asked = rng.choice(frames)
     title = upper_first(" ".join(rng.sample(list(words), 2)))
     for _ in range(rng.randint(5, 14)):
-        key = " ".join(rng.sample(list(words), rng.choice([1, 2, 2]))) if rng.random() < 0.7 else slots.invented_name(rng)
+        key = (
+            " ".join(rng.sample(list(words), rng.choice([1, 2, 2]))) if rng.random() < 0.7 else slots.invented_name(rng)
+        )
         v = slots.odd_string(rng) if rng.random() < 0.5 else " ".join(rng.sample(list(words), rng.randint(1, 4)))
         if rng.random() < 0.15:
             v = f"{v} {v} {slots.odd_string(rng)}"

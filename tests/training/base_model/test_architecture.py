@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.base_model.architecture import Network, Shape
+from training.base_model.circuits import wire
+from training.base_model.export import as_transformers, largest_difference
+from training.base_model.optimiser import Optimiser, orthogonalise
+
+
+@pytest.fixture(scope="module")
+def wired() -> Network:
+    torch.manual_seed(0)
+    network = Network(Shape())
+    wire(network)
+    return network.eval()
+
+
+def _share_copied(network: Network, distinct: int) -> float:
+    generator = torch.Generator().manual_seed(1)
+    half = torch.randint(5, 5 + distinct, (4, 120), generator=generator)
+    ids = torch.cat([half, half], dim=1)
+    with torch.no_grad():
+        predicted = network.logits(network.hidden(ids))[:, 120:-1].argmax(-1)
+    return float((predicted == ids[:, 121:]).float().mean())
+
+
+def test_wired_weights_copy_before_any_training(wired: Network) -> None:
+    assert _share_copied(wired, 8000) > 0.95
+
+
+def test_copying_survives_repeated_words(wired: Network) -> None:
+    """Each token stands several times: one token of context would be ambiguous, two are not."""
+    assert _share_copied(wired, 80) > 0.85
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="hidden size 256"):
+        wire(Network(Shape(hidden=128, heads=2)))
+
+
+def test_transformers_computes_the_same(wired: Network) -> None:
+    assert largest_difference(wired, as_transformers(wired), list(range(5, 90))) < 1e-3
+
+
+def test_orthogonal_update_has_singular_values_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(24, 64, generator=torch.Generator().manual_seed(0))))
+    assert 0.4 < float(values.min()) <= float(values.max()) < 1.4
+
+
+def test_a_step_lowers_the_loss() -> None:
+    torch.manual_seed(0)
+    network = Network(Shape(vocabulary=64, hidden=32, layers=1, heads=1, head=32, feed_forward=64, positions=32))
+    optimiser, ids = Optimiser(network), torch.randint(0, 64, (4, 16))
+
+    def loss() -> torch.Tensor:
+        logits = network.logits(network.hidden(ids[:, :-1]))
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, 64), ids[:, 1:].reshape(-1))
+
+    before = loss().item()
+    for _ in range(20):
+        optimiser.zero()
+        loss().backward()
+        optimiser.step(1.0)
+    assert loss().item() < before - 0.5
