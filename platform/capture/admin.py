@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Min, Prefetch, Q, QuerySet
-from django.db.models.functions import Length
+from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
 from unfold.decorators import display
-from unfold.forms import ActionForm
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 from assistants.access import assistants_of
-from assistants.models import Assistant, Role
+from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
+from capture.admin_parts import actor_of, excerpt, moment
 from capture.filters import AdapterFilter, FeedbackFilter, VerdictFilter
 from capture.models import Conversation, Feedback, Quarantine, Retrieval, Turn
+from capture.quarantine_admin import QuarantineAdmin
 from capture.reading import EXPORT_LIMIT, json_lines, readable
-from capture.services import delete_held, retry_held
 from capture.turn_page import page_of, provenance, turns_for_page
 
-EXCERPT = 110
-PRIVACY_ONLY = (Role.PRIVACY.value,)
+__all__ = ["ConversationAdmin", "FeedbackAdmin", "QuarantineAdmin", "TurnAdmin"]
+
 EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
-
-
-def excerpt(text: str) -> str:
-    """The first words, on one line."""
-    line = " ".join(text[: EXCERPT * 2].split())
-    return line if len(line) <= EXCERPT else line[: EXCERPT - 1].rstrip() + "…"
-
-
-def moment(at: Any) -> SafeString:
-    """How long ago, with the exact time on hover."""
-    return format_html(
-        '<time datetime="{}" title="{}">{} ago</time>',
-        at.isoformat(), at.strftime("%Y-%m-%d %H:%M:%S %Z"), timesince(at, depth=1),
-    )  # fmt: skip
 
 
 @admin.register(Turn)
@@ -155,7 +133,7 @@ class TurnAdmin(ScopedAdmin):
         for assistant in allowed:
             count = chosen.filter(assistant=assistant).count()
             if count:
-                audit(assistant=assistant, actor=_actor(request), action="turns.exported", target=f"{count} turns")
+                audit(assistant=assistant, actor=actor_of(request), action="turns.exported", target=f"{count} turns")
         response = StreamingHttpResponse(
             json_lines(readable(chosen).iterator(chunk_size=200)), content_type="application/x-ndjson"
         )
@@ -172,93 +150,13 @@ class TurnAdmin(ScopedAdmin):
         if not self.has_view_permission(request, turn):
             raise PermissionDenied
         turn = turns_for_page(Turn.objects.defer("embedding", "words")).get(pk=turn.pk)
-        viewer = _actor(request)
+        viewer = actor_of(request)
         assert viewer is not None
         context = {
             **self.admin_site.each_context(request), **(extra_context or {}), "opts": self.opts, "title": "Turn",
             "page": page_of(turn, viewer=viewer), "turn": turn, "provenance": provenance(turn),
         }  # fmt: skip
         return TemplateResponse(request, "capture/turn.html", context)
-
-
-class ReasonForm(ActionForm):
-    """An action with a word on why, for the audit trail."""
-
-    reason = forms.CharField(
-        label="", required=False, max_length=200,
-        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Why (kept in the audit trail)"}),
-    )  # fmt: skip
-
-
-@admin.register(Quarantine)
-class QuarantineAdmin(ScopedAdmin):
-    """What waits to be scrubbed or was held. Nobody reads a payload here: it is encrypted and stays so."""
-
-    view_roles = PRIVACY_ONLY
-    list_display = ("number", "kind", "assistant", "status", "attempts", "error", "size", "age")
-    list_display_links = None
-    list_filter = ("state", "kind", "assistant")
-    list_select_related = ("assistant",)
-    list_before_template = "capture/quarantine_top.html"
-    ordering = ("pk",)
-    show_full_result_count = False
-    action_form = ReasonForm
-    actions = ("retry", "destroy")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Quarantine]:
-        rows: QuerySet[Quarantine] = super().get_queryset(request)
-
-        return rows.annotate(n_bytes=Length("payload")).defer("payload")
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        numbers = Quarantine.objects.filter(assistant__in=assistants_of(request.user, *PRIVACY_ONLY)).aggregate(
-            held=Count("pk", filter=Q(state="held")),
-            waiting=Count("pk", filter=Q(state="waiting")),
-            oldest=Min("received_at"),
-        )
-        return super().changelist_view(request, {"numbers": numbers, **(extra_context or {})})
-
-    def change_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        raise Http404("A payload in quarantine has no page.")
-
-    @display(description="Item", ordering="pk")
-    def number(self, row: Quarantine) -> str:
-        return f"#{row.pk}"
-
-    @display(description="State", label={"held": "warning", "waiting": "info", "being scrubbed": "info"})
-    def status(self, row: Quarantine) -> str:
-        if row.state == Quarantine.State.WAITING and row.claimed_until and row.claimed_until > timezone.now():
-            return "being scrubbed"
-        return row.state
-
-    @display(description="Size")
-    def size(self, row: Quarantine) -> str:
-        return f"{row.n_bytes / 1000:.1f} kB"  # type: ignore[attr-defined]
-
-    @display(description="Received", ordering="received_at")
-    def age(self, row: Quarantine) -> SafeString:
-        return moment(row.received_at)
-
-    @admin.action(description="Try to scrub again")
-    def retry(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
-        count = self._each_assistant(request, rows, retry_held)
-        self.message_user(request, f"{count} items are waiting again.", messages.SUCCESS)
-
-    @admin.action(description="Delete for good")
-    def destroy(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
-        count = self._each_assistant(request, rows, delete_held)
-        self.message_user(request, f"{count} held items were deleted for good.", messages.SUCCESS)
-
-    def _each_assistant(self, request: HttpRequest, rows: QuerySet[Quarantine], act: Callable[..., int]) -> int:
-        chosen: dict[int, list[int]] = {}
-        for key, assistant_id in rows.order_by("pk").values_list("pk", "assistant_id"):
-            chosen.setdefault(assistant_id, []).append(key)
-        allowed: QuerySet[Assistant] = assistants_of(request.user, *PRIVACY_ONLY).filter(pk__in=chosen)
-        reason = request.POST.get("reason", "")[:200]
-        return sum(
-            act(assistant=assistant, items=chosen[assistant.pk], actor=_actor(request), reason=reason)
-            for assistant in allowed
-        )
 
 
 @admin.register(Conversation)
@@ -304,7 +202,3 @@ class FeedbackAdmin(ScopedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Feedback]:
         rows: QuerySet[Feedback] = super().get_queryset(request)
         return rows.defer("turn__embedding", "turn__words")
-
-
-def _actor(request: HttpRequest) -> User | None:
-    return request.user if isinstance(request.user, User) else None
