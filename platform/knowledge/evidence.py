@@ -1,8 +1,8 @@
 """Sentence evidence: which sentences of the retrieved passages speak to the question.
 
 Retrieving documents and offering *sentences* is the cheapest gain known for a small model: it reads six lines instead
-of four passages. Sentence vectors are made once per distinct text, stored beside it as float16 (a chunk's are 5 kB), and
-ranked here with one matrix product; nothing is embedded again at question time.
+of four passages. Sentence vectors are made once per distinct text, stored beside it as float16 (a chunk's are 5 kB),
+and ranked here with one matrix product; nothing is embedded again at question time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def unpack(packed: bytes | memoryview) -> NDArray[np.float32]:
 
 def sentence_texts(title: str, text: str) -> list[str]:
     """What is embedded for each sentence: with the last heading before it, since a sentence alone loses its subject."""
-    heading = title.split(" › ")[-1].strip()
+    heading = title.rpartition(" › ")[2].strip()
     return [f"{heading}: {sentence}" if heading else sentence for sentence in split_sentences(text)]
 
 

@@ -1,4 +1,5 @@
-"""What is searched for: a follow-up means little without what was said before it, and customers have their own words."""
+"""What is searched for: a follow-up means little without what was said before it, and customers have words of their
+own."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ ALONE = 0.6
 """Weight of the question by itself against question and previous question together. Either alone finds less: measured
 on the demo's conversations, the right sentence is offered for 52 % (alone), 50 % (together) and 55 % (both)."""
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
 
 def in_house_words(text: str, glossary: Mapping[str, str]) -> str:
     """The text with the documents' words behind it for each customers' word that it uses: the vectors and the words
@@ -35,9 +38,14 @@ def history_query(question: str, history: Sequence[Message] = (), glossary: Mapp
 
     Only what the *user* said: earlier answers are long and pull the search towards what was already found.
     """
-    earlier = [m["content"] for m in history if m["role"] == "user"]
-    parts = [*(text.strip()[-MAX_CHARS // 2 :] for text in earlier[-1:]), question.strip()[:MAX_CHARS]]
+    earlier = [_storable(m["content"]) for m in history if m["role"] == "user"]
+    parts = [*(text.strip()[-MAX_CHARS // 2 :] for text in earlier[-1:]), _storable(question).strip()[:MAX_CHARS]]
     return "\n".join(in_house_words(part, glossary or {}) for part in parts if part)
+
+
+def _storable(text: str) -> str:
+    """Without what neither PostgreSQL nor a tokenizer takes: NUL bytes and halves of surrogate pairs."""
+    return _UNSTORABLE.sub(" ", text)
 
 
 def question_vectors(

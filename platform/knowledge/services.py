@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from assistants.models import Assistant
+from assistants.services import audit
 from knowledge.chunking import ChunkText, chunk_sections, embedded_text
 from knowledge.embedding import count_tokens, embed
 from knowledge.evidence import sentence_matrices
 from knowledge.models import Chunk, Document
-from knowledge.sections import UnreadableDocument, decode, read_sections
+from knowledge.sections import MAX_HEADING, UnreadableDocument, decode, read_sections
 
 MEDIA_TYPES = {
     ".md": "text/markdown",
@@ -26,6 +28,7 @@ MEDIA_TYPES = {
     ".htm": "text/html",
 }
 MAX_BYTES = 5_000_000
+MAX_PATH = 500
 MAX_CHUNKS = 5_000
 """Of one document: more is a dump, not a document."""
 _SUPERSEDED = re.compile(r"(?:^|[.*_]\s*)superseded by\b", re.IGNORECASE | re.MULTILINE)
@@ -93,6 +96,8 @@ def load_document(
     suffix = Path(path).suffix.lower()
     media_type = media_type or MEDIA_TYPES.get(suffix, "application/octet-stream")
     try:
+        if len(path) > MAX_PATH:
+            raise UnreadableDocument(f"Its path is longer than {MAX_PATH} characters.")
         if (size or len(data)) > MAX_BYTES:
             raise UnreadableDocument(f"The file is larger than {MAX_BYTES // 1_000_000} MB.")
         text = decode(data)
@@ -100,7 +105,7 @@ def load_document(
         current = Document.objects.filter(assistant=assistant, path=path, digest=digest, state=Document.State.READY)
         if document := current.first():
             return document
-        sections = read_sections(text, media_type, fallback_title=Path(path).stem.replace("-", " ").capitalize())
+        sections = read_sections(text, media_type, fallback_title=_title_of(path))
         chunks = chunk_sections(sections, count_tokens)
         if len(chunks) > MAX_CHUNKS:
             raise UnreadableDocument(f"The file makes {len(chunks)} chunks; at most {MAX_CHUNKS} are taken.")
@@ -112,9 +117,28 @@ def load_document(
     )  # fmt: skip
 
 
-def delete_document(*, document: Document) -> None:
+def _title_of(path: str) -> str:
+    return Path(path).stem.replace("-", " ").capitalize()[:MAX_HEADING]
+
+
+@transaction.atomic
+def delete_document(*, document: Document, actor: User | None = None) -> None:
     """Removes a document with its chunks; passages of logged turns keep their own copy of the text."""
+    audit(assistant=document.assistant, actor=actor, action="document.deleted", target=document.path[:200])
     document.delete()
+
+
+@transaction.atomic
+def mark_superseded(*, documents: Sequence[Document], superseded: bool, actor: User | None = None) -> int:
+    """Says whether another document counts instead: a superseded one is still retrieved, but no questions are written
+    from it. The next version of the file decides anew. Returns how many changed."""
+    changed = [document for document in documents if document.superseded != superseded]
+    for document in changed:
+        document.superseded = superseded
+        document.save(update_fields=["superseded", "updated_at"])
+        action = "document.superseded" if superseded else "document.in_force"
+        audit(assistant=document.assistant, actor=actor, action=action, target=document.path[:200])
+    return len(changed)
 
 
 def _store_failure(*, assistant: Assistant, path: str, media_type: str, reason: str) -> Document:

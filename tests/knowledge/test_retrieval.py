@@ -1,0 +1,218 @@
+"""What is found for a question: both paths, one assistant only, hostile text, a fixed number of queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assistants.models import Assistant
+from generation.prompts import PromptPassage, build_prompt, split_sentences
+from knowledge import retrieval
+from knowledge.embedding import embed
+from knowledge.evidence import EvidencePassage, pack, rank_evidence, sentence_matrices, unpack
+from knowledge.models import Chunk
+from knowledge.query import history_query, in_house_words, question_vectors
+from knowledge.retrieval import config_digest, retrieve, search
+from knowledge.services import load_document
+from tests.factories import make_assistant
+
+DOCUMENTS = {
+    "leaving.md": "# Leaving early\n\nA fixed plan has an exit fee of £35. No fee is due in its last 49 days.",
+    "meters.md": "# Meter readings\n\nRead the meter on the first day of the month. Send the figures before the dot.",
+    "moving.md": "# Moving house\n\nTell us 10 days before you move. Your plan can move with you to the new address.",
+    "boiler.md": "# Boiler\n\n## Lockout\n\nPress reset for five seconds. Code E4 means that the flue is blocked.",
+    "solar.md": "# Solar export\n\nWe pay 12 p for each unit that you export. Export is metered every half hour.",
+}
+QUESTIONS = [
+    "What does it cost to leave a fixed plan early?",
+    "How many days before moving do I have to tell you?",
+    "What does code E4 mean?",
+    "How much do you pay for solar electricity?",
+    "When should I read my meter?",
+]
+EXPECTED = ["leaving.md", "moving.md", "boiler.md", "solar.md", "meters.md"]
+
+
+@pytest.fixture
+def assistant(db: None) -> Assistant:
+    assistant = make_assistant()
+    for path, text in DOCUMENTS.items():
+        load_document(assistant=assistant, path=path, data=text.encode())
+    return assistant
+
+
+def test_the_right_document_comes_first_with_its_sentence(assistant: Assistant) -> None:
+    for question, path in zip(QUESTIONS, EXPECTED, strict=True):
+        result = retrieve(assistant=assistant, question=question)
+        first = result.passages[0]
+        assert (first.rank, first.source) == (1, path)
+        assert result.evidence[0].rank == 1
+        assert [p.rank for p in result.passages] == list(range(1, len(result.passages) + 1))
+        assert np.isclose(np.linalg.norm(result.query_vector), 1, atol=1e-5)
+    assert first.title == "Meter readings"
+
+
+def test_exact_search_and_index_agree(assistant: Assistant) -> None:
+    for question in QUESTIONS:
+        (vector,) = question_vectors([(question, ())])
+        exact, index = (
+            search(assistant=assistant, query=question, vector=vector, k=5, exact=exact) for exact in (True, False)
+        )
+        assert [p.chunk_id for p in exact] == [p.chunk_id for p in index]
+
+
+def test_size_decides_the_path(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    real = retrieval._sql
+    monkeypatch.setattr(retrieval, "_sql", lambda *, exact: asked.append(exact) or real(exact=exact))
+    retrieve(assistant=assistant, question=QUESTIONS[0])
+    monkeypatch.setattr(retrieval, "EXACT_BELOW", 3)
+    assert retrieve(assistant=assistant, question=QUESTIONS[0]).passages[0].source == "leaving.md"
+    assert asked == [True, False]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_nothing_of_another_assistant_is_ever_found(assistant: Assistant, exact: bool) -> None:
+    """The stranger's chunks are nearer to the question and far more, so that an index would meet them first."""
+    other = make_assistant()
+    (vector,) = question_vectors([(QUESTIONS[0], ())])
+    document = load_document(assistant=other, path="near.md", data=f"# Near\n\n{QUESTIONS[0]}".encode())
+    template = document.chunks.get()
+    Chunk.objects.bulk_create(
+        Chunk(
+            assistant=other, document=document, position=i, headings=["Near"], text=template.text, digest="d",
+            tokens=9, embedding=template.embedding, sentence_embeddings=template.sentence_embeddings,
+        )
+        for i in range(1, 400)
+    )  # fmt: skip
+    found = search(assistant=assistant, query=QUESTIONS[0], vector=vector, k=20, exact=exact)
+    own = set(Chunk.objects.filter(assistant=assistant).values_list("pk", flat=True))
+    assert {p.chunk_id for p in found} == own
+    assert {p.source for p in search(assistant=other, query="meter", vector=vector, k=20, exact=exact)} == {"near.md"}
+
+
+def test_a_follow_up_is_searched_with_what_it_follows(assistant: Assistant) -> None:
+    history: Any = [
+        {"role": "user", "content": "Do you pay for solar export?"},
+        {"role": "assistant", "content": "Yes. Read the meter on the first day of the month."},
+    ]
+    assert history_query("And how much?", history) == "Do you pay for solar export?\nAnd how much?"
+    assert retrieve(assistant=assistant, question="And how much?", history=history).passages[0].source == "solar.md"
+
+
+def test_only_the_previous_question_counts_and_long_ones_are_cut() -> None:
+    history: Any = [{"role": "user", "content": c} for c in ("first", "x" * 5000)]
+    query = history_query("y" * 5000, history)
+    assert query == "x" * 500 + "\n" + "y" * 1000
+    assert history_query("  alone ", []) == "alone"
+
+
+def test_customers_words_find_the_documents_words(assistant: Assistant) -> None:
+    glossary = {"Happy hour": "Owl tariff", "C++ (old)": "Cee"}
+    assert in_house_words("is HAPPY HOUR on?", glossary) == "is HAPPY HOUR on? (Owl tariff)"
+    assert in_house_words("unhappy hours", glossary) == "unhappy hours"
+    assert in_house_words("the C++ (old) plan", glossary).endswith("(Cee)")
+    assistant.glossary = {"ditch": "leave, exit fee, fixed plan"}
+    with_words = retrieve(assistant=assistant, question="Can I ditch you?")
+    assert with_words.passages[0].source == "leaving.md"
+    assert with_words.config_digest != config_digest(make_assistant())
+
+
+def test_the_configuration_has_a_name_that_follows_what_decides(assistant: Assistant) -> None:
+    before = config_digest(assistant)
+    assert len(before) == 16
+    assert config_digest(assistant) == before
+    assistant.retrieval_k += 1
+    assert config_digest(assistant) != before
+
+
+def test_k_and_limits(assistant: Assistant) -> None:
+    assistant.evidence_sentences = 3
+    result = retrieve(assistant=assistant, question=QUESTIONS[0], k=2)
+    assert len(result.passages) == 2
+    assert len(result.evidence) == 3
+    assert len(retrieve(assistant=assistant, question=QUESTIONS[0], k=20).passages) == len(DOCUMENTS)
+    empty = retrieve(assistant=make_assistant(), question=QUESTIONS[0])
+    assert (empty.passages, empty.evidence) == ([], [])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=60) | st.sampled_from([
+    "'", "a & b | !c <-> d :* (", "\\", "%s %(x)s", '"quoted phrase', "http://a.b/?x=1&y=2", "\x00", "\ud800", "",
+    "-- ; DROP TABLE x", "£$€ \u202e", "((((", "fee:*A & 'x", "-meter -fee", "or or or",
+]))  # fmt: skip
+def test_any_text_is_a_query(assistant: Assistant, exact: bool, text: str) -> None:
+    vector = np.ones(384, dtype=np.float32) / np.sqrt(np.float32(384))
+    query = history_query(text, [{"role": "user", "content": text}])
+    assert search(assistant=assistant, query=query, vector=vector, k=3, exact=exact)
+
+
+@pytest.mark.parametrize("text", ["\x00 fee", "\ud800 fee", "", " ", "?!", "x" * 30_000])
+def test_hostile_questions_are_answered(assistant: Assistant, text: str) -> None:
+    assert retrieve(assistant=assistant, question=text).passages
+
+
+def test_the_number_of_queries_does_not_grow(assistant: Assistant, django_assert_num_queries: Any) -> None:
+    retrieve(assistant=assistant, question=QUESTIONS[0])
+    with django_assert_num_queries(4):  # savepoint, size, search, release
+        retrieve(assistant=assistant, question=QUESTIONS[1], k=1)
+    with django_assert_num_queries(4):
+        retrieve(assistant=assistant, question=QUESTIONS[1], k=20)
+
+
+# --- Evidence ---------------------------------------------------------------------------------------------------------
+
+
+def passages(*texts: str) -> list[EvidencePassage]:
+    packed = sentence_matrices([("Title", text) for text in texts])
+    return [EvidencePassage(i, text, matrix) for i, (text, matrix) in enumerate(zip(texts, packed, strict=True), 1)]
+
+
+def test_evidence_is_the_same_every_time_and_in_any_order_of_passages() -> None:
+    offered = passages(*(text.partition("\n\n")[2] for text in DOCUMENTS.values()))
+    vector = embed([QUESTIONS[0]])[0]
+    ranked = rank_evidence(question_vector=vector, passages=offered, limit=6)
+    assert ranked == rank_evidence(question_vector=vector, passages=offered, limit=6)
+    assert ranked == rank_evidence(question_vector=vector, passages=offered[::-1], limit=6)
+    assert (ranked[0].rank, ranked[0].sentence) == (1, 0)
+    similarities = [s.similarity for s in ranked]
+    assert similarities == sorted(similarities, reverse=True)
+    assert all(round(s, 4) == s for s in similarities)
+
+
+def test_a_sentence_in_two_passages_counts_once_and_ties_go_by_rank() -> None:
+    offered = passages("The fee is £35.", "THE FEE IS £35. It is due at once.")
+    ranked = rank_evidence(question_vector=embed(["What is the fee?"])[0], passages=offered, limit=6)
+    assert [(s.rank, s.sentence) for s in ranked if s.rank == 1 or s.sentence == 0] == [(1, 0)]
+
+
+def test_vectors_of_another_text_are_refused() -> None:
+    (one,) = passages("The fee is £35.")
+    wrong = EvidencePassage(1, "The fee is £35. And more. And more still.", one.sentence_embeddings)
+    with pytest.raises(ValueError, match="3 sentences and 1 vectors"):
+        rank_evidence(question_vector=embed(["fee"])[0], passages=[wrong], limit=3)
+
+
+def test_packing_keeps_what_a_similarity_shows() -> None:
+    matrix = embed(["The exit fee is £35.", "Read the meter."])
+    assert np.abs(unpack(pack(matrix)) - matrix).max() < 5e-4
+    assert unpack(pack(matrix[:0])).shape == (0, 384)
+    assert sentence_matrices([("Title", "")]) == [b""]
+
+
+def test_evidence_fits_the_prompt(assistant: Assistant) -> None:
+    result = retrieve(assistant=assistant, question=QUESTIONS[2])
+    prompt = build_prompt(
+        house=assistant.house,
+        question=QUESTIONS[2],
+        passages=[PromptPassage(p.rank, p.title, p.text) for p in result.passages],
+        evidence=[e.ref for e in result.evidence],
+    )
+    first = result.evidence[0]
+    sentence = split_sentences(result.passages[first.rank - 1].text)[first.sentence]
+    assert f"# Boiler › Lockout\n[1] {sentence}" in prompt.messages[-1]["content"]
