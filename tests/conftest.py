@@ -102,3 +102,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def var_dir() -> Path:
     """The run's state folder (what `settings.VAR_DIR` is)."""
     return Path(os.environ["RATCHET_VAR"])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_passwords() -> None:
+    """Slow hashing protects people; tests make hundreds of them."""
+    from django.conf import settings
+
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -28,7 +28,7 @@ from training.data.recipe import Recipe
 from training.models import Adapter, Arm, Benchmark, DatasetVersion, Evaluation, GateVerdict, Run, Synthesis
 from training.services import build_dataset, start_evaluation, start_run, start_synthesis
 
-SYNTHETIC_QUESTIONS = 150
+SYNTHETIC_QUESTIONS = 60
 SCRUB_SECONDS = 600
 WORK_SECONDS = 1800
 KEY_NAME = "demo frontend"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from generation.engines import Engine
 
 BATCH = 48
-MAX_TRIES_PER_WANTED = 6
+MAX_TRIES_PER_WANTED = 5
 """Stop rule: a model that cannot write questions must not read the whole archive in vain."""
 NEAR_DUPLICATE = 0.92
 WINDOW = 2

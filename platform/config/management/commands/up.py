@@ -101,6 +101,7 @@ class Command(BaseCommand):
         preflight.require_database(seconds=30)
         _migrate()
         password = _ensure_admin()
+        _ensure_schedules()
         connections.close_all()
         started = [program for program in _programs(host, port) if program.name in parts]
         for program in started:
@@ -191,6 +192,17 @@ def _ensure_admin() -> str:
     password = envsecret("ADMIN_PASSWORD", folder=settings.SECRETS_DIR, make=lambda: secrets.token_urlsafe(12))
     users.create_superuser("admin", password=password)
     return password
+
+
+def _ensure_schedules() -> None:
+    """What runs each minute, also on a fresh platform: scrubbing what waits, repairing work, storing spooled turns."""
+    from assistants.background import ensure_sweep
+    from capture.jobs import ensure_schedule
+    from serving.jobs import ensure_drain
+
+    ensure_schedule()
+    ensure_sweep()
+    ensure_drain()
 
 
 def _stop_on_signals(supervisor: Supervisor, *, attached: bool) -> None:
