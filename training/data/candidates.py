@@ -12,6 +12,7 @@ from assistants.models import Assistant
 from capture.models import Turn
 from generation.prompts import PromptPassage, SentenceRef, is_decline, split_sentences
 from training.data.align import AlignedSentence, align_sentences
+from training.data.split import bucket
 from training.models import Kind, Origin, Synthesis, SyntheticItem
 
 EXAMPLE_FIELDS = ("origin", "kind", "group", "history", "question", "contexts", "evidence", "sentences", "rejected")
@@ -75,7 +76,7 @@ def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candi
         sentences = align_sentences(resolution.response, passages)
         if not sentences or not all(sentence["refs"] for sentence in sentences):
             return Refused("answer not supported by its passages")
-        offer(evidence, sentences, assistant.evidence_sentences)
+        offer(evidence, sentences, assistant.evidence_sentences, str(turn.client_id))
     else:
         sentences = [{"text": _without_marks(resolution.response), "refs": []}]
     return Candidate(
@@ -133,18 +134,21 @@ def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, An
     return contexts, [[rank, sentence] for _, rank, sentence in placed]
 
 
-def offer(evidence: list[list[int]], sentences: list[AlignedSentence], limit: int) -> None:
-    """Makes sure that every cited sentence is offered: one that similarity left out takes the last place of one that
-    is not cited. The oracle is never what is dropped."""
+def offer(evidence: list[list[int]], sentences: list[AlignedSentence], limit: int, name: str) -> None:
+    """Makes sure that every cited sentence is offered: the oracle is never what is dropped.
+
+    One that similarity left out takes the room of the last one that is not cited, at a place drawn by ``name``: always
+    putting it last would teach that the last place answers.
+    """
     cited = [ref for sentence in sentences for ref in sentence["refs"]]
     for ref in cited:
         if ref in evidence:
             continue
-        free = next((i for i in range(len(evidence) - 1, -1, -1) if evidence[i] not in cited), None)
-        if len(evidence) < limit or free is None:
-            evidence.append(ref)
-        else:
-            evidence[free] = ref
+        if len(evidence) >= limit:
+            free = next((i for i in range(len(evidence) - 1, -1, -1) if evidence[i] not in cited), None)
+            if free is not None:
+                del evidence[free]
+        evidence.insert(int(bucket(name, 0) * (len(evidence) + 1)), ref)
 
 
 def kind_of(response: str, assistant: Assistant) -> str:

@@ -15,8 +15,8 @@ class Recipe:
     """Defaults follow the literature where it says something (ChatQA: about 5 % refusals cost nothing, Trust-Align: 25 %
     train well) and are settings everywhere."""
 
-    weight_corrected: int = 3
-    weight_good: int = 2
+    weight_corrected: int = 2
+    weight_good: int = 1
     weight_synthetic: int = 1
     synthetic_per_curated: float = 5.0
     """At most so many synthetic rows for one curated row."""
