@@ -10,6 +10,7 @@ project. Retrieval is measured on whole documents, as the published baselines ar
 from __future__ import annotations
 
 import argparse
+import ast
 import gzip
 import json
 import os
@@ -35,12 +36,17 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def messages(question: str) -> list[dict[str, str]]:
-    """The turns of a question (latest user turn first, then the history backwards) as chat messages, oldest first."""
-    said = [part.removeprefix("user:").removeprefix("agent:").strip() for part in question.split("\t") if part.strip()]
-    latest, earlier = said[0], list(reversed(said[1:]))
-    roles = ["user", "assistant"]
-    history = [{"role": roles[(i + len(earlier)) % 2], "content": text} for i, text in enumerate(earlier)]
-    return [*history, {"role": "user", "content": latest}]
+    """The turns of a question (latest first, tab between) as chat messages, oldest first."""
+    said = []
+    for part in reversed([part.strip() for part in question.split("\t") if part.strip()]):
+        role = "assistant" if part.startswith("agent:") else "user"
+        said.append({"role": role, "content": part.removeprefix("agent:").removeprefix("user:").strip() or "-"})
+    return said
+
+
+def answer_text(row: dict[str, Any]) -> str:
+    """The first gold answer; the file holds its structures as Python literals."""
+    return str(ast.literal_eval(row["answers"])["text"][0]).strip() or "-"
 
 
 def main() -> None:
@@ -132,7 +138,7 @@ def post(http: Any, assistant: Any, questions: list[dict[str, Any]]) -> dict[str
         found = retrieve(assistant=assistant, question=said[-1]["content"], history=said[:-1]).passages
         items.append({
             "id": row["id"], "conversation": row["id"].rsplit("_", 1)[0], "question": said[-1]["content"],
-            "history": said[:-1], "response": row["answers"]["text"][0] or "-", "model": "doc2dial-agent",
+            "history": said[:-1], "response": answer_text(row), "model": "doc2dial-agent",
             "contexts": [{"text": p.text, "title": p.title, "source": p.source, "score": p.score} for p in found],
         })  # fmt: skip
     started = time.perf_counter()
@@ -165,7 +171,7 @@ def ask(http: Any, questions: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         message = answer.json()["choices"][0]["message"]
         declined += message["context"]["declined"]
-        overlap.append(coverage(row["answers"]["text"][0], message["content"]))
+        overlap.append(coverage(answer_text(row), message["content"]))
     return {
         "chats": len(questions), "chats_failed": failed, "chats_declined": declined,
         "gold_words_in_answer": round(statistics.fmean(overlap), 3) if overlap else 0.0,
