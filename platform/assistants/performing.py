@@ -49,6 +49,7 @@ def start_process(label: str, pk: int) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     env = {**os.environ, "RATCHET_PROCESS": "worker", "PYTHONUNBUFFERED": "1"}
     env.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin in vain starve the web process
     env.pop("Q_CLUSTER_NAME", None)
     with path.open("ab") as output:
         process = subprocess.Popen(
