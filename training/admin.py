@@ -9,84 +9,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from assistants.background import BackgroundWork
-from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
-from training import views_runs
-from training.models import Adapter, DatasetVersion, Run
+from assistants.work_admin import ADMINS, READERS, WorkAdmin
+from training import data_admin, views_evaluation, views_runs
+from training.models import Adapter, Evaluation, Run
 
-READERS = (Role.ADMIN.value, Role.REVIEWER.value)
-ADMINS = (Role.ADMIN.value,)
-STATE_COLOURS = {
-    BackgroundWork.State.QUEUED: "info",
-    BackgroundWork.State.RUNNING: "warning",
-    BackgroundWork.State.SUCCEEDED: "success",
-    BackgroundWork.State.FAILED: "danger",
-}
-
-
-class WorkAdmin(ScopedAdmin):
-    """Lists of background work: state, progress, how long."""
-
-    view_roles = READERS
-    list_per_page = 50
-
-    @display(description="State", ordering="state", label=STATE_COLOURS)
-    def state_label(self, obj: BackgroundWork) -> tuple[str, str]:
-        return obj.state, obj.get_state_display()
-
-    @admin.display(description="Progress")
-    def how_far(self, obj: BackgroundWork) -> str:
-        done, total = obj.progress.get("done"), obj.progress.get("total")
-        if not obj.is_active:
-            return obj.error[:80]
-        return f"{done} of {total}" if total else str(obj.progress.get("stage", ""))
-
-    @admin.display(description="Took")
-    def took(self, obj: BackgroundWork) -> str:
-        return "" if obj.seconds is None else f"{obj.seconds:.0f} s"
-
-
-# --- Datasets ---------------------------------------------------------------------------------------------------------
-
-
-@admin.register(DatasetVersion)
-class DatasetAdmin(WorkAdmin):
-    list_display = (
-        "number",
-        "assistant",
-        "state_label",
-        "rows",
-        "mix_text",
-        "content",
-        "how_far",
-        "created_at",
-        "train",
-    )
-    list_filter = ("assistant", "state")
-    list_select_related = ("assistant",)
-    fields = (
-        "assistant", "number", "state", "rows", "content_hash", "prompt_digest", "benchmark", "synthesis", "recipe",
-        "mix", "funnel", "blocked", "documents", "error", "created_by", "created_at", "finished_at",
-    )  # fmt: skip
-    readonly_fields = fields
-
-    @admin.display(description="Mix")
-    def mix_text(self, obj: DatasetVersion) -> str:
-        return " · ".join(f"{origin} {sum(kinds.values())}" for origin, kinds in sorted(obj.mix.items()))
-
-    @admin.display(description="Content")
-    def content(self, obj: DatasetVersion) -> str:
-        return obj.content_hash[:12]
-
-    @admin.display(description="")
-    def train(self, obj: DatasetVersion) -> str:
-        if obj.state != BackgroundWork.State.SUCCEEDED or not obj.rows:
-            return ""
-        return format_html('<a href="{}?dataset={}">Train</a>', reverse("admin:training_run_start"), obj.pk)
-
+__all__ = ["AdapterAdmin", "EvaluationAdmin", "RunAdmin", "data_admin"]
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
@@ -173,3 +104,64 @@ class AdapterAdmin(ScopedAdmin):
                 "evaluations": list(adapter.evaluations.select_related("benchmark")),
             }
         return super().change_view(request, object_id, form_url, extra)
+
+
+# --- Evaluations ------------------------------------------------------------------------------------------------------
+
+
+@admin.register(Evaluation)
+class EvaluationAdmin(data_admin.TrainingWorkAdmin):
+    """Each row leads to its before/after page."""
+
+    list_display = (
+        "before_after",
+        "assistant",
+        "on",
+        "verdict_label",
+        "said",
+        "state_label",
+        "how_far",
+        "when",
+        "took",
+    )
+    list_display_links = None
+    list_filter = ("verdict", "state", "benchmark", "assistant")
+    list_select_related = ("assistant", "adapter", "benchmark")
+    list_before_template = "training/evaluation_list_top.html"
+    search_fields = ("sentence", "benchmark__name")
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).defer("results", "comparison", "gate")
+
+    @display(description="Before / after", ordering="adapter")
+    def before_after(self, evaluation: Evaluation) -> SafeString:
+        url = reverse("dashboards:before-after", args=[evaluation.pk])
+        return format_html('<a class="font-semibold underline" href="{}">{}</a>', url, evaluation.adapter)
+
+    @display(description="Benchmark", ordering="benchmark")
+    def on(self, evaluation: Evaluation) -> str:
+        return str(evaluation.benchmark)
+
+    @display(
+        description="Verdict", ordering="verdict",
+        label={"passed": "success", "not_proven": "info", "worse": "danger"},
+    )  # fmt: skip
+    def verdict_label(self, evaluation: Evaluation) -> tuple[str, str] | None:
+        if not evaluation.verdict:
+            return None
+        sign = {"passed": "✓", "worse": "✗"}.get(evaluation.verdict, "◌")
+        return evaluation.verdict, f"{sign} {evaluation.get_verdict_display()}"
+
+    @display(description="In one sentence")
+    def said(self, evaluation: Evaluation) -> SafeString:
+        return format_html('<span class="whitespace-normal">{}</span>', evaluation.sentence or "–")
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        return views_evaluation.start_page(request)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """An evaluation has one page; cancelling comes back through here."""
+        evaluation = self.readable(request, object_id)
+        return HttpResponseRedirect(reverse("dashboards:before-after", args=[evaluation.pk]))

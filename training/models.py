@@ -74,6 +74,30 @@ class BenchmarkItem(models.Model):
         return self.question[:80]
 
 
+class BenchmarkUpload(BackgroundWork):
+    """A file of held-out questions on its way to a frozen benchmark: embedding and retrieval take their time."""
+
+    needs_device = False
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="benchmark_uploads")
+    name = models.CharField(max_length=120)
+    content = models.TextField(help_text="JSON lines, checked before they were stored; emptied when frozen.")
+    benchmark = models.ForeignKey(Benchmark, null=True, editable=False, on_delete=models.SET_NULL, related_name="+")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"Upload of “{self.name}”"
+
+    def perform(self) -> None:
+        from training.data.benchmark import perform
+
+        perform(self)
+
+
 class Synthesis(BackgroundWork):
     """One writing of questions from documents, with its funnel."""
 

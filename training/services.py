@@ -13,13 +13,17 @@ from django.db.models import Max
 from assistants.background import BackgroundWork, launch
 from assistants.models import Assistant
 from assistants.services import audit
+from training.data.benchmark import read_items
 from training.data.recipe import Recipe
 from training.evaluation.gate import GateRule
 from training.finetune.bases import digest_of_base
 from training.finetune.config import FinetuneConfig
-from training.models import Adapter, Benchmark, DatasetVersion, Evaluation, Run, Synthesis
+from training.models import Adapter, Benchmark, BenchmarkUpload, DatasetVersion, Evaluation, Run, Synthesis
 
 MAX_SYNTHETIC = 20_000
+MAX_BENCHMARK_ITEMS = 5_000
+
+Work = BenchmarkUpload | Synthesis | DatasetVersion | Run | Evaluation
 
 
 class NotPossible(ValueError):
@@ -40,6 +44,31 @@ def start_synthesis(*, assistant: Assistant, wanted: int, created_by: User | Non
         synthesis = Synthesis.objects.create(assistant=assistant, wanted=wanted, seed=seed, created_by=created_by)
         _start(synthesis, created_by, {"wanted": wanted})
     return synthesis
+
+
+def start_benchmark(
+    *, assistant: Assistant, name: str, content: str, created_by: User | None = None
+) -> BenchmarkUpload:
+    """Freezes a benchmark from JSON lines (`training.data.benchmark.Item`), which are checked at once.
+
+    Raises:
+        NotPossible: no name, too many questions, or a benchmark of that name is there.
+        training.data.benchmark.BenchmarkError: lines that are no items.
+    """
+    name = name.strip()
+    if not 1 <= len(name) <= 120:
+        raise NotPossible("A benchmark needs a name of at most 120 characters.")
+    if assistant.benchmarks.filter(name=name).exists():
+        raise NotPossible(f"A benchmark “{name}” is there already. Give the new one another name.")
+    count = len(read_items(content.split("\n")))
+    if count > MAX_BENCHMARK_ITEMS:
+        raise NotPossible(f"The file holds {count:,} questions; at most {MAX_BENCHMARK_ITEMS:,} make a benchmark.")
+    with transaction.atomic():
+        upload = BenchmarkUpload.objects.create(
+            assistant=assistant, name=name, content=content, created_by=created_by
+        )
+        _start(upload, created_by, {"questions": count})
+    return upload
 
 
 def build_dataset(
@@ -148,7 +177,7 @@ def start_evaluation(
     return evaluation
 
 
-def cancel(*, work: Synthesis | DatasetVersion | Run | Evaluation, actor: User | None) -> bool:
+def cancel(*, work: Work, actor: User | None) -> bool:
     """Asks running work to stop, and takes queued work out of the queue. False when it had ended already."""
     with transaction.atomic():
         asked = work.request_cancel()
@@ -158,7 +187,7 @@ def cancel(*, work: Synthesis | DatasetVersion | Run | Evaluation, actor: User |
     return asked
 
 
-def _start(work: Synthesis | DatasetVersion | Run | Evaluation, actor: User | None, details: dict[str, Any]) -> None:
+def _start(work: Work, actor: User | None, details: dict[str, Any]) -> None:
     name = f"{work._meta.model_name}.started"
     audit(assistant=work.assistant, actor=actor, action=name, target=str(work), details=details)
     transaction.on_commit(lambda: launch(work))

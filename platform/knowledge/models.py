@@ -10,6 +10,7 @@ from django.contrib.postgres.search import SearchVector, SearchVectorField
 from django.db import models
 from pgvector.django import HalfVectorField, HnswIndex
 
+from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
 
 EMBEDDING_DIMENSION = 384
@@ -96,3 +97,50 @@ class Chunk(models.Model):
     @property
     def title(self) -> str:
         return " › ".join(self.headings)
+
+
+class Upload(BackgroundWork):
+    """Files that a person handed in on the page, taken in one by one by a process of its own."""
+
+    needs_device = False
+    """A few documents embed in seconds: they must not wait behind a training."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="uploads")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"Upload {self.pk}"
+
+    def perform(self) -> None:
+        from knowledge.uploads import perform
+
+        perform(self)
+
+
+class UploadedFile(models.Model):
+    """One file of an upload and what became of it."""
+
+    class Outcome(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        LOADED = "loaded", "Loaded"
+        UNCHANGED = "unchanged", "Unchanged"
+        FAILED = "failed", "Failed"
+
+    upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="files")
+    path = models.CharField(max_length=500)
+    size = models.PositiveBigIntegerField()
+    data = models.BinaryField(help_text="Emptied when the file has been taken in.")
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.WAITING)
+    sentence = models.TextField(blank=True)
+    document = models.ForeignKey(Document, null=True, on_delete=models.SET_NULL, related_name="+")
+
+    class Meta:
+        ordering = ("pk",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["upload", "path"], name="uploaded_path_once")]
+
+    def __str__(self) -> str:
+        return self.path

@@ -18,7 +18,7 @@ from generation.prompts import Message, split_sentences
 from knowledge.query import history_query, question_vectors
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
 from training.data.text import ngram_recall, words
-from training.models import Benchmark, BenchmarkItem, Condition, Kind
+from training.models import Benchmark, BenchmarkItem, BenchmarkUpload, Condition, Kind
 
 DEEPER = 4
 """How many times k passages are fetched, so that a missing oracle is replaced by the next best ones."""
@@ -107,6 +107,24 @@ def freeze_benchmark(
             row.benchmark = benchmark
         BenchmarkItem.objects.bulk_create(rows)
     return benchmark
+
+
+def perform(upload: BenchmarkUpload) -> None:
+    """Freezes an uploaded benchmark in the performing process; started again, it begins anew and doubles nothing.
+
+    Raises:
+        BenchmarkError: as `freeze_benchmark`.
+    """
+    items = read_items(upload.content.split("\n"))
+    upload.beat(stage="embedding the questions", done=0, total=len(items))
+    upload.benchmark = freeze_benchmark(
+        assistant=upload.assistant,
+        name=upload.name,
+        items=items,
+        progress=lambda done, total: upload.beat(stage="freezing what is retrieved", done=done, total=total),
+    )
+    upload.content = ""
+    upload.save(update_fields=["benchmark", "content"])
 
 
 def _row(assistant: Assistant, item: Item, deep: list[RetrievedPassage], vector: Any) -> BenchmarkItem:

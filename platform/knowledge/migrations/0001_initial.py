@@ -7,6 +7,7 @@ import django.db.models.deletion
 import pgvector.django
 import pgvector.django.halfvec
 import pgvector.django.indexes
+from django.conf import settings
 from django.db import migrations, models
 
 
@@ -16,6 +17,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('assistants', '0001_initial'),
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
@@ -79,5 +81,46 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='chunk',
             constraint=models.UniqueConstraint(fields=('document', 'position'), name='chunk_position_once'),
+        ),
+        migrations.CreateModel(
+            name='Upload',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('state', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('succeeded', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], db_index=True, default='queued', max_length=10)),
+                ('attempt', models.PositiveSmallIntegerField(default=0)),
+                ('token', models.UUIDField(editable=False, null=True)),
+                ('pid', models.IntegerField(editable=False, null=True)),
+                ('pid_created', models.FloatField(editable=False, help_text='Start time of the process: pids are reused.', null=True)),
+                ('host', models.CharField(blank=True, editable=False, max_length=200)),
+                ('heartbeat_at', models.DateTimeField(editable=False, null=True)),
+                ('cancel_requested_at', models.DateTimeField(editable=False, null=True)),
+                ('progress', models.JSONField(default=dict, editable=False, help_text='{done, total, stage, eta_seconds, …}')),
+                ('error', models.TextField(blank=True, editable=False, help_text='One sentence with what to do.')),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('started_at', models.DateTimeField(editable=False, null=True)),
+                ('finished_at', models.DateTimeField(editable=False, null=True)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='uploads', to='assistants.assistant')),
+                ('created_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'ordering': ('-created_at',),
+            },
+        ),
+        migrations.CreateModel(
+            name='UploadedFile',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('path', models.CharField(max_length=500)),
+                ('size', models.PositiveBigIntegerField()),
+                ('data', models.BinaryField(help_text='Emptied when the file has been taken in.')),
+                ('outcome', models.CharField(choices=[('waiting', 'Waiting'), ('loaded', 'Loaded'), ('unchanged', 'Unchanged'), ('failed', 'Failed')], default='waiting', max_length=10)),
+                ('sentence', models.TextField(blank=True)),
+                ('document', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='knowledge.document')),
+                ('upload', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='files', to='knowledge.upload')),
+            ],
+            options={
+                'ordering': ('pk',),
+                'constraints': [models.UniqueConstraint(fields=('upload', 'path'), name='uploaded_path_once')],
+            },
         ),
     ]
