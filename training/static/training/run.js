@@ -27,7 +27,7 @@
     });
   };
   const losses = chart("loss-chart", [line("Training loss", css("--tr-loss")), line("Validation loss", css("--tr-valid"), { pointRadius: 4 })], (v) => +v.toPrecision(3));
-  const rates = chart("rate-chart", [line("Learning rate", css("--tr-rate"))], (v) => (v ? v.toExponential(0) : "0"));
+  const rates = chart("rate-chart", [line("Learning rate", css("--tr-rate"))], (v) => (v ? v.toExponential(1) : "0"));
 
   const draw = () => {
     const rows = [...points.values()].sort((a, b) => a[0] - b[0]);
@@ -50,7 +50,7 @@
     const spot = at("samples");
     if (!spot || !list.length) return;
     const last = list[list.length - 1];
-    put("samples-when", `after ${last.epoch} epochs, step ${last.step}`);
+    put("samples-when", `epoch ${last.epoch}, step ${last.step}`);
     spot.replaceChildren(...last.samples.map((s) => {
       const dl = document.createElement("dl");
       dl.className = "tr-sample";
