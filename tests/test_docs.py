@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,11 @@ from urllib.parse import unquote
 import pytest
 from django.core.management import get_commands
 from django.urls import URLPattern, URLResolver, get_resolver
+
+from training.data.recipe import Recipe
+from training.evaluation.gate import GUARDRAILS
+from training.finetune.config import FinetuneConfig
+from training.synthesis.filters import EXPLAINED
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -75,6 +81,34 @@ def test_every_system_check_is_on_the_operations_page() -> None:
     }
     assert len(ids) > 10
     assert {check for check in ids if f"`{check}`" not in operations()} == set()
+
+
+def test_every_choice_of_training_is_on_its_page() -> None:
+    page = text_of(ROOT / "docs/training.md")
+    names = {field.name for kind in (Recipe, FinetuneConfig) for field in fields(kind)} | set(EXPLAINED)
+    assert {name for name in names if name not in page} == set()
+    rows = dict(re.findall(r"^\| (`[a-z_`, ]+) \| ([^|]+) \|", page, re.MULTILINE))
+    for given, default in rows.items():
+        for name, value in zip(re.findall(r"`([a-z_]+)`", given), default.split(", "), strict=False):
+            chosen = next(getattr(kind(), name) for kind in (Recipe, FinetuneConfig) if hasattr(kind(), name))
+            if chosen is not None:  # otherwise it depends on data and base
+                written = f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
+                assert (name, value.strip("` ")) == (name, written)
+
+
+def test_every_measure_and_guardrail_is_on_its_page() -> None:
+    page = text_of(ROOT / "docs/evaluation.md")
+    source = (ROOT / "training/evaluation/scoring.py").read_text(encoding="utf-8")
+    measures = set(re.findall(r'out\["([a-z0-9_]+)"\]', source)) | {"declined", "handed_off"}
+    assert len(measures) > 8
+    assert {name for name in measures if f"`{name}`" not in page} == set()
+    limits = {re.search(r"\d+ points", row)[0] for row in _gate_rows(page)}  # type: ignore[index]
+    assert limits == {f"{margin * 100:g} points" for _, margin, _ in GUARDRAILS.values()}
+    assert len(_gate_rows(page)) == len(GUARDRAILS)
+
+
+def _gate_rows(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("|") and "at most" in line and "points" in line]
 
 
 def test_every_address_for_programs_is_on_the_api_page() -> None:
