@@ -55,8 +55,9 @@ def question_vectors(
 
     A question without history is its own vector; a follow-up is a blend of itself and itself behind what it follows.
     """
-    alone = embed([history_query(question, (), glossary) for question, _ in asked])
-    together = embed([history_query(question, history, glossary) for question, history in asked])
-    blend = ALONE * alone + (1 - ALONE) * together
+    alone = [history_query(question, (), glossary) for question, _ in asked]
+    together = [history_query(question, history, glossary) for question, history in asked]
+    vectors = embed(alone + together)  # in one call: without history both are the same text, embedded once
+    blend = ALONE * vectors[: len(asked)] + (1 - ALONE) * vectors[len(asked) :]
     lengths = np.linalg.norm(blend, axis=1, keepdims=True)
     return np.asarray(blend / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from django.db import transaction
 
 from generation.prompts import PromptPassage, SentenceRef, build_prompt, split_sentences
@@ -76,7 +77,11 @@ def _collect(dataset: DatasetVersion, funnel: Funnel) -> list[Candidate]:
     if dataset.synthesis is not None:
         written = dataset.synthesis.items.count()
         funnel.step("synthetic questions", written, len(synthetic), _dropped(dataset))
-    return kept + synthetic
+    rows = kept + synthetic
+    # Guard and duplicates both compare meanings: each question is embedded once for both.
+    for row, vector in zip(rows, question_vectors([(r.question, r.history) for r in rows]), strict=True):
+        row.vector = vector
+    return rows
 
 
 def _dropped(dataset: DatasetVersion) -> list[str]:
@@ -94,6 +99,7 @@ def _guard(
         rows=[(row.question, row.history) for row in rows],  # type: ignore[misc]
         items=[(item.question, item.history) for item in items],
         threshold=recipe.near_duplicate,
+        row_vectors=np.stack([row.vector for row in rows]) if rows else None,
     )
     blocked = [
         {"question": rows[leak.row].question, "item": items[leak.item].key, "by": leak.by, "score": leak.score}
@@ -109,7 +115,7 @@ def _deduplicate(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[
     """Drops a question that is there already: of curated rows only the same words (people do ask the same again, in
     their own words, and that is worth learning), of synthetic rows also the same meaning."""
     ordered = sorted(rows, key=lambda row: (not row.curated, row.group, row.question))
-    vectors = question_vectors([(row.question, row.history) for row in ordered])  # type: ignore[arg-type]
+    vectors = np.stack([row.vector for row in ordered]) if ordered else np.zeros((0, 0))
     kept: list[int] = []
     why: list[str] = []
     seen: set[tuple[tuple[str, ...], str]] = set()

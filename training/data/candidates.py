@@ -35,6 +35,8 @@ class Candidate:
     chunk_id: int | None = None
     weight: int = 1
     gold: tuple[str, ...] = field(default=())
+    vector: Any = field(default=None, repr=False, compare=False)
+    """Of the history-aware question, float32 (384,)."""
 
     @property
     def response(self) -> str:

@@ -37,14 +37,17 @@ def find_leaks(
     rows: Sequence[tuple[str, Sequence[Message]]],
     items: Sequence[tuple[str, Sequence[Message]]],
     threshold: float,
+    row_vectors: NDArray[np.float32] | None = None,
 ) -> list[Leak]:
     """Leaks among (question, history) pairs, at most one for each row, in row order. Cost: one embedding of each
-    distinct text and one matrix product of (rows × items)."""
+    distinct text (of the rows only where ``row_vectors`` are not given) and one product of (rows × items)."""
     if not rows or not items:
         return []
     row_texts = [history_query(q, h) for q, h in rows]
     item_texts = [history_query(q, h) for q, h in items]
-    similar: NDArray[np.float32] = question_vectors(rows) @ question_vectors(items).T
+    if row_vectors is None:
+        row_vectors = question_vectors(rows)
+    similar: NDArray[np.float32] = row_vectors @ question_vectors(items).T
     by_words = {words(text): i for i, text in reversed(list(enumerate(item_texts)))}
     leaks = []
     for index, text in enumerate(row_texts):
