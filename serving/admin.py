@@ -36,7 +36,9 @@ class DeploymentAdmin(ScopedAdmin):
 @admin.register(Promotion)
 class PromotionAdmin(ScopedAdmin):
     view_roles = READERS
-    list_display: ClassVar = ("at", "assistant", "action", "from_adapter", "to_adapter", "overrides_gate", "actor", "reason")
+    list_display: ClassVar = (
+        "at", "assistant", "action", "from_adapter", "to_adapter", "overrides_gate", "actor", "reason",
+    )  # fmt: skip
     list_filter: ClassVar = ("action", "overrides_gate", "assistant")
     list_select_related: ClassVar = ("assistant", "from_adapter", "to_adapter", "actor")
     date_hierarchy = "at"

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import close_old_connections
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -38,46 +40,77 @@ from serving.wire import WireError
 
 if TYPE_CHECKING:
     from generation.client import EngineClient
+    from generation.openai_compatible import OpenAIEngine
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Piece = str | GenerationResult
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
 
 MAX_BODY = 2_000_000
+UNAVAILABLE = "service_unavailable"
 _background: set[asyncio.Task[None]] = set()
 """Running captures: the event loop itself keeps only weak references to tasks."""
 
 
-def client() -> EngineClient:
-    from generation.client import default_client  # httpx is needed when the first question comes, not for every command
+def client() -> EngineClient | OpenAIEngine:
+    """What writes the answers."""
+    # httpx is needed when the first question comes, not for every command
+    if settings.RATCHET_OPENAI_BASE_URL:
+        return _foreign(
+            settings.RATCHET_OPENAI_BASE_URL, settings.RATCHET_OPENAI_API_KEY, settings.RATCHET_OPENAI_MODEL
+        )
+    from generation.client import default_client
 
     return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
 
 
+@lru_cache(maxsize=2)
+def _foreign(url: str, key: str, model: str) -> OpenAIEngine:
+    from generation.openai_compatible import OpenAIEngine
+
+    return OpenAIEngine(url, key, model)
+
+
+def _in_openai_shape(view: View) -> View:
+    """Every refusal of the view as OpenAI's clients expect it."""
+
+    @wraps(view)
+    async def answer(request: HttpRequest) -> HttpResponseBase:
+        try:
+            return await view(request)
+        except WireError as error:
+            return error.response()
+        except ApiError as error:
+            return _from_api_error(error).response()
+        except EngineError as error:
+            return _from_engine(error).response()
+        except (OperationalError, InterfaceError):
+            logger.exception("The database does not answer.")
+            return WireError(503, "The service is busy or starting; try again shortly.", kind=UNAVAILABLE).response()
+
+    return answer
+
+
 @csrf_exempt
+@_in_openai_shape
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
-        return WireError(405, "Use POST.").response()
-    try:
-        key = await _in_thread(lambda: _authenticate(request))
-        wanted = wire.read_request(_body(request))
-        asked = await _in_thread(lambda: _ask(key, wanted))
-        if wanted.stream:
-            return await _streamed(asked, key, wanted)
-        return await _whole(asked, key, wanted)
-    except WireError as error:
-        return error.response()
-    except ApiError as error:
-        return _from_api_error(error).response()
-    except EngineError as error:
-        return _from_engine(error).response()
+        raise WireError(405, "Use POST.", headers={"Allow": "POST"})
+    key = await _in_thread(lambda: _authenticate(request))
+    wanted = wire.read_request(_body(request))
+    asked = await _in_thread(lambda: _ask(key, wanted))
+    if wanted.stream:
+        return await _streamed(asked, key, wanted)
+    return await _whole(asked, key, wanted)
 
 
+@csrf_exempt
+@_in_openai_shape
 async def models(request: HttpRequest) -> HttpResponse:
-    try:
-        key = await _in_thread(lambda: _authenticate(request))
-    except ApiError as error:
-        return _from_api_error(error).response()
+    if request.method != "GET":
+        raise WireError(405, "Use GET.", headers={"Allow": "GET"})
+    key = await _in_thread(lambda: _authenticate(request))
     names = await _in_thread(lambda: chat.models_of(key.assistant))
     created = int(key.assistant.created_at.timestamp())
     data = [{"id": name, "object": "model", "created": created, "owned_by": key.assistant.slug} for name in names]
@@ -96,7 +129,7 @@ async def _whole(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> Js
     usage = _usage(result.prompt_tokens, result.completion_tokens)
     message = {"role": "assistant", "content": answer.marked, "context": chat.message_context(asked, answer)}
     finish = "length" if result.finish_reason == "length" else "stop"
-    _capture_later(asked, key, wanted, result.text, started, usage)
+    _capture_later(asked, key, wanted, completion=result.text, started=started, usage=usage)
     return JsonResponse(wire.completion(asked.id, wanted.model, message, finish, usage))
 
 
@@ -157,8 +190,9 @@ async def _events(
     usage = _usage(result.prompt_tokens, result.completion_tokens) if result is not None else _usage(0, 0)
     if wanted.stream_options and wanted.stream_options.include_usage:
         yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": usage})
+    # Before the last event: a client that has read it leaves, and takes this generator with it.
+    _capture_later(asked, key, wanted, completion=completion, started=started, usage=usage)
     yield wire.event("[DONE]")
-    _capture_later(asked, key, wanted, completion, started, usage)
 
 
 def _generation(asked: chat.Asked, wanted: wire.ChatRequest) -> GenerationRequest:
@@ -186,9 +220,13 @@ def _authenticate(request: HttpRequest) -> ApiKey:
 
 
 def _body(request: HttpRequest) -> bytes:
-    if int(request.headers.get("Content-Length") or 0) > MAX_BODY:
+    try:
+        body = request.body
+    except RequestDataTooBig:
+        body = bytes(MAX_BODY + 1)
+    if len(body) > MAX_BODY:
         raise WireError(413, f"The body is larger than {MAX_BODY // 1_000_000} MB.")
-    return request.body
+    return body
 
 
 def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
@@ -196,6 +234,8 @@ def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
         arm = chat.resolve_model(key.assistant, wanted.model)
     except chat.UnknownModel as unknown:
         raise WireError(404, str(unknown), param="model", code="model_not_found") from unknown
+    except chat.ForeignPrompt as foreign:
+        raise WireError(409, str(foreign), param="model", code="prompt_mismatch") from foreign
     return chat.ask(assistant=key.assistant, arm=arm, question=wanted.question, history=wanted.history)
 
 
@@ -204,12 +244,12 @@ def _usage(prompt: int, written: int) -> dict[str, int]:
 
 
 def _capture_later(
-    asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest, completion: str, started: float, usage: dict[str, int]
+    asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest, *, completion: str, started: float, usage: dict[str, int]
 ) -> None:
     item = chat.turn_item(
         asked,
         completion=completion,
-        conversation=wanted.metadata.get("conversation", ""),
+        conversation=wanted.conversation,
         latency_ms=round((time.perf_counter() - started + asked.retrieval.seconds) * 1000, 1),
         prompt_tokens=usage["prompt_tokens"],
         completion_tokens=usage["completion_tokens"],
@@ -226,6 +266,9 @@ async def _capture(asked: chat.Asked, key: ApiKey, item: dict[str, Any]) -> None
     except Exception:
         logger.exception("A turn of ours was not captured; it is spooled.")
         await asyncio.to_thread(spool.keep, asked.assistant, key, item)
+        return
+    if await asyncio.to_thread(spool.has_waiting):
+        await _in_thread(spool.drain)  # capture is back
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
@@ -242,8 +285,9 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
 def _from_api_error(error: ApiError) -> WireError:
     kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(error.status_code)
+    code = "invalid_api_key" if error.status_code == 401 else None
     return WireError(
-        error.status_code, str(error.detail), kind=kind or "invalid_request_error", headers=error.headers
+        error.status_code, str(error.detail), kind=kind or "invalid_request_error", code=code, headers=error.headers
     )
 
 
@@ -251,6 +295,7 @@ def _from_engine(error: EngineError) -> WireError:
     if isinstance(error, PromptTooLong):
         return WireError(400, str(error), code="context_length_exceeded", param="messages")
     if isinstance(error, EngineBusy):
-        return WireError(429, str(error), kind="rate_limit_error", headers={"Retry-After": str(int(error.retry_after) + 1)})
+        wait = {"Retry-After": str(int(error.retry_after) + 1)}
+        return WireError(429, str(error), kind="rate_limit_error", headers=wait)
     logger.warning("engine: %s", error)
-    return WireError(503, str(error), kind="service_unavailable")
+    return WireError(503, str(error), kind=UNAVAILABLE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -17,12 +19,18 @@ from knowledge.retrieval import RetrievalResult, retrieve
 from serving.models import Deployment
 from training.models import Adapter
 
+logger = logging.getLogger(__name__)
+
 BASE_SUFFIX = ":base"
-"""``model`` names: ``<assistant>`` is what is live, ``<assistant>:base`` the base model, ``<assistant>:7`` adapter 7."""
+"""``model`` names: ``<assistant>`` is what is live, ``<assistant>:base`` the base, ``<assistant>:7`` adapter 7."""
 
 
 class UnknownModel(LookupError):
     """The request names a model that this key's assistant does not have."""
+
+
+class ForeignPrompt(ValueError):
+    """The adapter was trained with another prompt format than the assistant uses now."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,25 @@ class Asked:
 
 
 def resolve_model(assistant: Assistant, name: str) -> Arm:
-    """Raises UnknownModel for a name of another assistant, or an adapter that is not there."""
+    """Which weights a model name stands for.
+
+    An adapter of another prompt format is never asked: what is live then falls back to the base model, so that users
+    go on getting answers after a change of style or wording.
+
+    Raises:
+        UnknownModel: a name of another assistant, or an adapter that is not there.
+        ForeignPrompt: an adapter asked for by number has another prompt format.
+    """
     slug, _, version = name.partition(":")
     if slug != assistant.slug:
         raise UnknownModel(f"The model {name!r} does not exist; this key asks {assistant.slug!r}.")
     if not version:
         deployment = Deployment.objects.filter(assistant=assistant).select_related("adapter__assistant").first()
-        return Arm(name, deployment.adapter if deployment else None)
+        live = deployment.adapter if deployment else None
+        if live is not None and live.prompt_digest != assistant.prompt_digest:
+            logger.warning("%s is live but has another prompt format; the base model answers.", live.engine_name)
+            live = None
+        return Arm(name, live)
     if f":{version}" == BASE_SUFFIX:
         return Arm(name, None)
     adapter = None
@@ -61,6 +81,11 @@ def resolve_model(assistant: Assistant, name: str) -> Arm:
         adapter = Adapter.objects.filter(assistant=assistant, number=int(version)).select_related("assistant").first()
     if adapter is None:
         raise UnknownModel(f"{assistant.slug!r} has no adapter {version!r}.")
+    if adapter.prompt_digest != assistant.prompt_digest:
+        raise ForeignPrompt(
+            f"{adapter} was trained with prompt format {adapter.prompt_digest}; {assistant.slug!r} now uses "
+            f"{assistant.prompt_digest}. Train a new adapter."
+        )
     return Arm(name, adapter)
 
 
@@ -124,7 +149,7 @@ def turn_item(
         "response": answer.marked or "(empty)",
         "completion": completion,
         "citations": [[ref.rank, ref.sentence] for ref in answer.citations],
-        "model": settings.RATCHET_BASE_MODEL,
+        "model": base_name(),
         "adapter": asked.arm.adapter.engine_name if asked.arm.adapter else "",
         "prompt_digest": asked.assistant.prompt_digest,
         "retrieval_config": asked.retrieval.config_digest,
@@ -135,6 +160,17 @@ def turn_item(
         "tags": ["chat"],
         "metadata": {"user": user} if user else {},
     }  # fmt: skip
+
+
+def base_name() -> str:
+    """How turns name the base model: a hub name, or a folder as seen from the checkout (never a path of this host)."""
+    if settings.RATCHET_OPENAI_BASE_URL:
+        return str(settings.RATCHET_OPENAI_MODEL)
+    folder = Path(settings.RATCHET_BASE_MODEL)
+    if not folder.is_absolute():
+        return str(folder)
+    root = Path(settings.BASE_DIR)
+    return str(folder.relative_to(root)) if folder.is_relative_to(root) else folder.name
 
 
 def capture(asked: Asked, api_key: ApiKey | None, item: dict[str, Any]) -> None:

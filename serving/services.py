@@ -40,8 +40,8 @@ def promote(
         override: promote without a passed gate; needs a reason and is audited as such.
 
     Raises:
-        PromotionRefused: another assistant's adapter, another prompt format, gate not passed and not overridden, an
-            override without a reason, or already live.
+        PromotionRefused: another assistant's adapter, another prompt format, an evaluation of another adapter, gate not
+            passed and not overridden, an override without a reason, or already live.
     """
     if adapter.assistant_id != assistant.pk:
         raise PromotionRefused(f"{adapter} belongs to another assistant.")
@@ -50,9 +50,9 @@ def promote(
             f"{adapter} was trained with prompt format {adapter.prompt_digest}, the assistant now uses "
             f"{assistant.prompt_digest}. Train a new adapter."
         )
-    passed = (
-        evaluation is not None and evaluation.adapter_id == adapter.pk and evaluation.verdict == GateVerdict.PASSED
-    )
+    if evaluation is not None and evaluation.adapter_id != adapter.pk:
+        raise PromotionRefused(f"{evaluation} says nothing about {adapter}.")
+    passed = evaluation is not None and evaluation.verdict == GateVerdict.PASSED
     if not passed and not override:
         raise PromotionRefused(f"{adapter} has not passed the gate. Evaluate it, or override with a reason.")
     if not passed and not reason.strip():
@@ -60,7 +60,10 @@ def promote(
     deployment = _locked(assistant)
     if deployment.adapter_id == adapter.pk:
         raise PromotionRefused(f"{adapter} is live already.")
-    return _switch(deployment, Promotion.Action.PROMOTE, adapter, evaluation, actor, reason, overrides=not passed)
+    return _switch(
+        deployment, Promotion.Action.PROMOTE, adapter, evaluation=evaluation, actor=actor, reason=reason.strip(),
+        overrides=not passed,
+    )  # fmt: skip
 
 
 @transaction.atomic
@@ -75,23 +78,27 @@ def roll_back(*, assistant: Assistant, actor: User | None, reason: str) -> Promo
     deployment = _locked(assistant)
     if not deployment.has_previous:
         raise PromotionRefused("Nothing was live before; there is nothing to roll back to.")
-    return _switch(deployment, Promotion.Action.ROLL_BACK, deployment.previous, None, actor, reason, overrides=False)
+    return _switch(
+        deployment, Promotion.Action.ROLL_BACK, deployment.previous, evaluation=None, actor=actor,
+        reason=reason.strip(), overrides=False,
+    )  # fmt: skip
 
 
 def _locked(assistant: Assistant) -> Deployment:
     deployment_of(assistant)
     # Two admins pressing at once: the second one sees what the first one did.
-    return Deployment.objects.select_for_update().select_related("adapter", "previous").get(assistant=assistant)
+    locked = Deployment.objects.select_for_update(of=("self",))
+    return locked.select_related("adapter", "previous").get(assistant=assistant)
 
 
 def _switch(
     deployment: Deployment,
     action: Promotion.Action,
     adapter: Adapter | None,
+    *,
     evaluation: Evaluation | None,
     actor: User | None,
     reason: str,
-    *,
     overrides: bool,
 ) -> Promotion:
     before = deployment.adapter

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from assistants.models import ApiKey, Assistant
 from capture.services import receive_turns
-from capture.vault import decrypt, encrypt
+from capture.vault import PayloadUnreadable, decrypt, encrypt
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +44,34 @@ def keep(assistant: Assistant, api_key: ApiKey | None, item: dict[str, Any]) -> 
     return True
 
 
+def has_waiting() -> bool:
+    return next(folder().glob("*.turn"), None) is not None
+
+
 def drain() -> int:
-    """Takes in what waits; each file goes when its turn is stored (twice is harmless: ids are idempotent)."""
+    """Takes in what waits and says how many turns that were. Each file goes when its turn is stored (twice is harmless:
+    ids are idempotent); one that cannot be taken is set aside with an error in the log, and the rest go on."""
     taken = 0
     for path in sorted(folder().glob("*.turn")):
-        record = json.loads(decrypt(path.read_bytes()))
+        try:
+            record = json.loads(decrypt(path.read_bytes()))
+        except FileNotFoundError:
+            continue  # another process was faster
+        except (PayloadUnreadable, ValueError):
+            _set_aside(path, "it cannot be decrypted")
+            continue
         assistant = Assistant.objects.filter(pk=record["assistant"]).first()
         key = ApiKey.objects.filter(pk=record["api_key"]).first()
         if assistant is not None:
-            receive_turns(assistant=assistant, api_key=key, items=[record["item"]])
-        path.unlink()
-        taken += 1
+            (result,) = receive_turns(assistant=assistant, api_key=key, items=[record["item"]])
+            if result.status == "invalid":
+                _set_aside(path, f"its fields are refused: {[error['field'] for error in result.errors]}")
+                continue
+            taken += 1
+        path.unlink(missing_ok=True)
     return taken
+
+
+def _set_aside(path: Path, why: str) -> None:
+    logger.error("The spooled turn %s is set aside: %s.", path.name, why)
+    path.replace(path.with_suffix(".refused"))

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from django.http import JsonResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from capture.payloads import clean_text
 from generation.prompts import Message
 
 MAX_MESSAGES = 60
 MAX_CHARS = 20_000
-"""Of one message."""
+"""Of one message, its parts together."""
+MAX_ID = 200
 
 
 class WireError(Exception):
@@ -38,14 +40,31 @@ class WireError(Exception):
         return JsonResponse(self.body(), status=self.status, headers=headers)
 
 
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must not hold control characters")
+    return value
+
+
+# As capture takes it: a stray NUL byte or half a character becomes U+FFFD, since the question is still one.
+Text = Annotated[str, BeforeValidator(clean_text), Field(max_length=MAX_CHARS)]
+Identifier = Annotated[str, Field(max_length=MAX_ID), AfterValidator(_printable)]
+
+
 class TextPart(BaseModel):
     type: Literal["text"]
-    text: Annotated[str, Field(max_length=MAX_CHARS)]
+    text: Text
 
 
 class WireMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(max_length=MAX_CHARS)] | Annotated[list[TextPart], Field(max_length=20)]
+    content: Text | Annotated[list[TextPart], Field(max_length=20)]
+
+    @model_validator(mode="after")
+    def _not_too_long(self) -> WireMessage:
+        if len(self.text) > MAX_CHARS:
+            raise ValueError(f"the parts of a message may hold {MAX_CHARS} characters together")
+        return self
 
     @property
     def text(self) -> str:
@@ -57,8 +76,8 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """What is used of a request. Sampling settings are accepted and have no effect: answers are greedy, so that what was
-    evaluated is what is served. What would change the *kind* of answer is refused rather than ignored."""
+    """What is used of a request. Sampling settings are accepted and have no effect: answers are greedy, so that what
+    was evaluated is what is served. What would change the *kind* of answer is refused rather than ignored."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -69,10 +88,10 @@ class ChatRequest(BaseModel):
     max_tokens: Annotated[int, Field(ge=1, le=2048)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=2048)] | None = None
     n: Literal[1] = 1
-    user: Annotated[str, Field(max_length=200)] = ""
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
-    tools: None = None
-    functions: None = None
+    user: Identifier = ""
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = {}
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
 
     @property
     def question(self) -> str:
@@ -82,14 +101,25 @@ class ChatRequest(BaseModel):
     def history(self) -> list[Message]:
         """What was said before the question; a frontend's own system message is not ours to follow."""
         return [
-            {"role": m.role, "content": m.text}  # type: ignore[typeddict-item]
+            {"role": "user" if m.role == "user" else "assistant", "content": m.text}
             for m in self.messages[:-1]
             if m.role in ("user", "assistant") and m.text.strip()
         ]
 
     @property
+    def conversation(self) -> str:
+        """The frontend's id of the conversation, from ``metadata``; empty: it sent none."""
+        return self.metadata.get("conversation", "")
+
+    @property
     def max_new_tokens(self) -> int:
         return self.max_completion_tokens or self.max_tokens or 160
+
+
+def _place(error: Any) -> str:
+    """Where an error is, as a path: without what pydantic adds to a place inside "a text or a list of texts"."""
+    parts = [str(part) for part in error["loc"]]
+    return ".".join(part for part in parts if part != "str" and not set(part) & set("[("))
 
 
 def read_request(body: bytes) -> ChatRequest:
@@ -100,12 +130,17 @@ def read_request(body: bytes) -> ChatRequest:
         raise WireError(400, "The body is not valid JSON.") from error
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
+        param = _place(first)
         if first["loc"][:1] in (("tools",), ("functions",)):
             raise WireError(400, "Tools are not supported here.", param=param, code="unsupported") from error
         if first["loc"][:1] == ("n",):
-            raise WireError(400, "Only n = 1 is supported: answers are greedy.", param="n", code="unsupported") from error
-        raise WireError(400, f"{param}: {first['msg']}", param=param) from error
+            sentence = "Only n = 1 is supported: answers are greedy."
+            raise WireError(400, sentence, param="n", code="unsupported") from error
+        where = f"{param}: " if param else ""
+        raise WireError(400, f"{where}{first['msg']}", param=param or None) from error
+    if len(request.conversation) > MAX_ID or not request.conversation.isprintable():
+        sentence = f"metadata.conversation: at most {MAX_ID} characters, no control characters"
+        raise WireError(400, sentence, param="metadata.conversation")
     if request.messages[-1].role != "user" or not request.question:
         raise WireError(400, "The last message must be a question of the user.", param="messages")
     return request

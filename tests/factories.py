@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from assistants.models import Assistant
     from capture.models import Conversation, Feedback, Passage, Retrieval, Turn
     from knowledge.models import Document
+    from training.models import Adapter, Benchmark, Evaluation
 
 _numbers = itertools.count(1)
 
@@ -194,4 +196,50 @@ def make_document(assistant: Assistant, *, path: str = "", title: str = "", text
         text=text,
         digest=hashlib.sha256(text.encode()).hexdigest(),
         **{"media_type": "text/markdown", "state": Document.State.READY, **fields},
+    )
+
+
+def make_adapter(assistant: Assistant, *, number: int = 1, seed: int = 0, **fields: Any) -> Adapter:
+    """A registered adapter; with ``seed`` there is a real one behind it (for `tests.tiny_model.shared_base`)."""
+    from django.conf import settings
+
+    from generation.adapters import base_digest
+    from tests.tiny_model import shared_adapter, shared_base
+    from training.finetune.bases import relative_to_state
+    from training.models import Adapter
+
+    folder = settings.RATCHET_ADAPTERS_DIR / assistant.slug / str(number)
+    if seed:
+        shutil.copytree(shared_adapter(assistant.prompt_digest, seed), folder, dirs_exist_ok=True)
+        fields.setdefault("base_digest", base_digest(shared_base()))
+    return Adapter.objects.create(
+        assistant=assistant,
+        number=number,
+        **{
+            "folder": relative_to_state(folder),
+            "base_digest": "0" * 64,
+            "prompt_digest": assistant.prompt_digest,
+            **fields,
+        },
+    )
+
+
+def make_benchmark(assistant: Assistant, *, name: str = "", **fields: Any) -> Benchmark:
+    from training.models import Benchmark
+
+    return Benchmark.objects.create(
+        assistant=assistant, name=name or f"Benchmark {next(_numbers)}", **{"content_hash": "0" * 64, **fields}
+    )
+
+
+def make_evaluation(adapter: Adapter, *, benchmark: Benchmark | None = None, **fields: Any) -> Evaluation:
+    """A finished evaluation without answers; ``verdict`` not proven unless said."""
+    from training.models import Evaluation
+
+    return Evaluation.objects.create(
+        assistant=adapter.assistant,
+        adapter=adapter,
+        benchmark=benchmark or make_benchmark(adapter.assistant),
+        prompt_digest=adapter.prompt_digest,
+        **{"state": "succeeded", "verdict": "not_proven", "sentence": "It was measured.", **fields},
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,19 @@ def make_tiny_adapter(
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True))
     write_manifest(folder, base_digest=base_digest(base), prompt_digest=prompt_digest)
     return folder
+
+
+@lru_cache(maxsize=1)
+def shared_base() -> Path:
+    """One tiny base for all tests of this process that only read it, below the run's state folder."""
+    return make_tiny_base(Path(os.environ["RATCHET_VAR"]) / "tiny" / str(os.getpid()) / "base")
+
+
+@lru_cache(maxsize=8)
+def shared_adapter(prompt_digest: str, seed: int = 1) -> Path:
+    """One tiny adapter of `shared_base` for each prompt format and voice; copy it to where it is to be served."""
+    folder = Path(os.environ["RATCHET_VAR"]) / "tiny" / str(os.getpid()) / f"adapter-{prompt_digest}-{seed}"
+    return make_tiny_adapter(shared_base(), folder, seed, prompt_digest=prompt_digest)
 
 
 def write_manifest(folder: Path, *, base_digest: str, prompt_digest: str, **more: Any) -> dict[str, Any]:

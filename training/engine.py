@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def bulk_engine(threads: int = 2) -> Engine:
     """Raises generation.engines.EngineUnavailable with a hint when the base model is missing or broken."""
-    if not settings.RATCHET_ENGINE_IS_OURS:
+    if settings.RATCHET_OPENAI_BASE_URL:
         from generation.openai_compatible import OpenAIEngine
 
         return OpenAIEngine(
-            base_url=settings.RATCHET_ENGINE_URL, api_key=settings.RATCHET_ENGINE_KEY, model=settings.RATCHET_BASE_MODEL
+            settings.RATCHET_OPENAI_BASE_URL, settings.RATCHET_OPENAI_API_KEY, settings.RATCHET_OPENAI_MODEL
         )
     from generation.local import TransformersEngine
 

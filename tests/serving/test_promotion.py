@@ -1,0 +1,96 @@
+"""What may go live, what comes back, and who is named for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from assistants.models import Assistant, AuditEvent
+from serving.models import Deployment, Promotion
+from serving.services import PromotionRefused, deployment_of, promote, roll_back
+from tests.factories import make_adapter, make_assistant, make_evaluation, make_user
+from training.models import Adapter
+
+
+@pytest.fixture
+def assistant(db: None) -> Assistant:
+    return make_assistant("bot")
+
+
+@pytest.fixture
+def adapter(assistant: Assistant) -> Adapter:
+    return make_adapter(assistant)
+
+
+def live(assistant: Assistant) -> tuple[Adapter | None, Adapter | None, bool]:
+    deployment = Deployment.objects.get(assistant=assistant)
+    return deployment.adapter, deployment.previous, deployment.has_previous
+
+
+def test_a_passed_gate_opens_the_way(assistant: Assistant, adapter: Adapter) -> None:
+    alice = make_user("alice")
+    evaluation = make_evaluation(adapter, verdict="passed")
+    promotion = promote(assistant=assistant, adapter=adapter, evaluation=evaluation, actor=alice, reason=" go ")
+    assert live(assistant) == (adapter, None, True)
+    assert (promotion.action, promotion.from_adapter, promotion.to_adapter) == ("promote", None, adapter)
+    assert (promotion.overrides_gate, promotion.reason, promotion.evaluation) == (False, "go", evaluation)
+    event = AuditEvent.objects.get(action="adapter.promote")
+    assert (event.assistant, event.actor, event.target, event.reason) == (assistant, alice, "Adapter 1", "go")
+    assert event.details == {"from": "base model", "overrides_gate": False}
+
+
+def test_rolling_back_is_one_step_and_twice_returns(assistant: Assistant, adapter: Adapter) -> None:
+    second = make_adapter(assistant, number=2)
+    for one in (adapter, second):
+        promote(assistant=assistant, adapter=one, evaluation=make_evaluation(one, verdict="passed"), actor=None)
+    assert live(assistant) == (second, adapter, True)
+    roll_back(assistant=assistant, actor=None, reason="worse answers")
+    assert live(assistant) == (adapter, second, True)
+    roll_back(assistant=assistant, actor=None, reason="no, better")
+    assert live(assistant) == (second, adapter, True)
+    assert [p.action for p in Promotion.objects.order_by("pk")] == ["promote", "promote", "roll_back", "roll_back"]
+    assert AuditEvent.objects.filter(action="adapter.roll_back").count() == 2
+
+
+def test_the_base_model_can_come_back(assistant: Assistant, adapter: Adapter) -> None:
+    promote(assistant=assistant, adapter=adapter, evaluation=make_evaluation(adapter, verdict="passed"), actor=None)
+    promotion = roll_back(assistant=assistant, actor=None, reason="users complain")
+    assert (promotion.to_adapter, live(assistant)) == (None, (None, adapter, True))
+
+
+@pytest.mark.parametrize("verdict", ["not_proven", "worse", ""])
+def test_without_a_passed_gate_only_a_reason_helps(assistant: Assistant, adapter: Adapter, verdict: str) -> None:
+    evaluation = make_evaluation(adapter, verdict=verdict) if verdict else None
+    call: dict[str, Any] = {"assistant": assistant, "adapter": adapter, "evaluation": evaluation, "actor": None}
+    with pytest.raises(PromotionRefused, match="not passed the gate"):
+        promote(**call, reason="I want it")
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        promote(**call, override=True, reason="   ")
+    promotion = promote(**call, override=True, reason="the pilot group asked for it")
+    assert promotion.overrides_gate
+    assert AuditEvent.objects.get(action="adapter.promote").details["overrides_gate"] is True
+
+
+def test_refusals_change_nothing(assistant: Assistant, adapter: Adapter) -> None:
+    passed = make_evaluation(adapter, verdict="passed")
+    stranger = make_adapter(make_assistant())
+    foreign = make_adapter(assistant, number=2, prompt_digest="f" * 16)
+    other = make_adapter(assistant, number=3)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"adapter": stranger, "evaluation": make_evaluation(stranger, verdict="passed")}, "another assistant"),
+        ({"adapter": foreign, "evaluation": make_evaluation(foreign, verdict="passed")}, "Train a new adapter"),
+        ({"adapter": other, "evaluation": passed}, "says nothing about"),
+        ({"adapter": other, "evaluation": passed, "override": True, "reason": "x"}, "says nothing about"),
+    ]
+    for call, sentence in cases:
+        with pytest.raises(PromotionRefused, match=sentence):
+            promote(assistant=assistant, actor=None, **call)
+    for reason in ("", "a reason"):
+        with pytest.raises(PromotionRefused):
+            roll_back(assistant=assistant, actor=None, reason=reason)
+    promote(assistant=assistant, adapter=adapter, evaluation=passed, actor=None)
+    with pytest.raises(PromotionRefused, match="live already"):
+        promote(assistant=assistant, adapter=adapter, evaluation=passed, actor=None)
+    assert Promotion.objects.count() == 1
+    assert deployment_of(assistant).adapter == adapter
