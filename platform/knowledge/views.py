@@ -35,17 +35,24 @@ class ManyFiles(forms.ClearableFileInput):
     allow_multiple_selected = True
 
 
+class ManyFilesField(forms.FileField):
+    """What is wrong with one file is said on its row of the upload, not on the form."""
+
+    def clean(self, data: Any, initial: Any = None) -> list[Any]:
+        return data if isinstance(data, list) else [data] if data else []
+
+
 class UploadForm(forms.Form):
     """Files or a folder of them; browsers send a folder's paths beside its files (knowledge/upload.js)."""
 
     assistant = forms.ModelChoiceField(Assistant.objects.none(), empty_label=None)
-    documents = forms.FileField(
+    documents = ManyFilesField(
         required=False,
         label="Files",
         widget=ManyFiles(attrs={"multiple": True, "accept": ",".join(MEDIA_TYPES)}),
         help_text="Markdown, text or HTML.",
     )
-    tree = forms.FileField(
+    tree = ManyFilesField(
         required=False,
         label="Or a folder",
         widget=ManyFiles(attrs={"multiple": True, "webkitdirectory": True}),

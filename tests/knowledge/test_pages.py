@@ -1,0 +1,268 @@
+"""The pages of documents: who sees them, what an upload becomes, what a search shows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+
+from assistants.models import Assistant, AuditEvent
+from generation.engines import EngineUnavailable
+from knowledge import uploads, views
+from knowledge.models import Document, Upload
+from knowledge.services import load_document
+from knowledge.uploads import IncomingFile, UploadRefused, clean_path, start_upload
+from tests.factories import make_assistant, make_user
+
+LIST = "admin:knowledge_document_changelist"
+FEES = b"# Fees\n\n## Leaving\n\nA fixed plan has an exit fee of \xc2\xa335.\n\n## Late\n\nA late payment costs <b>\xc2\xa36</b>.\n"
+
+
+@pytest.fixture
+def ada(db: None) -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def assistant(ada: User) -> Assistant:
+    return make_assistant("bot", members={"admin": [ada], "reviewer": [make_user("rob")]})
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    """An admin, but of another assistant."""
+    user = make_user("sam")
+    make_assistant("other", members={"admin": [user]})
+    return user
+
+
+@pytest.fixture
+def document(assistant: Assistant) -> Document:
+    return load_document(assistant=assistant, path="tariffs/fees.md", data=FEES)
+
+
+@pytest.fixture(autouse=True)
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    works: list[Any] = []
+    monkeypatch.setattr("knowledge.uploads.launch", works.append)
+    return works
+
+
+def enter(user: User | str) -> Client:
+    client = Client()
+    client.force_login(User.objects.get(username=user) if isinstance(user, str) else user)
+    return client
+
+
+def shown(response: Any) -> str:
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+# --- The list and a document ------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_what_failed_and_why(assistant: Assistant, document: Document) -> None:
+    load_document(assistant=assistant, path="broken.md", data=b"\x00")
+    page = shown(enter("rob").get(reverse(LIST)))
+    assert "Fees" in page
+    assert "NUL bytes" in page
+    assert "Upload documents" not in page  # a reviewer reads
+    assert "Upload documents" in shown(enter("ada").get(reverse(LIST)))
+    for query, fits in (({"state__exact": "failed"}, False), ({"folder": "tariffs"}, True), ({"q": "exit fee"}, True)):
+        assert ("tariffs/fees.md</td>" in shown(enter("ada").get(reverse(LIST), query))) is fits, query
+
+
+def test_an_empty_list_says_what_fills_it(assistant: Assistant) -> None:
+    assert "Nothing is known yet" in shown(enter("ada").get(reverse(LIST)))
+
+
+def test_strangers_see_nothing(stranger: User, document: Document) -> None:
+    client = enter(stranger)
+    assert "tariffs/fees.md" not in shown(client.get(reverse(LIST)))
+    chunk = document.chunks.get(position=0)
+    upload = Upload.objects.create(assistant=document.assistant)
+    for name, key in (
+        ("document_change", document.pk),
+        ("chunk_change", chunk.pk),
+        ("upload_change", upload.pk),
+        ("upload_live", upload.pk),
+    ):
+        assert client.get(reverse(f"admin:knowledge_{name}", args=[key])).status_code == 404, name
+    nobody = enter(make_user("nobody"))
+    for url in (reverse(LIST), reverse("admin:knowledge_document_add"), reverse("admin:knowledge_document_search")):
+        assert nobody.get(url).status_code == 403, url
+
+
+def test_a_document_is_shown_as_it_was_cut_and_escaped(document: Document) -> None:
+    page = shown(enter("rob").get(reverse("admin:knowledge_document_change", args=[document.pk])))
+    assert "Fees › Leaving" in page
+    assert "exit fee of £35" in page
+    assert "<b>£6</b>" not in page
+    assert "Delete" not in page
+    chunk = document.chunks.get(position=1)
+    moved = enter("rob").get(reverse("admin:knowledge_chunk_change", args=[chunk.pk]))
+    assert moved.url.endswith(f"/change/?page=1#chunk-{chunk.pk}")
+    assert enter("rob").get(reverse("admin:knowledge_document_change", args=["x"])).status_code == 404
+
+
+def test_superseding_and_deleting_are_for_admins_and_leave_a_trace(document: Document) -> None:
+    supersede = reverse("admin:knowledge_document_supersede", args=[document.pk])
+    assert enter("rob").post(supersede).status_code == 403
+    assert enter("ada").post(supersede).status_code == 302
+    document.refresh_from_db()
+    assert document.superseded
+    enter("ada").post(supersede, {"in_force": "1"})
+    document.refresh_from_db()
+    assert not document.superseded
+
+    delete = reverse("admin:knowledge_document_delete", args=[document.pk])
+    assert enter("rob").post(delete, {"post": "yes"}).status_code == 403
+    assert "tariffs/fees.md" in shown(enter("ada").get(delete))  # asks first
+    enter("ada").post(delete, {"post": "yes"})
+    assert not Document.objects.exists()
+    actions = list(AuditEvent.objects.order_by("pk").values_list("action", flat=True))
+    assert actions == ["document.superseded", "document.in_force", "document.deleted"]
+
+
+def test_documents_are_exported_by_admins_only(document: Document) -> None:
+    sent = {"action": "export", "_selected_action": [document.pk]}
+    refused = enter("rob").post(reverse(LIST), sent)
+    assert refused.status_code == 302
+    rows = [json.loads(line) for line in enter("ada").post(reverse(LIST), sent).getvalue().splitlines()]
+    assert [(row["path"], row["state"]) for row in rows] == [("tariffs/fees.md", "ready")]
+    assert AuditEvent.objects.filter(action="documents.exported").count() == 1
+
+
+# --- Uploads ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_says_of_each_file_what_became_of_it(
+    assistant: Assistant, document: Document, launched: list[Any], django_capture_on_commit_callbacks: Any
+) -> None:
+    files = [
+        SimpleUploadedFile("fees.md", FEES),
+        SimpleUploadedFile("moving.md", b"# Moving\n\nTell us 10 days before.\n"),
+        SimpleUploadedFile("bad.txt", b"\x00\x01"),
+        SimpleUploadedFile("picture.png", b"\x89PNG"),
+        SimpleUploadedFile("empty.md", b""),
+    ]
+    client = enter("ada")
+    with django_capture_on_commit_callbacks(execute=True):
+        response = client.post(
+            reverse("admin:knowledge_document_add"),
+            {"assistant": assistant.pk, "documents": files, "folder": "tariffs"},
+        )
+    upload = Upload.objects.get()
+    assert launched == [upload]
+    assert response.url == reverse("admin:knowledge_upload_change", args=[upload.pk])
+    waiting = shown(client.get(response.url))
+    assert "4 waiting" in waiting
+    assert "Files of this kind are not read" in waiting
+
+    upload.claim()
+    upload.perform()
+    outcomes = dict(upload.files.values_list("path", "outcome"))
+    assert outcomes == {
+        "tariffs/fees.md": "unchanged", "tariffs/moving.md": "loaded", "tariffs/bad.txt": "failed",
+        "tariffs/picture.png": "failed", "tariffs/empty.md": "failed",
+    }  # fmt: skip
+    assert not any(bytes(data) for data in upload.files.values_list("data", flat=True))
+    upload.finish(Upload.State.SUCCEEDED)
+    done = shown(client.get(response.url))
+    assert "New: “Moving”, 1 chunk." in done
+    assert "NUL bytes" in done
+    assert "Cancel" not in done
+
+
+def test_an_upload_that_was_killed_goes_on_where_it_stopped(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [IncomingFile(f"{n}.txt", 9, f"Sentence {n}.".encode()) for n in range(3)]
+    upload = start_upload(assistant=assistant, files=files)
+    upload.claim()
+    uploads.take_in(upload.files.all()[0])
+    upload.take_back()
+    upload.claim()
+    taken: list[str] = []
+    take_in = uploads.take_in
+    monkeypatch.setattr(uploads, "take_in", lambda file: (taken.append(file.path), take_in(file)))
+    upload.perform()
+    assert taken == ["1.txt", "2.txt"]
+    assert Document.objects.ready().count() == 3
+
+
+def test_a_folder_keeps_its_paths(assistant: Assistant) -> None:
+    files = [SimpleUploadedFile("a.md", b"# A\n\nOne."), SimpleUploadedFile("a.md", b"# B\n\nTwo.")]
+    sent = {"assistant": assistant.pk, "tree": files, "tree_path": ["x/a.md", "y/../../a.md"], "folder": ""}
+    enter("ada").post(reverse("admin:knowledge_document_add"), sent)
+    assert set(Upload.objects.get().files.values_list("path", flat=True)) == {"x/a.md", "y/a.md"}
+
+
+def test_uploads_have_limits(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = reverse("admin:knowledge_document_add")
+    assert "Choose at least one file" in shown(enter("ada").post(page, {"assistant": assistant.pk}))
+    assert enter("rob").get(page).status_code == 403
+    other = make_assistant()
+    sent = {"assistant": other.pk, "documents": SimpleUploadedFile("a.md", b"# A\n\nOne.")}
+    assert "valid choice" in shown(enter("ada").post(page, sent))
+    assert not Upload.objects.exists()
+    with pytest.raises(UploadRefused, match="At most 100 files"):
+        start_upload(assistant=assistant, files=[IncomingFile("a.md", 1, b"a")] * 101)
+    with pytest.raises(UploadRefused, match="larger than 50 MB"):
+        start_upload(assistant=assistant, files=[IncomingFile("a.md", 60_000_000, b"")])
+    monkeypatch.setattr(uploads, "MAX_BYTES", 4)
+    monkeypatch.setattr(views, "MAX_BYTES", 4)
+    enter("ada").post(page, {"assistant": assistant.pk, "documents": SimpleUploadedFile("long.md", b"# Long")})
+    assert Upload.objects.get().files.get().outcome == "failed"
+
+
+def test_paths_are_relative_and_plain() -> None:
+    assert clean_path("../../etc/passwd.txt") == "etc/passwd.txt"
+    assert clean_path("C:\\docs\\a.md", "/t/") == "t/C:/docs/a.md"
+    assert clean_path("a\x00\nb.md") == "ab.md"
+    assert clean_path("///") == "unnamed.txt"
+    assert len(clean_path("x" * 1000 + ".md")) <= 300
+
+
+def test_an_upload_is_cancelled_by_admins(assistant: Assistant) -> None:
+    upload = start_upload(assistant=assistant, files=[IncomingFile("a.txt", 2, b"A.")])
+    cancel = reverse("admin:knowledge_upload_cancel", args=[upload.pk])
+    assert enter("rob").post(cancel).status_code == 403
+    assert enter("ada").get(cancel).status_code == 405
+    assert enter("ada").post(cancel).status_code == 302
+    upload.refresh_from_db()
+    assert upload.state == Upload.State.CANCELLED
+    live = enter("rob").get(reverse("admin:knowledge_upload_live", args=[upload.pk])).json()
+    assert (live["active"], live["label"]) == (False, "Cancelled")
+
+
+# --- Try a search -----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_shows_passages_and_marks_the_evidence(document: Document) -> None:
+    url = reverse("admin:knowledge_document_search")
+    page = shown(enter("rob").get(url, {"q": "What does it cost to leave early?"}))
+    assert "Fees › Leaving" in page
+    assert "exit fee of £35.<sup> 1</sup>" in page
+    assert "retrieval configuration" in page
+    hostile = shown(enter("rob").get(url, {"q": "<script>alert(1)</script>", "before": "\x00<b>"}))
+    assert "<script>alert(1)" not in hostile
+
+
+def test_a_search_without_the_engine_says_so(document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(**_: Any) -> None:
+        raise EngineUnavailable("The engine does not answer.", "Start it.")
+
+    monkeypatch.setattr(views, "retrieve", away)
+    page = shown(enter("ada").get(reverse("admin:knowledge_document_search"), {"q": "fees"}))
+    assert "No search now: The engine does not answer. Start it." in page
+
+
+def test_a_search_in_nothing_says_what_to_do(assistant: Assistant) -> None:
+    assert "has no documents yet" in shown(enter("ada").get(reverse("admin:knowledge_document_search")))
