@@ -204,7 +204,7 @@ async def _load(asked: chat.Asked) -> None:
     """The engine has just started, or has never served this adapter: give it the folder and ask again."""
     adapter = asked.arm.adapter
     assert adapter is not None
-    await client().aload_adapter(
+    await sync_to_async(client().load_adapter, thread_sensitive=False)(
         adapter.engine_name,
         Path(settings.VAR_DIR) / adapter.folder,
         base_digest=adapter.base_digest,

@@ -47,7 +47,8 @@ def _evaluation(request: HttpRequest, pk: int, *roles: str) -> Evaluation:
 
 @require_GET
 def before_after(request: HttpRequest, pk: int) -> HttpResponse:
-    """The page. ``?show=`` wins, losses, both, neither or all; ``?condition=``; ``?kind=``; ``?q=`` words of the question."""
+    """The page. ``?show=`` wins, losses, both, neither or all; ``?condition=``; ``?kind=``;
+    ``?q=`` words of a question."""
     evaluation = _evaluation(request, pk, *READERS)
     condition = _choice(request, "condition", Condition.values, Condition.CLEAN.value)
     show = _choice(request, "show", list(FILTERS), "wins")

@@ -47,11 +47,13 @@ class Step:
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """For django-unfold (DASHBOARD_CALLBACK): fills the index page of the admin."""
     assistants = list(assistants_of(request.user))
-    chosen = next((a for a in assistants if a.slug == request.GET.get("assistant")), None) or next(iter(assistants), None)
+    wanted = request.GET.get("assistant")
+    chosen = next((a for a in assistants if a.slug == wanted), next(iter(assistants), None))
     context |= {"assistants": assistants, "assistant": chosen}
     if chosen is not None:
         counts = loop_counts(chosen)
-        context |= {"stages": stages(counts), "steps": next_steps(chosen, counts), "week": week(chosen), "counts": counts}
+        steps = next_steps(chosen, counts)
+        context |= {"stages": stages(counts), "steps": steps, "week": week(chosen), "counts": counts}
     return context
 
 
@@ -98,7 +100,8 @@ def stages(c: dict[str, Any]) -> list[Stage]:
         Stage("To label", c["items"]["open"], "open", _list("annotations_queue")),
         Stage("Resolved", c["resolved"], "verdicts", _list("annotations_resolution")),
         Stage("Dataset", c["dataset"].rows if c["dataset"] else 0, "rows", _list("training_datasetversion")),
-        Stage("Adapters", c["adapters"], "trained", _list("training_adapter"), "the last run failed" if failed_run else ""),
+        Stage("Adapters", c["adapters"], "trained", _list("training_adapter"),
+              "the last run failed" if failed_run else ""),
         Stage("Live", int(bool(c["deployment"] and c["deployment"].adapter)), "adapter", _list("serving_deployment")),
     ]  # fmt: skip
 

@@ -7,8 +7,9 @@ measures the model, not the index.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from django.db import transaction
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,7 +45,7 @@ class Item(BaseModel):
     kind: Kind
     answers: list[str] = Field(default_factory=list, max_length=10)
     must_contain: list[list[str]] = Field(default_factory=list)
-    must_not_contain: list[str] = Field(default_factory=list)
+    must_not_contain: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list)
     gold: list[GoldSentence] = Field(default_factory=list)
     slice: str = Field(default="", max_length=60)
     topic: str = Field(default="", max_length=60)
@@ -66,9 +67,12 @@ def read_items(lines: Sequence[str]) -> list[Item]:
         except ValidationError as error:
             first = error.errors()[0]
             wrong.append(f"line {number}: {'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}")
-    repeated = [key for key in {i.id for i in items} if sum(i.id == key for i in items) > 1]
+    repeated = [key for key, times in Counter(item.id for item in items).items() if times > 1]
     wrong += [f"the id {key} stands twice" for key in sorted(repeated)]
-    wrong += [f"{i.id}: an answerable question needs an answer" for i in items if i.kind == Kind.ANSWER and not i.answers]
+    answerable = [item for item in items if item.kind == Kind.ANSWER]
+    wrong += [f"{item.id}: an answerable question needs an answer" for item in answerable if not item.answers]
+    # Without it nobody could tell whether the oracle was offered, nor take it away.
+    wrong += [f"{item.id}: an answerable question needs its gold sentences" for item in answerable if not item.gold]
     if wrong:
         raise BenchmarkError("; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
     if not items:

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from django.db import transaction
 
-from generation.prompts import PromptPassage, SentenceRef, build_prompt, split_sentences
+from generation.prompts import PromptPassage, PromptStyle, SentenceRef, build_prompt, split_sentences
 from knowledge.query import question_vectors
 from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
 from training.data.leakage import find_leaks
+from training.data.nearest import Kept
 from training.data.recipe import Recipe
 from training.data.split import bucket, is_validation
 from training.data.text import ngram_recall, words
@@ -63,7 +64,8 @@ def perform(dataset: DatasetVersion) -> None:
     rows = _mix(rows, recipe, dataset, funnel)
     if not any(row.kind == Kind.ANSWER for row in rows):
         raise EmptyDataset(
-            "No row with an answer is left. Label some turns as good or with a correction, or write synthetic questions."
+            "No row with an answer is left. Label some turns as good or with a correction, or write synthetic "
+            "questions."
         )
     dataset.beat(stage="freezing", done=4)
     _freeze(dataset, recipe, rows, blocked, funnel)
@@ -96,7 +98,7 @@ def _guard(
         return rows, []
     items = list(dataset.benchmark.items.order_by("pk"))
     leaks = find_leaks(
-        rows=[(row.question, row.history) for row in rows],  # type: ignore[misc]
+        rows=[(row.question, row.history) for row in rows],
         items=[(item.question, item.history) for item in items],
         threshold=recipe.near_duplicate,
         row_vectors=np.stack([row.vector for row in rows]) if rows else None,
@@ -115,22 +117,22 @@ def _deduplicate(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[
     """Drops a question that is there already: of curated rows only the same words (people do ask the same again, in
     their own words, and that is worth learning), of synthetic rows also the same meaning."""
     ordered = sorted(rows, key=lambda row: (not row.curated, row.group, row.question))
-    vectors = np.stack([row.vector for row in ordered]) if ordered else np.zeros((0, 0))
-    kept: list[int] = []
+    near, kept = Kept(), []
     why: list[str] = []
     seen: set[tuple[tuple[str, ...], str]] = set()
-    for i, row in enumerate(ordered):
+    for row in ordered:
         key = (words(row.question), row.response if row.curated else "")
         if key in seen:
             why.append("same words")
             continue
-        if not row.curated and kept and float((vectors[kept] @ vectors[i]).max()) >= recipe.near_duplicate:
+        if not row.curated and near.similarity(row.vector) >= recipe.near_duplicate:
             why.append("same meaning")
             continue
         seen.add(key)
-        kept.append(i)
+        near.add(row.vector)
+        kept.append(row)
     funnel.step("duplicates", len(rows), len(kept), why)
-    return [ordered[i] for i in kept]
+    return kept
 
 
 def _cap(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[Candidate]:
@@ -158,18 +160,20 @@ def _mix(rows: list[Candidate], recipe: Recipe, dataset: DatasetVersion, funnel:
     rng = random.Random(recipe.seed)
     answers = [row for row in rows if row.kind == Kind.ANSWER]
     wanted = int(recipe.missing_oracle_share * len(answers))
-    missing = [made for row in rng.sample(answers, len(answers)) if (made := without_oracle(row, dataset))][:wanted]
+    order = rng.sample(answers, len(answers))
+    missing = [decline for row in order if (decline := without_oracle(row, dataset))][:wanted]
     if missing:
-        funnel.step("missing oracle added", len(rows), len(rows) + len(missing), ["the oracle taken away"] * len(missing))
+        made = ["the oracle taken away"] * len(missing)
+        funnel.step("missing oracle added", len(rows), len(rows) + len(missing), made)
     declines = [row for row in rows if row.kind == Kind.DECLINE] + missing
-    allowed = int(recipe.max_decline_share * (len(rows) + len(missing)))
-    if len(declines) > allowed:
-        declines = sorted(declines, key=lambda row: (not row.curated, bucket(row.question, recipe.seed)))[:allowed]
-        over = len([row for row in rows if row.kind == Kind.DECLINE]) + len(missing) - allowed
-        funnel.step(
-            "declining share", len(rows) + len(missing), len(rows) + len(missing) - over, ["over the share"] * over
-        )
     others = [row for row in rows if row.kind != Kind.DECLINE]
+    # Of what is left in the end: n others leave room for n · share / (1 − share) declining rows.
+    allowed = int(recipe.max_decline_share / (1 - recipe.max_decline_share) * len(others) + 1e-9)
+    if len(declines) > allowed:
+        over = len(declines) - allowed
+        before = len(others) + len(declines)
+        declines = sorted(declines, key=lambda row: (not row.curated, bucket(row.question, recipe.seed)))[:allowed]
+        funnel.step("declining share", before, before - over, ["over the share"] * over)
     mixed = [weighted(row, recipe) for row in others + declines]
     return [shuffled(row, rng) if rng.random() < recipe.shuffled_share else row for row in mixed]
 
@@ -178,18 +182,29 @@ def without_oracle(row: Candidate, dataset: DatasetVersion) -> Candidate | None:
     """The row without whatever holds its answer; None where what is left might still hold it.
 
     A sentence holds the answer when more than half of the answer's 4-grams stand in it; the rest must share fewer than
-    a tenth (the deletion test of ChatQA).
+    a tenth (the deletion test of ChatQA). Where prompts show whole passages, those with such a sentence go.
     """
     sentences = {c["rank"]: split_sentences(c["text"]) for c in row.contexts}
-    left = [ref for ref in row.evidence if ngram_recall(row.response, sentences[ref[0]][ref[1]]) <= 0.5]
-    if len(left) == len(row.evidence) or not left:
-        return None
-    if any(ngram_recall(row.response, sentences[rank][index]) >= 0.1 for rank, index in left):
+    shares = {
+        (rank, index): ngram_recall(row.response, sentence)
+        for rank, listed in sentences.items()
+        for index, sentence in enumerate(listed)
+    }
+    contexts = row.contexts
+    left = [ref for ref in row.evidence if shares[ref[0], ref[1]] <= 0.5]
+    shown = [shares[ref[0], ref[1]] for ref in left]
+    if dataset.assistant.prompt_style == PromptStyle.PASSAGES:
+        holding = {rank for (rank, _), share in shares.items() if share > 0.5}
+        contexts = [c for c in row.contexts if c["rank"] not in holding]
+        left = [ref for ref in left if ref[0] not in holding]
+        shown = [share for (rank, _), share in shares.items() if rank not in holding]
+    if len(left) == len(row.evidence) or not left or any(share >= 0.1 for share in shown):
         return None
     return replace(
         row,
         origin=Origin.SYNTHETIC if row.origin == Origin.SYNTHETIC else Origin.DECLINED,
         kind=Kind.DECLINE,
+        contexts=contexts,
         evidence=left,
         sentences=[{"text": dataset.assistant.decline_sentence, "refs": []}],
         rejected="",
@@ -245,7 +260,7 @@ def _example(dataset: DatasetVersion, recipe: Recipe, row: Candidate) -> Example
         question=row.question,
         passages=[PromptPassage(c["rank"], c["title"], c["text"]) for c in row.contexts],
         evidence=[SentenceRef(*ref) for ref in row.evidence],
-        history=row.history,  # type: ignore[arg-type]
+        history=row.history,
     )
     record = {
         "question": row.question, "history": row.history, "contexts": row.contexts, "evidence": row.evidence,

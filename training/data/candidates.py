@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,12 +11,12 @@ from typing import Any
 from annotations.models import Resolution, Verdict
 from assistants.models import Assistant
 from capture.models import Turn
-from generation.prompts import PromptPassage, SentenceRef, is_decline, split_sentences
+from generation.prompts import Message, PromptPassage, SentenceRef, is_decline, split_sentences
 from training.data.align import AlignedSentence, align_sentences
 from training.data.split import bucket
 from training.models import Kind, Origin, Synthesis, SyntheticItem
 
-EXAMPLE_FIELDS = ("origin", "kind", "group", "history", "question", "contexts", "evidence", "sentences", "rejected")
+MAX_GROUP = 200
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Candidate:
     kind: str
     group: str
     question: str
-    history: list[dict[str, str]]
+    history: list[Message]
     contexts: list[dict[str, Any]]
     evidence: list[list[int]]
     sentences: list[AlignedSentence]
@@ -84,7 +85,7 @@ def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candi
     return Candidate(
         origin=Origin.DECLINED if kind == Kind.DECLINE else Origin.GOOD if good else Origin.CORRECTED,
         kind=kind,
-        group=f"conversation:{turn.conversation.external_id}",
+        group=group_name("conversation", turn.conversation.external_id),
         question=turn.question,
         history=turn.history,
         contexts=contexts,
@@ -107,7 +108,7 @@ def from_synthesis(synthesis: Synthesis | None) -> Iterator[Candidate]:
         yield Candidate(
             origin=Origin.SYNTHETIC,
             kind=item.kind,
-            group=f"document:{item.source}",
+            group=group_name("document", item.source),
             question=item.question,
             history=[],
             contexts=[{**c, "relevant": c["rank"] == ref[0]} for c in contexts],
@@ -160,6 +161,12 @@ def kind_of(response: str, assistant: Assistant) -> str:
     if assistant.handoff_sentence and is_decline(text, assistant.handoff_sentence):
         return Kind.HANDOFF
     return Kind.ANSWER
+
+
+def group_name(kind: str, name: str) -> str:
+    """What a row is grouped by for the splits; a name that the column cannot hold is replaced by its digest."""
+    group = f"{kind}:{name}"
+    return group if len(group) <= MAX_GROUP else f"{kind}:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def gold_sentences(contexts: list[dict[str, Any]], sentences: list[AlignedSentence]) -> tuple[str, ...]:

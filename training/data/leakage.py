@@ -22,6 +22,10 @@ COPIED = 0.6
 """Share of 8-grams in common from which a question counts as copied."""
 
 
+WHOLE_QUESTION = 6
+"""Words from which a question is taken to mean something without its history."""
+
+
 @dataclass(frozen=True)
 class Leak:
     """``row`` of the dataset is too near to ``item`` of the benchmark."""
@@ -49,10 +53,13 @@ def find_leaks(
         row_vectors = question_vectors(rows)
     similar: NDArray[np.float32] = row_vectors @ question_vectors(items).T
     by_words = {words(text): i for i, text in reversed(list(enumerate(item_texts)))}
+    # A whole question is the same question whatever was said before it; "And how much?" is not.
+    by_words |= {words(q): i for i, (q, _) in reversed(list(enumerate(items))) if _is_whole(q)}
     leaks = []
-    for index, text in enumerate(row_texts):
-        if words(text) in by_words:
-            leaks.append(Leak(index, by_words[words(text)], "same words", 1.0))
+    for index, (text, (question, _)) in enumerate(zip(row_texts, rows, strict=True)):
+        same = by_words.get(words(text), by_words.get(words(question)) if _is_whole(question) else None)
+        if same is not None:
+            leaks.append(Leak(index, same, "same words", 1.0))
             continue
         nearest = int(similar[index].argmax())
         score = round(float(similar[index, nearest]), 4)
@@ -61,3 +68,7 @@ def find_leaks(
         elif len(words(text)) >= 8 and (recall := ngram_recall(text, item_texts[nearest], 8)) >= COPIED:
             leaks.append(Leak(index, nearest, "copied words", round(recall, 4)))
     return leaks
+
+
+def _is_whole(question: str) -> bool:
+    return len(words(question)) >= WHOLE_QUESTION

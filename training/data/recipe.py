@@ -12,8 +12,8 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Defaults follow the literature where it says something (ChatQA: about 5 % refusals cost nothing, Trust-Align: 25 %
-    train well) and are settings everywhere."""
+    """Defaults follow the literature where it says something (ChatQA: about 5 % refusals cost nothing, Trust-Align:
+    25 % train well) and are settings everywhere."""
 
     weight_corrected: int = 2
     weight_good: int = 1

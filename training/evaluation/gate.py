@@ -59,7 +59,9 @@ class Criterion:
         return asdict(self)
 
 
-def judge(rule: GateRule, primary: PairedTest, guardrails: Mapping[str, PairedTest]) -> tuple[GateVerdict, list[Criterion]]:
+def judge(
+    rule: GateRule, primary: PairedTest, guardrails: Mapping[str, PairedTest]
+) -> tuple[GateVerdict, list[Criterion]]:
     """The verdict and its table. ``guardrails`` hold gains: callers flip the sign of measures where less is better."""
     gain = primary.difference
     proved = gain.low > rule.minimum_gain and primary.p_mcnemar < rule.alpha

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generation.prompts import Answer, PromptPassage, split_sentences
+from generation.prompts import Answer, PromptPassage, PromptStyle, split_sentences
 from training.data.align import split_cited
 from training.data.text import coverage, numbers, supports
 
@@ -75,8 +75,12 @@ class Citations:
     sentences: int
 
 
-def citation_quality(answer: Answer, passages: Sequence[PromptPassage]) -> Citations:
-    sources = {p.rank: split_sentences(p.text) for p in passages}
+def citation_quality(
+    answer: Answer, passages: Sequence[PromptPassage], style: PromptStyle = PromptStyle.SENTENCES
+) -> Citations:
+    """``style``: what a citation points to, a sentence of a passage or (``passages``) the whole of it."""
+    whole = style is PromptStyle.PASSAGES
+    sources = {p.rank: [p.text] if whole else split_sentences(p.text) for p in passages}
     sentences = split_cited(answer.marked)
     supported = right = cited = 0
     for text, ranks in sentences:

@@ -116,11 +116,10 @@ def _answer(engine: Engine, evaluation: Evaluation, batch: Sequence[Task]) -> li
         measures = measure(
             item=task.item, arm=task.arm, condition=task.condition, answer=answer, assistant=evaluation.assistant
         )
-        answers.append(
-            EvaluationAnswer(
-                evaluation=evaluation, item=task.item, arm=task.arm, condition=task.condition,
-                completion=result.text, text=answer.marked, declined=answer.declined, measures=measures,
-                seconds=result.seconds, completion_tokens=result.completion_tokens,
-            )  # fmt: skip
-        )
+        stored = EvaluationAnswer(
+            evaluation=evaluation, item=task.item, arm=task.arm, condition=task.condition,
+            completion=result.text, text=answer.marked, declined=answer.declined, measures=measures,
+            seconds=result.seconds, completion_tokens=result.completion_tokens,
+        )  # fmt: skip
+        answers.append(stored)
     return answers

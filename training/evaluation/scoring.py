@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from assistants.models import Assistant
-from generation.prompts import Answer, PromptPassage, is_decline
+from generation.prompts import Answer, PromptPassage, PromptStyle, is_decline
 from training.evaluation.metrics import (
     REFERENCE_F1,
     answer_presence,
@@ -50,7 +50,7 @@ def measure(
     handed = bool(assistant.handoff_sentence) and is_decline(answer.text, assistant.handoff_sentence)
     answered = not answer.declined and not handed
     out: dict[str, float] = {"declined": float(answer.declined), "handed_off": float(handed)}
-    cites = citation_quality(answer, passages)
+    cites = citation_quality(answer, passages, PromptStyle(assistant.prompt_style))
     if answered and passages:
         out["citation_recall"], out["citation_precision"] = cites.recall, cites.precision
         out["unsupported_numbers"] = float(unsupported_numbers(answer.text, passages))

@@ -56,8 +56,8 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
     if not values or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values with {len(clusters)} clusters cannot be resampled")
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(index, weights=np.asarray(values, dtype=float))
-    counts = np.bincount(index).astype(float)
+    sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
+    counts = np.bincount(index).astype(np.float64)
     means = _resampled_means(sums, counts, np.random.default_rng(seed))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -67,7 +67,7 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
 def _resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means of RESAMPLES draws of clusters with replacement. Multinomial weights: one matrix product, no index lists."""
+    """Means of RESAMPLES draws of clusters with replacement. Multinomial weights: one matrix product, no indexes."""
     k = len(sums)
     weights = rng.multinomial(k, np.full(k, 1 / k), size=RESAMPLES).astype(float)
     return np.asarray((weights @ sums) / (weights @ counts))

@@ -112,7 +112,8 @@ def _interaction(measures: Measures, clusters: dict[int, str]) -> dict[str, floa
     """(adapter + retrieval − base + retrieval) − (adapter − base): above zero, the adapter improved the *use* of what
     is retrieved, and not only what it remembers or how it phrases things."""
     clean = Condition.CLEAN.value
-    arms = [measures[arm, clean] for arm in (Arm.ADAPTER_RAG.value, Arm.BASE_RAG.value, Arm.ADAPTER.value, Arm.BASE.value)]
+    names = (Arm.ADAPTER_RAG, Arm.BASE_RAG, Arm.ADAPTER, Arm.BASE)
+    arms = [measures[name.value, clean] for name in names]
     name = "grounded_correct"
     shared = [pk for pk in arms[0] if all(pk in arm and name in arm[pk] for arm in arms)]
     values = [arms[0][pk][name] - arms[1][pk][name] - arms[2][pk][name] + arms[3][pk][name] for pk in shared]

@@ -19,7 +19,7 @@ EXPLAINED = {
 }
 
 _ABOUT_PASSAGE = re.compile(r"\b(passage|sentence|document|text|context|paragraph|marked|according to)s?\b", re.I)
-_STARTS = (
+_STARTS = (  # noqa: SIM905 - words are easier to read than literals
     "what when where which who whose why how can could do does did is are am was were will would should may must has "
     "have tell explain"
 ).split()

@@ -1,8 +1,8 @@
 """Writes questions from documents: sentence → question (by the engine) → filters → round trip through retrieval.
 
-The answer is the sentence itself, so it is supported by construction; what has to be proved is that the question is one
-that a person might type and that production retrieval brings the sentence for it. Every item is stored, dropped ones with
-the filter's name, so that a killed synthesis goes on where it stopped and the funnel can show examples.
+The answer is the sentence itself, so it is supported by construction; what has to be proved is that the question is
+one that a person might type and that production retrieval brings the sentence for it. Every item is stored, dropped
+ones with the filter's name, so that a killed synthesis goes on where it stopped and the funnel can show examples.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from generation.engines import GenerationRequest
 from generation.prompts import build_question_prompt, split_sentences
 from knowledge.query import history_query, question_vectors
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
+from training.data.nearest import Kept
 from training.data.text import words
 from training.engine import bulk_engine
 from training.models import Kind, Synthesis, SyntheticItem
@@ -41,20 +40,18 @@ def perform(synthesis: Synthesis) -> None:
     engine = bulk_engine()
     done = set(synthesis.items.values_list("chunk_id", "sentence"))
     todo = (s for s in sources(synthesis.assistant, synthesis.seed) if (s.chunk.pk, s.index) not in done)
-    kept_vectors = _vectors_of_kept(synthesis)
-    kept = len(kept_vectors)
+    kept = _kept_before(synthesis)
     written = len(done)
-    while kept < synthesis.wanted and written < synthesis.wanted * MAX_TRIES_PER_WANTED:
-        batch = list(islice(todo, BATCH))
+    while len(kept) < synthesis.wanted and written < synthesis.wanted * MAX_TRIES_PER_WANTED:
+        batch = list(islice(todo, min(BATCH, max(16, 2 * (synthesis.wanted - len(kept))))))
         if not batch:
             break
         questions = write_questions(engine, batch)
         items = [_item(synthesis, source, question) for source, question in zip(batch, questions, strict=True)]
-        kept_vectors = _judge(synthesis, items, batch, kept_vectors)
-        SyntheticItem.objects.bulk_create(items, ignore_conflicts=True)
-        written += len(items)
-        kept = len(kept_vectors)
-        synthesis.beat(stage="writing questions", done=min(kept, synthesis.wanted), total=synthesis.wanted)
+        judged = _judge(synthesis, items, batch, kept)
+        SyntheticItem.objects.bulk_create(judged, ignore_conflicts=True)
+        written += len(judged)
+        synthesis.beat(stage="writing questions", done=len(kept), total=synthesis.wanted)
     synthesis.funnel = funnel(synthesis)
     synthesis.save(update_fields=["funnel"])
 
@@ -79,25 +76,29 @@ def write_questions(engine: Engine, batch: Sequence[Source]) -> list[str]:
 def _item(synthesis: Synthesis, source: Source, question: str) -> SyntheticItem:
     return SyntheticItem(
         synthesis=synthesis, chunk=source.chunk, source=source.path, sentence=source.index, question=question,
-        response=source.sentence, kind=Kind.ANSWER, dropped_by=first_objection(question, source.sentence, source.chunk.title),
+        response=source.sentence, kind=Kind.ANSWER,
+        dropped_by=first_objection(question, source.sentence, source.chunk.title),
     )  # fmt: skip
 
 
 def _judge(
-    synthesis: Synthesis, items: list[SyntheticItem], batch: Sequence[Source], kept_vectors: list[Any]
-) -> list[Any]:
-    """Round trip and near-duplicates for the items that still stand; returns the vectors of all kept questions."""
+    synthesis: Synthesis, items: list[SyntheticItem], batch: Sequence[Source], kept: Kept
+) -> list[SyntheticItem]:
+    """Near-duplicates and round trip for the items that still stand. Adds the questions that are kept to ``kept``;
+    returns the items that were judged: all, or those up to the last question that was wanted."""
+    assistant = synthesis.assistant
     standing = [i for i, item in enumerate(items) if not item.dropped_by]
-    vectors = question_vectors([(items[i].question, ()) for i in standing], synthesis.assistant.glossary)
+    vectors = question_vectors([(items[i].question, ()) for i in standing], assistant.glossary)
     for i, vector in zip(standing, vectors, strict=True):
         item, source = items[i], batch[i]
-        if kept_vectors and float((np.stack(kept_vectors) @ vector).max()) >= NEAR_DUPLICATE:
+        if len(kept) == synthesis.wanted:
+            return items[:i]
+        if kept.similarity(vector) >= NEAR_DUPLICATE:
             item.dropped_by = "asked already"
             continue
-        passages = search(
-            assistant=synthesis.assistant, query=history_query(item.question, (), synthesis.assistant.glossary), vector=vector, k=synthesis.assistant.retrieval_k
-        )
-        evidence = evidence_for(assistant=synthesis.assistant, vector=vector, passages=passages)
+        query = history_query(item.question, (), assistant.glossary)
+        passages = search(assistant=assistant, query=query, vector=vector, k=assistant.retrieval_k)
+        evidence = evidence_for(assistant=assistant, vector=vector, passages=passages)
         pairs = [[e.rank, e.sentence] for e in evidence]
         gold = _place(source, passages)
         if not is_found(gold, pairs):
@@ -108,8 +109,8 @@ def _judge(
             "evidence": pairs,
             "gold": gold,
         }
-        kept_vectors.append(vector)
-    return kept_vectors
+        kept.add(vector)
+    return items
 
 
 def _place(source: Source, passages: Sequence[RetrievedPassage]) -> list[int] | None:
@@ -119,9 +120,13 @@ def _place(source: Source, passages: Sequence[RetrievedPassage]) -> list[int] | 
         [p.rank, index] for p in passages for index, s in enumerate(split_sentences(p.text)) if words(s) == wanted
     ]
     own = [place for place in places if passages[place[0] - 1].chunk_id == source.chunk.pk]
-    return (own or places or [None])[0]
+    return next(iter(own or places), None)
 
 
-def _vectors_of_kept(synthesis: Synthesis) -> list[Any]:
+def _kept_before(synthesis: Synthesis) -> Kept:
+    """The questions that an earlier attempt kept."""
+    kept = Kept()
     questions = list(synthesis.items.filter(dropped_by="").values_list("question", flat=True))
-    return list(question_vectors([(q, ()) for q in questions], synthesis.assistant.glossary))
+    for vector in question_vectors([(question, ()) for question in questions], synthesis.assistant.glossary):
+        kept.add(vector)
+    return kept

@@ -1,0 +1,34 @@
+"""How near a question is to those that were kept before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Kept:
+    """Unit vectors that grow one by one. Adding costs a copy only when the room is used up, so that n questions are
+    compared with each other in n matrix products and not in n copies of all of them."""
+
+    def __init__(self) -> None:
+        self._rows: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, vector: NDArray[np.float32]) -> None:
+        if self._count == len(self._rows):
+            grown = np.zeros((max(64, 2 * self._count), len(vector)), dtype=np.float32)
+            grown[: self._count] = self._rows[: self._count] if self._count else 0
+            self._rows = grown
+        self._rows[self._count] = vector
+        self._count += 1
+
+    def similarity(self, vector: NDArray[np.float32]) -> float:
+        """Highest cosine with any of them; −1 without any."""
+        return float((self._rows[: self._count] @ vector).max()) if self._count else -1.0
