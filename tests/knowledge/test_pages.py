@@ -20,7 +20,16 @@ from knowledge.uploads import IncomingFile, UploadRefused, clean_path, start_upl
 from tests.factories import make_assistant, make_user
 
 LIST = "admin:knowledge_document_changelist"
-FEES = b"# Fees\n\n## Leaving\n\nA fixed plan has an exit fee of \xc2\xa335.\n\n## Late\n\nA late payment costs <b>\xc2\xa36</b>.\n"
+FEES = """# Fees
+
+## Leaving
+
+A fixed plan has an exit fee of £35.
+
+## Late
+
+A late payment costs <b>£6</b>.
+""".encode()
 
 
 @pytest.fixture
