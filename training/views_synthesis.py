@@ -68,7 +68,7 @@ def start_page(request: HttpRequest) -> HttpResponse:
 
 def synthesis_page(request: HttpRequest, synthesis: Synthesis, panel: dict[str, Any]) -> HttpResponse:
     """``?show=`` kept, or the name of a filter; ``?q=`` words of the question."""
-    from training.synthesis.generate import funnel
+    from training.synthesis.generate import MAX_TRIES_PER_WANTED, funnel
 
     counted = synthesis.funnel or funnel(synthesis)
     steps = funnel_steps(counted)
@@ -84,6 +84,7 @@ def synthesis_page(request: HttpRequest, synthesis: Synthesis, panel: dict[str, 
         "panel": panel,
         "written": counted.get("written", 0),
         "kept": counted.get("kept", 0),
+        "tries": MAX_TRIES_PER_WANTED,
         "steps": steps,
         "shown": shown,
         "explained": EXPLAINED.get(shown, ""),

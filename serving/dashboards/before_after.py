@@ -59,8 +59,10 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
     chosen = [p for p in pairs if show in ("all", _outcome(p))]
     page = Paginator(chosen, PAGE).get_page(request.GET.get("page"))
     deployment = deployment_of(evaluation.assistant)
+    page_of_work: Any = admin.site._registry[Evaluation]
     context = {
         **admin.site.each_context(request),
+        "panel": page_of_work.panel(request, evaluation),
         "title": f"Before / after: {evaluation.adapter}",
         "evaluation": evaluation,
         "gate": evaluation.gate,
@@ -86,13 +88,6 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
         "passed": evaluation.verdict == GateVerdict.PASSED,
     }
     return TemplateResponse(request, "serving/before_after.html", context)
-
-
-@require_GET
-def progress(request: HttpRequest, pk: int) -> JsonResponse:
-    """What a waiting page polls: state and progress, nothing heavy."""
-    evaluation = _evaluation(request, pk, *READERS)
-    return JsonResponse({"state": evaluation.state, "progress": evaluation.progress, "error": evaluation.error})
 
 
 @require_GET

@@ -12,7 +12,6 @@ _staff = admin.site.admin_view
 
 urlpatterns = [
     path("evaluation/<int:pk>/", _staff(before_after.before_after), name="before-after"),
-    path("evaluation/<int:pk>/progress", _staff(before_after.progress), name="evaluation-progress"),
     path("evaluation/<int:pk>/export.json", _staff(before_after.export), name="evaluation-export"),
     path("evaluation/<int:pk>/promote", _staff(before_after.promote_from_page), name="promote"),
     path("rollback/<slug:slug>/", _staff(adapters.roll_back_from_page), name="roll-back"),

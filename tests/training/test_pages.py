@@ -373,3 +373,19 @@ def test_pages_cost_a_fixed_number_of_queries(
         client.get(url)
         with django_assert_max_num_queries(30):
             client.get(url)
+
+
+def test_a_running_evaluation_shows_progress_cancel_and_log(assistant: Assistant) -> None:
+    evaluation = Evaluation.objects.create(
+        assistant=assistant, adapter=make_adapter(assistant), benchmark=make_benchmark(assistant)
+    )
+    evaluation.claim()
+    evaluation.beat(stage="asking", done=3, total=8)
+    url = reverse("dashboards:before-after", args=[evaluation.pk])
+    mine = shown(enter("ada").get(url))
+    assert page("evaluation_cancel", evaluation.pk) in mine
+    assert page("evaluation_cancel", evaluation.pk) not in shown(enter("rob").get(url))
+    live = enter("rob").get(page("evaluation_live", evaluation.pk)).json()
+    assert (live["stage"], live["done"], live["total"]) == ("asking", 3, 8)
+    evaluation.finish(Evaluation.State.FAILED, "The disk is full.")
+    assert "The disk is full." in shown(enter("rob").get(url))

@@ -53,22 +53,4 @@
     const link = document.querySelector(`[data-key="${event.key}"]`);
     if (link) link.click();
   });
-
-  // A page whose work is still going on asks now and then, and loads again when it is done.
-  const waiting = document.querySelector("[data-poll]");
-  if (waiting) {
-    const ask = async () => {
-      try {
-        const answer = await (await fetch(waiting.dataset.poll)).json();
-        if (!["queued", "running"].includes(answer.state)) return location.reload();
-        const p = answer.progress || {};
-        const text = waiting.querySelector("[data-progress]");
-        if (text && p.total) text.textContent = `${p.stage || "working"}: ${p.done || 0} of ${p.total}`;
-        const bar = waiting.querySelector("[data-bar]");
-        if (bar && p.total) bar.style.width = `${Math.round((100 * (p.done || 0)) / p.total)}%`;
-      } catch (_) { /* the server is restarting: ask again */ }
-      setTimeout(ask, 2000);
-    };
-    setTimeout(ask, 1000);
-  }
 })();

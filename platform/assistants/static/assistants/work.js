@@ -1,4 +1,5 @@
 // A page whose work goes on: asks every second or two what has changed, and loads again when the work has ended.
+// Parts of the page marked with data-fresh are brought up to date each time something more is done.
 (() => {
   "use strict";
   const panel = document.querySelector("[data-work]");
@@ -23,6 +24,17 @@
     show("left", now.eta_seconds === null ? "" : `About ${words(now.eta_seconds)} left.`);
     if (now.log) show("log", now.log);
   };
+  const refresh = async () => {
+    const answer = await fetch(location.href);
+    if (!answer.ok) return;
+    const now = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of document.querySelectorAll("[data-fresh]")) {
+      const newer = now.getElementById(part.id);
+      if (newer) part.replaceWith(document.adoptNode(newer));
+    }
+  };
+  const first = JSON.parse(state.textContent);
+  let seen = `${first.state} ${first.done}`;
   const ask = async () => {
     try {
       const answer = await fetch(panel.dataset.work, { headers: { Accept: "application/json" } });
@@ -30,12 +42,16 @@
         const now = await answer.json();
         if (!now.active) return location.reload();
         draw(now);
+        if (seen !== `${now.state} ${now.done}`) {
+          seen = `${now.state} ${now.done}`;
+          await refresh();
+        }
       }
     } catch (_) {
       // the server restarts: ask again
     }
     setTimeout(ask, 1500);
   };
-  draw(JSON.parse(state.textContent));
+  draw(first);
   setTimeout(ask, 1000);
 })();
