@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from training.base_model.corpus import Section, is_held_out, read_sections
 from training.base_model.lexicon import HELD_OUT_LEXICON, TRAIN_LEXICON, read_lexicon
@@ -17,12 +18,12 @@ from training.base_model.packing import Packer, encode
 from training.base_model.phrasing import upper_first
 from training.base_model.ranking import Ranker
 from training.base_model.sessions import STAGES, Example, examples
-from training.base_model.tokenizer import load_tokenizer, train_tokenizer
+from training.base_model.tokenizer import LEARNED_VOCABULARY, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from training.base_model.worlds import World, handbook_world, list_world, manual_world
 
 ROW_LENGTH = 512
 _WORLDS_PER_BATCH = 96
-_SHARES = {"1": (0.42, 0.38, 0.20), "2": (0.55, 0.40, 0.05), "test": (0.5, 0.5, 0.0)}
+_SHARES = {"1": (0.42, 0.38, 0.20), "2": (0.55, 0.40, 0.05), "3": (0.45, 0.30, 0.25), "test": (0.5, 0.5, 0.0)}
 """Per stage: share of handbook, manual and list worlds."""
 
 
@@ -36,15 +37,21 @@ class Source:
             raise ValueError(f"no sections left in {manuals}")
         self.domains = read_lexicon(HELD_OUT_LEXICON if held_out else TRAIN_LEXICON)
         plain = (w.strip(".,;:()").lower() for s in self.sections for t in s.sentences for w in t.split())
+        self.pieces: Sequence[str] = ()
         self.words = sorted({w for w in plain if w.isalpha() and 4 <= len(w) <= 9})
+
+    def use_vocabulary(self, tokenizer: Tokenizer) -> None:
+        """From now on things are called by any words, and lists string tokens together."""
+        decoded = (tokenizer.decode([i]) for i in range(len(SPECIAL_TOKENS), LEARNED_VOCABULARY))
+        self.pieces = sorted({text for text in decoded if text.strip() and "\ufffd" not in text and "|" not in text})
 
     def world(self, rng: random.Random, shares: tuple[float, float, float]) -> World:
         kind = rng.choices(("handbook", "manual", "list"), shares)[0]
         if kind == "handbook":
-            return handbook_world(rng, rng.choice(self.domains))
+            return handbook_world(rng, rng.choice(self.domains), words=self.words if self.pieces else ())
         if kind == "manual":
             return manual_world(rng, self.sections, rng.randrange(len(self.sections)))
-        return list_world(rng, self.words)
+        return list_world(rng, self.words, self.pieces)
 
 
 def stage_examples(source: Source, ranker: Ranker, stage: str, rng: random.Random) -> Iterator[list[Example]]:
@@ -82,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--manuals", type=Path, required=True, help="folder with the unpacked documentation packages")
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and the shards")
-    parser.add_argument("--stage", choices=("1", "2"), default="2", help="1: choose by content; 2: as served")
+    parser.add_argument(
+        "--stage", choices=("1", "2", "3"), default="2", help="1: by content; 2: as served; 3: and every token"
+    )
     parser.add_argument("--shards", type=int, default=8, help="how many shards to write (existing ones are kept)")
     parser.add_argument("--rows", type=int, default=768, help="rows of 512 tokens per shard")
     parser.add_argument("--seed", type=int, default=1)
@@ -99,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         train_tokenizer(tokenizer_texts(source, rng)).save(str(path))
         print(f"tokenizer in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     tokenizer, ranker = load_tokenizer(path), Ranker()
+    if options.stage == "3":
+        source.use_vocabulary(tokenizer)
     batches = stage_examples(source, ranker, options.stage, rng)
     name = "held" if options.held_out else f"stage{options.stage}"
     for number in range(options.shards):

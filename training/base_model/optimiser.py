@@ -12,6 +12,8 @@ from training.base_model.architecture import Network
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Newton-Schulz polynomial of the Muon reference."""
 _STEPS, _MOMENTUM, _DECAY = 5, 0.95, 0.02
+_EPSILON = 1e-6
+"""Larger than usual: tokens that hardly occur get gradients of almost nothing and must not be blown up to a step."""
 
 
 def orthogonalise(gradient: Tensor) -> Tensor:
@@ -37,7 +39,9 @@ class Optimiser:
         others = [p for name, p in named if not (p.dim() == 2 and "embed" not in name)]
         self.parameters = [p for _, p in named]
         self.matrix_rate, self.other_rate = matrix_rate, other_rate
-        self.adam = torch.optim.AdamW(others, lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        self.adam = torch.optim.AdamW(
+            others, lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0, eps=_EPSILON, fused=True
+        )
         self.momenta = [torch.zeros_like(p) for p in self.matrices]
 
     def zero(self) -> None:

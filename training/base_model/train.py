@@ -38,7 +38,12 @@ class Settings:
     minutes: float
     rows: int = 10
     micro: int = 5
-    first_stage: float = 0.25
+    stages: tuple[tuple[str, float], ...] = (("1", 0.25), ("2", 1.0))
+    """(stage, share of the time at which it ends), in order."""
+    peak: float = 1.0
+    """Scale of the learning rates; a continued training takes less."""
+    start: Path | None = None
+    """Run folder whose weights to begin with, instead of the wired ones."""
     seed: int = 0
     checkpoint_seconds: float = 120.0
     device: str = "cpu"
@@ -62,11 +67,14 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.network = Network(Shape())
         matched = wire(self.network, settings.seed)
+        if settings.start:
+            begun = torch.load(settings.start / CHECKPOINT, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(begun["network"])
         self.network.to(settings.device)
         self.optimiser = Optimiser(self.network)
         self.generator = torch.Generator().manual_seed(settings.seed + 1)
         self.elapsed, self.steps, self.tokens, self.average = 0.0, 0, 0, 0.0
-        self.shards = {stage: Shards(settings.data, stage, settings.seed) for stage in ("1", "2")}
+        self.shards = {stage: Shards(settings.data, stage, settings.seed) for stage, _ in settings.stages}
         self._say(event="start", parameters=sum(p.numel() for p in self.optimiser.parameters), match_dimensions=matched)
         settings.out.mkdir(parents=True, exist_ok=True)
         if (settings.out / CHECKPOINT).exists():
@@ -102,9 +110,9 @@ class Trainer:
 
     def _step(self, share: float) -> float:
         settings = self.settings
-        stage = "1" if share < settings.first_stage else "2"
+        stage = next((name for name, end in settings.stages if share < end), settings.stages[-1][0])
         warm = min(1.0, (self.steps + 1) / _WARM_UP_STEPS)
-        scale = warm * min(1.0, max(0.01, (1 - share) / _DECAY_SHARE))
+        scale = settings.peak * warm * min(1.0, max(0.01, (1 - share) / _DECAY_SHARE))
         self.optimiser.zero()
         parts = [self._batch(stage) for _ in range(settings.rows // settings.micro)]
         total = sum(float(part.weights.sum()) for part in parts)
@@ -172,6 +180,12 @@ class Trainer:
         print(json.dumps(fields), file=sys.stdout, flush=True)
 
 
+def _stages(text: str) -> tuple[tuple[str, float], ...]:
+    """``1:0.25,2:1`` → (("1", 0.25), ("2", 1.0)). Raises ValueError (argparse reports it)."""
+    pairs = (part.split(":") for part in text.split(","))
+    return tuple((stage, float(end)) for stage, end in pairs)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that training.base_model.generate filled")
@@ -179,7 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=45.0, help="training time over all resumes")
     parser.add_argument("--rows", type=int, default=10, help="rows of 512 tokens per step")
     parser.add_argument("--micro", type=int, default=5, help="rows per forward pass (divides --rows)")
-    parser.add_argument("--first-stage", type=float, default=0.25, help="share of the time for stage 1")
+    parser.add_argument("--stages", type=_stages, default="1:0.25,2:1", help="stage:share of the time at which it ends")
+    parser.add_argument("--peak", type=float, default=1.0, help="scale of the learning rates")
+    parser.add_argument("--start", type=Path, help="run folder to take the first weights from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -188,13 +204,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--micro must divide --rows")
     torch.set_num_threads(options.threads)
     settings = Settings(
-        options.data,
-        options.out,
-        options.minutes,
-        options.rows,
-        options.micro,
-        options.first_stage,
-        options.seed,
+        data=options.data,
+        out=options.out,
+        minutes=options.minutes,
+        rows=options.rows,
+        micro=options.micro,
+        stages=options.stages,
+        peak=options.peak,
+        start=options.start,
+        seed=options.seed,
         device=options.device,
     )
     Trainer(settings).run()

@@ -46,10 +46,13 @@ _FILLERS = word_list("fillers")
 _PARTS = word_list("parts")
 
 
-def handbook_world(rng: random.Random, domain: Domain, *, items: int = 10) -> World:
-    """An invented handbook of one domain: 3 to 6 documents that share things and properties (hard distractors)."""
+def handbook_world(rng: random.Random, domain: Domain, *, words: Sequence[str] = (), items: int = 10) -> World:
+    """An invented handbook of one domain: 3 to 6 documents that share things and properties (hard distractors).
+
+    ``words``: any words; some things are called by them, so that the model meets its whole vocabulary in sentences.
+    """
     world = World()
-    things = [_named(rng, t) for t in rng.sample(domain.things, rng.randint(3, 5))]
+    things = [_named(rng, t, words) for t in rng.sample(domain.things, rng.randint(3, 5))]
     properties = rng.sample(domain.properties, rng.randint(2, 4))
     told: dict[int, Fact] = {}
     keys: set[tuple[str, ...]] = set()
@@ -83,8 +86,10 @@ def handbook_world(rng: random.Random, domain: Domain, *, items: int = 10) -> Wo
     return world
 
 
-def _named(rng: random.Random, thing: str) -> str:
+def _named(rng: random.Random, thing: str, words: Sequence[str]) -> str:
     """Some things get a name of their own: no model can know it beforehand."""
+    if words and rng.random() < 0.3:
+        return " ".join(rng.sample(words, rng.choice([1, 2, 2])))
     if rng.random() > 0.25:
         return thing
     dash, bare = ("-", thing[1:]) if thing.startswith("-") else ("", thing)
@@ -199,8 +204,11 @@ def manual_world(rng: random.Random, sections: Sequence[Section], start: int, *,
     return world
 
 
-def list_world(rng: random.Random, words: Sequence[str], *, items: int = 8) -> World:
-    """Keys with values: exact copying of whatever stands there, from the first step of training on."""
+def list_world(rng: random.Random, words: Sequence[str], pieces: Sequence[str] = (), *, items: int = 8) -> World:
+    """Keys with values: exact copying of whatever stands there, from the first step of training on.
+
+    ``pieces``: the tokens of the vocabulary as text; strung together at random they make every token a target.
+    """
     world = World()
     frames = [("the {k} is {v}.", "What is the {k}?"), ("{k}: {v}.", "{k}?"),
     ("for {k} use {v}.", "What do I use for {k}?"),
@@ -212,6 +220,8 @@ def list_world(rng: random.Random, words: Sequence[str], *, items: int = 8) -> W
             " ".join(rng.sample(list(words), rng.choice([1, 2, 2]))) if rng.random() < 0.7 else slots.invented_name(rng)
         )
         v = slots.odd_string(rng) if rng.random() < 0.5 else " ".join(rng.sample(list(words), rng.randint(1, 4)))
+        if pieces and rng.random() < 0.7:
+            v = "".join(rng.choices(pieces, k=rng.randint(3, 14))).strip()
         if rng.random() < 0.15:
             v = f"{v} {v} {slots.odd_string(rng)}"
         text = upper_first(said.format(k=key, v=v))

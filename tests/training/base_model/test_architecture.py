@@ -7,6 +7,7 @@ from training.base_model.architecture import Network, Shape
 from training.base_model.circuits import wire
 from training.base_model.export import as_transformers, largest_difference
 from training.base_model.optimiser import Optimiser, orthogonalise
+from training.base_model.train import _stages
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,9 @@ def test_a_step_lowers_the_loss() -> None:
         loss().backward()
         optimiser.step(1.0)
     assert loss().item() < before - 0.5
+
+
+def test_stages_are_read_from_the_command_line() -> None:
+    assert _stages("1:0.25,2:1") == (("1", 0.25), ("2", 1.0))
+    with pytest.raises(ValueError):
+        _stages("1")

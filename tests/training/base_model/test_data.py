@@ -228,3 +228,18 @@ def test_an_answer_parses_back_to_its_sentences() -> None:
     assert parse_answer(house=house, prompt=prompt, completion="[1] A fee of £3 applies.").citations == (
         SentenceRef(1, 0),
     )
+
+
+def test_lists_string_any_token_together() -> None:
+    rng = random.Random(7)
+    words = [slots.invented_word(rng) for _ in range(300)]
+    pieces = [f" p{n}x" for n in range(400)]
+    text = " ".join(line.text for _ in range(120) for line in list_world(rng, words, pieces).lines)
+    assert sum(piece.strip() in text for piece in pieces) > 390
+
+
+def test_things_take_any_word_as_their_name() -> None:
+    rng = random.Random(8)
+    words = [f"Zzword{n}" for n in range(50)]
+    worlds = [handbook_world(rng, rng.choice(TRAIN), words=words) for _ in range(20)]
+    assert any("Zzword" in item.question for world in worlds for item in world.items if item.gold)
