@@ -40,7 +40,8 @@ class WorkAdmin(ScopedAdmin):
 
     @display(description="State", ordering="state", label=STATE_COLOURS)
     def state_label(self, obj: BackgroundWork) -> tuple[str, str]:
-        return obj.state, obj.get_state_display()
+        sign = {"succeeded": "✓ ", "failed": "✗ ", "cancelled": "◌ "}.get(obj.state, "")
+        return obj.state, sign + obj.get_state_display()
 
     @admin.display(description="Progress")
     def how_far(self, obj: BackgroundWork) -> str:

@@ -26,7 +26,7 @@ class DocumentQuerySet(models.QuerySet["Document"]):
 
 
 class Document(models.Model):
-    """One source text. ``path`` names it within the assistant; loading the same path again makes a new version of it."""
+    """One source text. ``path`` names it within the assistant; loading the same path again makes a new version."""
 
     class State(models.TextChoices):
         PENDING = "pending", "Waiting"
@@ -70,7 +70,8 @@ class Chunk(models.Model):
     tokens = models.PositiveIntegerField(help_text="Word pieces, as the embedder counts them.")
     embedding = HalfVectorField(dimensions=EMBEDDING_DIMENSION)
     sentence_embeddings = models.BinaryField(
-        help_text="float16 matrix, one row per sentence of the text (see knowledge.evidence): ranked without embedding again."
+        help_text="float16 matrix, one row per sentence of the text (see knowledge.evidence): "
+        "ranked without embedding again."
     )
     words = models.GeneratedField(
         expression=SearchVector("text", config="english"), output_field=SearchVectorField(), db_persist=True

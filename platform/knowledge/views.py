@@ -128,6 +128,7 @@ def document_page(request: HttpRequest, pk: str) -> HttpResponse:
         "page": page,
         "total": total,
         "query": query,
+        "folder": document.path.rpartition("/")[0],
         "may_change": has_role(request.user, document.assistant, *ADMINS),
     }
     return _page(request, "knowledge/document.html", context)
