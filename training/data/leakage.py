@@ -1,25 +1,29 @@
 """The leakage guard: no question of a benchmark, nor one that is nearly the same, gets into a dataset.
 
-Two nets. Words: the same words in order, or most 8-word runs in common (what a copied question with a new greeting
-looks like). Meaning: cosine of the question vectors. A follow-up is compared together with what it follows.
+Two nets. Words: the same words in order, or most of a held-out question's 8-word runs (what a copied question with
+a new greeting looks like). Meaning: cosine of the question vectors. A follow-up is compared together with what it
+follows.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from generation.prompts import Message
 from knowledge.query import history_query, question_vectors
-from training.data.text import ngram_recall, words
+from training.data.text import ngrams, words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+RUN = 8
+"""Words in a row that are hardly the same by chance."""
 COPIED = 0.6
-"""Share of 8-grams in common from which a question counts as copied."""
+"""Share of the held-out question's runs of words from which a row counts as a copy of it."""
 
 
 WHOLE_QUESTION = 6
@@ -55,6 +59,7 @@ def find_leaks(
     by_words = {words(text): i for i, text in reversed(list(enumerate(item_texts)))}
     # A whole question is the same question whatever was said before it; "And how much?" is not.
     by_words |= {words(q): i for i, (q, _) in reversed(list(enumerate(items))) if _is_whole(q)}
+    runs = _runs_of_words(item_texts)
     leaks = []
     for index, (text, (question, _)) in enumerate(zip(row_texts, rows, strict=True)):
         same = by_words.get(words(text), by_words.get(words(question)) if _is_whole(question) else None)
@@ -65,9 +70,30 @@ def find_leaks(
         score = round(float(similar[index, nearest]), 4)
         if score >= threshold:
             leaks.append(Leak(index, nearest, "meaning", score))
-        elif len(words(text)) >= 8 and (recall := ngram_recall(text, item_texts[nearest], 8)) >= COPIED:
-            leaks.append(Leak(index, nearest, "copied words", round(recall, 4)))
+            continue
+        copied, share = _most_copied(text, runs)
+        if share >= COPIED:
+            leaks.append(Leak(index, copied, "copied words", round(share, 4)))
     return leaks
+
+
+def _runs_of_words(texts: Sequence[str]) -> dict[tuple[str, ...], dict[int, float]]:
+    """Run of `RUN` words → {text: the share of that text's runs that this one is}."""
+    found: dict[tuple[str, ...], dict[int, float]] = {}
+    for index, text in enumerate(texts):
+        grams = ngrams(text, RUN)
+        for gram in grams:
+            found.setdefault(gram, {})[index] = 1 / len(grams)
+    return found
+
+
+def _most_copied(text: str, runs: dict[tuple[str, ...], dict[int, float]]) -> tuple[int, float]:
+    """The item of which most stands in ``text`` (whatever stands around it), and how much."""
+    shares: defaultdict[int, float] = defaultdict(float)
+    for gram in ngrams(text, RUN):
+        for index, share in runs.get(gram, {}).items():
+            shares[index] += share
+    return max(shares.items(), key=lambda pair: (pair[1], -pair[0]), default=(0, 0.0))
 
 
 def _is_whole(question: str) -> bool:
