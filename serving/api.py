@@ -128,9 +128,8 @@ async def _whole(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> Js
     answer = chat.read_answer(asked, result.text)
     usage = _usage(result.prompt_tokens, result.completion_tokens)
     message = {"role": "assistant", "content": answer.marked, "context": chat.message_context(asked, answer)}
-    finish = "length" if result.finish_reason == "length" else "stop"
     _capture_later(asked, key, wanted, completion=result.text, started=started, usage=usage)
-    return JsonResponse(wire.completion(asked.id, wanted.model, message, finish, usage))
+    return JsonResponse(wire.completion(asked.id, wanted.model, message, _finish(result), usage))
 
 
 async def _streamed(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> StreamingHttpResponse:
@@ -185,8 +184,7 @@ async def _events(
         await pieces.aclose()
     if text := shown.finish():
         yield part({"content": text})
-    finish = "length" if result is not None and result.finish_reason == "length" else "stop"
-    yield part({"context": {"declined": chat.read_answer(asked, completion).declined}}, finish)
+    yield part({"context": {"declined": chat.read_answer(asked, completion).declined}}, _finish(result))
     usage = _usage(result.prompt_tokens, result.completion_tokens) if result is not None else _usage(0, 0)
     if wanted.stream_options and wanted.stream_options.include_usage:
         yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": usage})
@@ -197,7 +195,17 @@ async def _events(
 
 def _generation(asked: chat.Asked, wanted: wire.ChatRequest) -> GenerationRequest:
     adapter = asked.arm.adapter.engine_name if asked.arm.adapter else None
-    return GenerationRequest(messages=asked.prompt.messages, adapter=adapter, max_new_tokens=wanted.max_new_tokens)
+    return GenerationRequest(
+        messages=asked.prompt.messages,
+        adapter=adapter,
+        max_new_tokens=wanted.max_new_tokens,
+        deadline=settings.RATCHET_ENGINE_TIMEOUT,
+    )
+
+
+def _finish(result: GenerationResult | None) -> str:
+    """OpenAI's word: an answer that ran out of tokens or of time was cut short."""
+    return "length" if result is not None and result.finish_reason in ("length", "deadline") else "stop"
 
 
 async def _load(asked: chat.Asked) -> None:

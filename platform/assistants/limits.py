@@ -23,7 +23,7 @@ from rest_framework.throttling import BaseThrottle
 from assistants.errors import ApiError
 from assistants.models import ApiKey
 
-_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600}
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 _MAX_BUCKETS = 10_000
 
 
@@ -46,7 +46,7 @@ def parse_rate(rate: str) -> tuple[int, float]:
     """
     match = re.fullmatch(r"\s*(\d+)\s*/\s*([a-z]+)\s*", rate)
     if match is None or match[2] not in _SECONDS or not int(match[1]):
-        raise ImproperlyConfigured(f"RATCHET_RATE_LIMIT={rate!r} is not a rate. Use for example 6000/min or 50/s.")
+        raise ImproperlyConfigured(f"RATCHET_RATE_LIMIT={rate!r} is not a rate. Use for example 50/sec, 6000/min, 100000/hour or 1000000/day.")
     return int(match[1]), int(match[1]) / _SECONDS[match[2]]
 
 

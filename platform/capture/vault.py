@@ -16,7 +16,12 @@ class PayloadUnreadable(Exception):
 
 
 @lru_cache(maxsize=4)
-def _fernet(keys: str) -> MultiFernet:
+def keyring(keys: str) -> MultiFernet:
+    """Keys separated by commas: the first closes, all of them open.
+
+    Raises:
+        ImproperlyConfigured: one of them is no key, or there is none.
+    """
     try:
         return MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
     except ValueError as error:
@@ -27,7 +32,7 @@ def _fernet(keys: str) -> MultiFernet:
 
 def encrypt(data: bytes) -> bytes:
     """Encrypts with the first key of RATCHET_DATA_KEY; the others are old ones that still open what they closed."""
-    return _fernet(settings.RATCHET_DATA_KEY).encrypt(data)
+    return keyring(settings.RATCHET_DATA_KEY).encrypt(data)
 
 
 def decrypt(token: bytes | memoryview) -> bytes:
@@ -35,7 +40,7 @@ def decrypt(token: bytes | memoryview) -> bytes:
     PayloadUnreadable: closed with a key that is not in RATCHET_DATA_KEY, or damaged.
     """
     try:
-        return _fernet(settings.RATCHET_DATA_KEY).decrypt(bytes(token))
+        return keyring(settings.RATCHET_DATA_KEY).decrypt(bytes(token))
     except InvalidToken:
         raise PayloadUnreadable from None
 

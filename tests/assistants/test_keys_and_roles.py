@@ -101,6 +101,7 @@ def test_the_command_prints_only_the_secret(capsys: Any) -> None:
 
 def test_rates() -> None:
     assert parse_rate("6000/min") == (6000, 100.0)
+    assert parse_rate("86400/day") == (86400, 1.0)
     for bad in ("", "fast", "0/s", "5/year"):
         with pytest.raises(ImproperlyConfigured):
             parse_rate(bad)

@@ -273,6 +273,14 @@ def test_too_many_requests(shop: Shop, settings: Any) -> None:
     assert int(refused.value.response.headers["retry-after"]) >= 1
 
 
+def test_an_answer_may_take_as_long_as_the_setting_says(shop: Shop, settings: Any) -> None:
+    settings.RATCHET_ENGINE_TIMEOUT = 1e-9
+    for stream in (False, True):
+        with pytest.raises(openai.RateLimitError) as late:
+            shop.ask(stream=stream)
+        assert "deadline" in str(late.value)
+
+
 def test_without_an_engine_there_is_a_clear_answer(shop: Shop, settings: Any) -> None:
     settings.RATCHET_ENGINE_URL = "unix:/nonexistent/engine.sock"
     for stream in (False, True):
