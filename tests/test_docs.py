@@ -13,6 +13,7 @@ import pytest
 from django.core.management import get_commands
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from config.health import PROBES
 from training.data.recipe import Recipe
 from training.evaluation.gate import GUARDRAILS
 from training.finetune.config import FinetuneConfig
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 OWN_APPS = {"config", "assistants", "knowledge", "capture", "annotations", "training", "serving"}
-OWN_ADDRESSES = ("api/v1/", "v1/", "healthz", "readyz")
+OWN_ADDRESSES = ("api/v1/", "v1/")
 HOSTS = {"127.0.0.1", "localhost", "example.org", "ratchet.example.org", "github.com", "host"}
 """Pages are read offline and with package mirrors: they point at nobody's server but a project's own page."""
 _PRAISE = "seamless powerful effortless blazing cutting-edge state-of-the-art revolutionary world-class game-changing"
@@ -114,6 +115,7 @@ def _gate_rows(page: str) -> list[str]:
 def test_every_address_for_programs_is_on_the_api_page() -> None:
     page = text_of(ROOT / "docs/api.md")
     found = sorted({address for address in _addresses(get_resolver()) if address.startswith(OWN_ADDRESSES)})
+    found += [path.removeprefix("/") for path in PROBES]
     assert len(found) > 6
     assert [address for address in found if f"/{address.split('<')[0]}" not in page] == []
 

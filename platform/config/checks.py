@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.fernet import Fernet
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as Caution
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 
 CHECKED_DATABASE = "default"
@@ -193,6 +193,8 @@ def embedder_dimension(name: str) -> int | None:
 @register(Tags.security)
 def check_security(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W003 debug pages to others, W004 any host name, W005 short key, E007 data key, W006 plain http to others."""
+    from capture.vault import keyring
+
     found: list[CheckMessage] = []
     open_to_others = not is_loopback(settings.RATCHET_HOST)
     if settings.DEBUG and open_to_others:
@@ -222,16 +224,44 @@ def check_security(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             )
         )
     try:
-        Fernet(settings.RATCHET_DATA_KEY)
-    except ValueError:
+        keyring(settings.RATCHET_DATA_KEY)
+    except ImproperlyConfigured:
         found.append(
             Error(
                 "RATCHET_DATA_KEY is no key: nothing could be captured.",
-                hint="Leave it unset to have one made, or use 32 random bytes in URL-safe base64.",
+                hint="Leave it unset to have one made, or use 32 random bytes in URL-safe base64 "
+                "(several with commas between: the first encrypts, all of them open).",
                 id="ratchet.E007",
             )
         )
     return found
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W008 no TLS: one word of ours for Django's four, which name settings that RATCHET_HTTPS makes."""
+    if settings.HTTPS:
+        return []
+    return [
+        Caution(
+            "RATCHET_HTTPS is off: cookies travel without TLS too, and nobody is sent to https.",
+            hint="Behind a proxy that ends TLS, set RATCHET_HTTPS=1.",
+            id="ratchet.W008",
+        )
+    ]
+
+
+@register()
+def check_limits(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E009 a rate limit that is no rate."""
+    from assistants.limits import parse_rate
+
+    try:
+        if settings.RATCHET_RATE_LIMIT:
+            parse_rate(settings.RATCHET_RATE_LIMIT)
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint="Leave it unset, or empty for no limit.", id="ratchet.E009")]
+    return []
 
 
 def is_loopback(host: str) -> bool:

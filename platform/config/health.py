@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -33,3 +34,7 @@ def database_problem() -> str | None:
         logger.exception("The database does not answer")
         return "The database does not answer."
     return f"{len(pending)} migrations are not applied." if pending else None
+
+
+PROBES: Mapping[str, Callable[[HttpRequest], HttpResponse]] = {"/healthz": healthz, "/readyz": readyz}
+"""Path → answer; see `config.middleware.HealthMiddleware`."""

@@ -1,14 +1,15 @@
-"""Two small middlewares: what a page may load, and that an API never answers with an HTML error page."""
+"""Small middlewares: what a page may load, probes, and that an API never answers with an HTML error page."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from config import health
 from config.errors import is_api_path, problem
 
 type_of_next = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -63,6 +64,17 @@ class ContentSecurityPolicyMiddleware(_Middleware):
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", API_POLICY if is_api_path(request.path) else PAGE_POLICY)
         return response
+
+
+class HealthMiddleware(_Middleware):
+    """Answers probes itself, before the host name is looked at: supervisors and load balancers ask by address, which
+    ALLOWED_HOSTS need not hold. The answers repeat nothing of the request."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if request.path_info not in health.PROBES:
+            return self.get_response(request)
+        probe = health.PROBES[request.path_info]
+        return sync_to_async(probe)(request) if self.is_async else probe(request)
 
 
 class ApiErrorMiddleware(_Middleware):

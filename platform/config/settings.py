@@ -57,6 +57,9 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+# Of `check --deploy`. RATCHET_HTTPS makes the settings that these four miss, and ratchet.W008 says when it is off; other
+# names of the domain (W005) and the browsers' list (W021) are the domain's owner to decide on, in the proxy.
+SILENCED_SYSTEM_CHECKS = [f"security.{name}" for name in ("W004", "W008", "W012", "W016", "W005", "W021")]
 
 # --- Applications -----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -84,6 +87,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "config.middleware.ContentSecurityPolicyMiddleware",
+    "config.middleware.HealthMiddleware",  # before anything that reads the host name
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -191,7 +195,8 @@ if RATCHET_ENGINE_URL.startswith("unix:"):
     RATCHET_ENGINE_URL = f"unix:{BASE_DIR / RATCHET_ENGINE_URL.removeprefix('unix:')}"
 # Ours runs beside the web process on a socket; an address with http(s) is somebody else's to start.
 RATCHET_ENGINE_IS_OURS = RATCHET_ENGINE_URL.startswith("unix:")
-RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1)
+# Seconds for one answer of the chat, from whichever engine.
+RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1, maximum=600)
 # Any OpenAI-compatible server (vLLM, say) instead of our engine for answers; embeddings stay with ours.
 RATCHET_OPENAI_BASE_URL = envstr("RATCHET_OPENAI_BASE_URL")
 RATCHET_OPENAI_API_KEY = envstr("RATCHET_OPENAI_API_KEY")

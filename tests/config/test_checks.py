@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -67,12 +68,30 @@ def test_an_embedder_of_another_dimension_is_an_error(tmp_path: Path) -> None:
         ({"SECRET_KEY": "short"}, {"W005"}),
         ({"RATCHET_HOST": "0.0.0.0", "HTTPS": True}, set()),
         ({"RATCHET_DATA_KEY": "nonsense"}, {"E007"}),
+        ({"RATCHET_DATA_KEY": f"{Fernet.generate_key().decode()}, {Fernet.generate_key().decode()}"}, set()),
+        ({"RATCHET_DATA_KEY": f"{Fernet.generate_key().decode()},nonsense"}, {"E007"}),
     ],
 )
 def test_insecure_settings_are_named(changes: dict[str, Any], expected: set[str]) -> None:
     defaults = {"DEBUG": False, "RATCHET_HOST": "127.0.0.1", "ALLOWED_HOSTS": ["localhost"]}
     with override_settings(**{**defaults, **changes}):
         assert ids(checks.check_security(app_configs=None)) == expected
+
+
+def test_a_deployment_without_tls_is_told_of_our_own_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with override_settings(HTTPS=False):
+        assert ids(checks.check_deployment(app_configs=None)) == {"W008"}
+        call_command("check", deploy=True)
+    assert "RATCHET_HTTPS=1" in (told := capsys.readouterr().err)
+    assert "security.W" not in told
+    with override_settings(HTTPS=True):
+        assert checks.check_deployment(app_configs=None) == []
+
+
+@pytest.mark.parametrize(("rate", "expected"), [("", set()), ("5/day", set()), ("5/fortnight", {"E009"})])
+def test_a_rate_limit_that_is_none_is_an_error(rate: str, expected: set[str]) -> None:
+    with override_settings(RATCHET_RATE_LIMIT=rate):
+        assert ids(checks.check_limits(app_configs=None)) == expected
 
 
 def test_secrets_that_others_can_read_are_named(tmp_path: Path) -> None:

@@ -104,6 +104,24 @@ def test_the_sidebar_holds_nothing_that_a_person_may_not_see(client: Client) -> 
     assert "/admin/auth/user/" not in response.content.decode()
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("https", [False, True])
+def test_probes_are_answered_whatever_address_they_are_asked_at(client: Client, https: bool) -> None:
+    for path, kind in (("/healthz", "text/plain"), ("/readyz", "application/json")):
+        with override_settings(ALLOWED_HOSTS=["ratchet.example"], SECURE_SSL_REDIRECT=https):
+            response = client.get(path, headers={"host": "10.0.0.7:8000"})
+        assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.asyncio
+@override_settings(ALLOWED_HOSTS=["ratchet.example"])
+async def test_probes_are_answered_on_the_event_loop_too() -> None:
+    assert (await AsyncClient().get("/readyz")).status_code == 200
+    assert (await AsyncClient().get("/admin/login/")).status_code == 400
+
+
 @override_settings(ALLOWED_HOSTS=["ratchet.example"])
 def test_a_foreign_host_name_is_refused(client: Client) -> None:
     assert client.get("/admin/login/", headers={"host": "evil.example"}).status_code == 400
