@@ -58,6 +58,7 @@ class TurnsView(LogView):
         return _one(result)
 
     @extend_schema(
+        operation_id="turns_list",
         summary="List turns, newest first",
         parameters=[
             OpenApiParameter(name, str, required=False)

@@ -299,3 +299,12 @@ def test_one_turn_by_either_id_and_only_ones_own(api: Call, cast: Cast) -> None:
     problem(api("get", "turns/nobody"), 404)
     api("post", "turns", turn_item())
     assert "not been scrubbed" in problem(api("get", "turns/t-1"), 404)["detail"]
+
+
+def test_every_operation_of_the_schema_has_a_name_of_its_own() -> None:
+    from drf_spectacular.generators import SchemaGenerator
+
+    paths = SchemaGenerator().get_schema(public=True)["paths"]
+    names = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert {"turns_list", "turns_create", "turns_retrieve"} <= set(names)
+    assert len(names) == len(set(names))
