@@ -157,7 +157,9 @@ class DatasetVersion(BackgroundWork):
     content_hash = models.CharField(max_length=64, blank=True)
     funnel = models.JSONField(default=list, help_text="[{step, kept, dropped, why}] from turns to rows.")
     mix = models.JSONField(default=dict, help_text="{origin: {kind: n}}")
-    blocked = models.JSONField(default=list, help_text="Rows that the leakage guard refused: [{question, item, by, score}]")
+    blocked = models.JSONField(
+        default=list, help_text="Rows that the leakage guard refused: [{question, item, by, score}]"
+    )
     documents = models.JSONField(default=list, help_text="Paths that the rows cite.")
     rows = models.PositiveIntegerField(default=0)
 
