@@ -98,6 +98,7 @@ class AdapterAdmin(ScopedAdmin):
         if isinstance(adapter, Adapter):
             extra |= {
                 "adapter": adapter,
+                "may_evaluate": self.may(request, ADMINS, adapter),
                 "manifest": adapter.manifest,
                 "settings": sorted(adapter.manifest.get("settings", {}).items()),
                 "versions": sorted(adapter.manifest.get("versions", {}).items()),

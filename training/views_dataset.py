@@ -190,7 +190,9 @@ def mix_table(dataset: DatasetVersion) -> dict[str, Any]:
             cells = [kinds.get(kind, 0) for kind in Kind.values]
             lines.append({"origin": origin, "label": label, "cells": cells, "sum": sum(cells)})
     sums = [sum(line["cells"][i] for line in lines) for i in range(len(Kind.values))]
-    return {"kinds": Kind.labels, "lines": lines, "sums": sums, "sum": sum(sums)}
+    answer, decline, handoff = sums
+    sentence = f"Of {sum(sums)} rows {answer} teach to answer, {decline} to decline and {handoff} to hand over"
+    return {"kinds": Kind.labels, "lines": lines, "sums": sums, "sum": sum(sums), "sentence": sentence}
 
 
 def mix_chart(dataset: DatasetVersion) -> dict[str, Any]:
