@@ -130,7 +130,7 @@ def test_the_same_items_are_the_same_benchmark_and_others_need_another_name(assi
     items = read_items(lines(FEE, WEATHER))
     first = freeze_benchmark(assistant=assistant, name="b", items=items)
     load_document(
-        assistant=assistant, path="new.md", data=b"# New\n\nA fixed plan costs nothing at all to leave early."
+        assistant=assistant, path="new.md", data=b"# New\n\nA fixed plan costs nothing to leave early."
     )
     again = freeze_benchmark(assistant=assistant, name="b", items=items)
     assert (again.pk, Benchmark.objects.count(), first.items.count()) == (first.pk, 1, 2)
