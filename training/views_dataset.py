@@ -155,8 +155,7 @@ def dataset_page(
         "blocked": dataset.blocked[:SHOWN_BLOCKED],
         "unchanged_recipe": dataset.recipe == Recipe().as_dict(),
         "recipe": [
-            (recipe_label(name)[0], value, getattr(Recipe(), name, None))
-            for name, value in dataset.recipe.items()
+            (recipe_label(name)[0], value, getattr(Recipe(), name, None)) for name, value in dataset.recipe.items()
         ],
         "runs": list(dataset.runs.only("state", "created_at")[:10]),
         "page": page,
