@@ -22,6 +22,11 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit, issue_key, revoke_key
 
 ADMIN_ONLY = (Role.ADMIN.value,)
+PROMPT_FIELDS = ("prompt_style", "decline_sentence", "instructions")
+PROMPT_WARNING = (
+    "These three make the prompt. Whoever changes one of them takes every adapter that was trained before out of "
+    "service: it is refused until the old prompt is back, and a new one has to be trained and proved."
+)
 
 if TYPE_CHECKING:
     _KeyForm = forms.ModelForm[ApiKey]
@@ -64,11 +69,12 @@ class AssistantAdmin(ScopedAdmin):
     inlines = (MembershipInline,)
     list_display = ("name", "slug", "prompt_style", "retrieval_k", "evidence_sentences", "created_at")
     search_fields = ("name", "slug")
-    readonly_fields = ("created_at",)
+    readonly_fields = ("created_at", "prompt_digest")
     fieldsets = (
         (None, {"fields": ("name", "slug")}),
-        ("Answers", {"fields": ("prompt_style", "decline_sentence", "handoff_sentence", "instructions")}),
-        ("Retrieval", {"fields": ("retrieval_k", "evidence_sentences")}),
+        ("Prompt", {"fields": (*PROMPT_FIELDS, "prompt_digest"), "description": PROMPT_WARNING}),
+        ("Answers", {"fields": ("handoff_sentence",)}),
+        ("Retrieval", {"fields": ("retrieval_k", "evidence_sentences", "glossary")}),
         ("Privacy", {"fields": ("deny_values", "allow_values")}),
         ("Record", {"fields": ("created_at",)}),
     )
@@ -80,12 +86,19 @@ class AssistantAdmin(ScopedAdmin):
         return False  # it would take turns, datasets and adapters with it
 
     def save_model(self, request: HttpRequest, obj: Assistant, form: forms.ModelForm[Any], change: bool) -> None:
+        before = Assistant.objects.get(pk=obj.pk).prompt_digest if change else obj.prompt_digest
         super().save_model(request, obj, form, change)
+        details: dict[str, Any] = {"fields": list(form.changed_data)}
+        if obj.prompt_digest != before:
+            details["prompt_digest"] = [before, obj.prompt_digest]
+            self.message_user(
+                request,
+                f"The prompt changed (from {before} to {obj.prompt_digest}). Adapters trained on the old one are "
+                "refused from now on: undo the change, or train a new adapter.",
+                messages.WARNING,
+            )
         action = "assistant.changed" if change else "assistant.created"
-        audit(
-            assistant=obj, actor=_actor(request), action=action, target=obj.slug,
-            details={"fields": list(form.changed_data)},
-        )  # fmt: skip
+        audit(assistant=obj, actor=_actor(request), action=action, target=obj.slug, details=details)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         super().save_formset(request, form, formset, change)

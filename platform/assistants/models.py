@@ -8,11 +8,16 @@ from typing import ClassVar, Self
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
 from generation.prompts import House, PromptStyle, prompt_digest
+
+
+MAX_GLOSSARY = 2000
+MAX_GLOSSARY_CHARS = 200
 
 
 class Assistant(models.Model):
@@ -51,6 +56,11 @@ class Assistant(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """Raises ValidationError with one sentence when the glossary is not {short text: short text}."""
+        if problem := _glossary_problem(self.glossary):
+            raise ValidationError({"glossary": problem})
+
     @property
     def house(self) -> House:
         return House(
@@ -60,6 +70,19 @@ class Assistant(models.Model):
     @property
     def prompt_digest(self) -> str:
         return prompt_digest(self.house)
+
+
+def _glossary_problem(glossary: object) -> str | None:
+    if not isinstance(glossary, dict):
+        return 'Write one object: {"what customers say": "what the documents say", …}.'
+    if len(glossary) > MAX_GLOSSARY:
+        return f"These are {len(glossary):,} entries; a glossary holds at most {MAX_GLOSSARY:,}."
+    for said, meant in glossary.items():
+        if not all(isinstance(text, str) and 0 < len(text.strip()) <= MAX_GLOSSARY_CHARS for text in (said, meant)):
+            return f"Entry “{said[:40]}”: both sides are texts of 1 to {MAX_GLOSSARY_CHARS} characters."
+        if "\x00" in said + meant:
+            return f"Entry “{said[:40]}” holds a character that cannot be stored."
+    return None
 
 
 class Role(models.TextChoices):

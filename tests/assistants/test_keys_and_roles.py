@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -212,6 +213,7 @@ def test_roles_are_given_on_the_page_of_the_assistant(client: Client, alice: Use
         name: page.context["adminform"].form.initial.get(name, "") for name in page.context["adminform"].form.fields
     }
     fields |= {"deny_values": "", "allow_values": "", "glossary": "{}"}
+    assert "refused until the old prompt is back" in page.content.decode()
     rows = {
         "memberships-TOTAL_FORMS": 2, "memberships-INITIAL_FORMS": 1, "memberships-0-id": own.pk,
         "memberships-0-assistant": bot.pk, "memberships-1-user": bob.pk, "memberships-1-role": "reviewer",
@@ -228,6 +230,57 @@ def test_roles_are_given_on_the_page_of_the_assistant(client: Client, alice: Use
     for method in ("change", "delete"):
         url = reverse(f"admin:assistants_auditevent_{method}", args=[event.pk])
         assert client.post(url, {"action": "x"}).status_code == 403
+
+
+def settings_form(client: Client, bot: Assistant, **changes: Any) -> Any:
+    """Posts the page of an assistant with ``changes``; follows to the page that comes then."""
+    url = reverse("admin:assistants_assistant_change", args=[bot.pk])
+    form = client.get(url).context["adminform"].form
+    fields = {name: form.initial.get(name, "") for name in form.fields}
+    fields |= {"deny_values": "", "allow_values": "", "glossary": json.dumps(bot.glossary)}
+    rows = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
+    return client.post(url, {**fields, **rows, **changes}, follow=True)
+
+
+def test_a_changed_prompt_is_told_and_audited(client: Client, alice: User) -> None:
+    bot = make_assistant("bot")
+    add_member(bot, alice, "admin")
+    assert "The prompt changed" not in settings_form(client, bot, handoff_sentence="Ask a person.").content.decode()
+    told = settings_form(client, bot, decline_sentence="No idea.").content.decode()
+    after = Assistant.objects.get().prompt_digest
+    assert f"The prompt changed (from {bot.prompt_digest} to {after})" in told
+    assert AuditEvent.objects.latest("pk").details["prompt_digest"] == [bot.prompt_digest, after]
+
+
+def test_a_glossary_is_kept(client: Client, alice: User) -> None:
+    bot = make_assistant("bot")
+    add_member(bot, alice, "admin")
+    settings_form(client, bot, glossary='{"happy hour": "Owl tariff"}')
+    assert Assistant.objects.get().glossary == {"happy hour": "Owl tariff"}
+
+
+@pytest.mark.parametrize(
+    ("glossary", "sentence"),
+    [
+        ("{", "Enter a valid JSON."),
+        ("[]", "Write one object"),
+        ("null", "Write one object"),
+        ('{"a": 1}', "Entry “a”: both sides are texts"),
+        ('{"a": ""}', "Entry “a”: both sides are texts"),
+        ('{" ": "b"}', "both sides are texts"),
+        (json.dumps({"a": "b" * 201}), "1 to 200 characters"),
+        ('{"a": "b\\u0000"}', "cannot be stored"),
+        (json.dumps({str(n): "x" for n in range(2001)}), "2,001 entries"),
+    ],
+)
+def test_a_glossary_that_is_none_is_refused_in_a_sentence(
+    client: Client, alice: User, glossary: str, sentence: str
+) -> None:
+    bot = make_assistant("bot")
+    add_member(bot, alice, "admin")
+    response = settings_form(client, bot, glossary=glossary)
+    assert sentence in " ".join(response.context["adminform"].form.errors["glossary"])
+    assert Assistant.objects.get().glossary == {}
 
 
 def test_the_menu_shows_what_a_person_may_open(client: Client, alice: User) -> None:
