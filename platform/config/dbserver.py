@@ -49,6 +49,7 @@ def start(
     """
     spot, user = prepare(var)
     programs = binaries(user)
+    _wait_for_leaving(spot)
     _refuse_if_alive(spot)
     if not (spot.data / "PG_VERSION").exists():
         _make_cluster(spot, user, programs, password, durable=durable)
@@ -145,6 +146,21 @@ def running_pid(spot: Place) -> int | None:
     except (OSError, ValueError, psutil.Error):
         return None
     return pid if ours else None
+
+
+def _wait_for_leaving(spot: Place, *, seconds: float = 30) -> None:
+    """A server whose starter was killed shuts down by itself: its successor waits until it has."""
+    deadline = time.monotonic() + seconds
+    while running_pid(spot) is not None and _is_stopping(spot) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _is_stopping(spot: Place) -> bool:
+    """What the server itself says, on the last line of its file."""
+    try:
+        return (spot.data / "postmaster.pid").read_text(encoding="utf-8").split()[-1:] == ["stopping"]
+    except OSError:
+        return False
 
 
 def _refuse_if_alive(spot: Place) -> None:

@@ -9,8 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,6 +129,30 @@ def test_the_server_stops_when_whoever_started_it_is_killed(var: Path) -> None:
     parent.kill()
     parent.wait()
     assert psutil.wait_procs([server], timeout=20)[1] == []
+
+
+def test_a_successor_waits_for_a_server_that_is_leaving(var: Path) -> None:
+    child, spot = run(var)
+    held = connect(spot)
+    row = held.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    busy = psutil.Process(int(str(row[0])))
+    busy.suspend()  # the server waits for it
+    child.send_signal(signal.SIGINT)
+    until(lambda: dbserver._is_stopping(spot))
+    threading.Timer(1.0, busy.resume).start()
+    second, _ = start(var, PASSWORD, output=subprocess.DEVNULL)
+    held.close()
+    assert child.wait(20) == 0
+    wait_ready(spot, PASSWORD, second)
+    stop(second)
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def test_serving_ends_cleanly_on_sigterm(var: Path) -> None:
