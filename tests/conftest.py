@@ -32,7 +32,7 @@ def _start_server() -> None:
     child, spot = dbserver.start(var, password, durable=False, output=DEVNULL)
     _server.append(child)
     dbserver.wait_ready(spot, password, child)
-    os.environ["RATCHET_TEST_DATABASE"] = str(spot.run)
+    os.environ["RATCHET_TEST_DATABASE"] = str(spot.home)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -243,7 +243,7 @@ def start(transactional_db: None) -> Iterator[object]:
         child.wait()
 
 
-def until(condition: object, seconds: float = 20.0) -> None:
+def until(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"
@@ -257,7 +257,7 @@ def test_killed_resumed_interrupted_cancelled(start, launched: list[BackgroundWo
     child = start(work)
     until(asleep)
     second = start(work)  # cannot have the device, leaves at once
-    assert second.wait(20) == 0
+    assert second.wait(60) == 0
     child.kill()
     child.wait()
     sweep()
@@ -267,13 +267,13 @@ def test_killed_resumed_interrupted_cancelled(start, launched: list[BackgroundWo
     child = start(work)
     until(asleep)
     child.terminate()  # the platform stops: back in the queue, no attempt counted
-    assert child.wait(20) == 143
+    assert child.wait(60) == 143
     assert (again(work).state, again(work).attempt) == (State.QUEUED, 1)
 
     child = start(work)
     until(asleep)
     again(work).request_cancel()
-    assert child.wait(20) == 0
+    assert child.wait(60) == 0
     assert again(work).state == State.CANCELLED
 
 
