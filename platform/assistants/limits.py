@@ -46,7 +46,9 @@ def parse_rate(rate: str) -> tuple[int, float]:
     """
     match = re.fullmatch(r"\s*(\d+)\s*/\s*([a-z]+)\s*", rate)
     if match is None or match[2] not in _SECONDS or not int(match[1]):
-        raise ImproperlyConfigured(f"RATCHET_RATE_LIMIT={rate!r} is not a rate. Use for example 50/sec, 6000/min, 100000/hour or 1000000/day.")
+        raise ImproperlyConfigured(
+            f"RATCHET_RATE_LIMIT={rate!r} is not a rate. Use for example 50/sec, 6000/min, 100000/hour or 1000000/day."
+        )
     return int(match[1]), int(match[1]) / _SECONDS[match[2]]
 
 

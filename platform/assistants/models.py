@@ -15,7 +15,6 @@ from django.utils import timezone
 
 from generation.prompts import House, PromptStyle, prompt_digest
 
-
 MAX_GLOSSARY = 2000
 MAX_GLOSSARY_CHARS = 200
 

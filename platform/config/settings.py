@@ -57,8 +57,8 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-# Of `check --deploy`. RATCHET_HTTPS makes the settings that these four miss, and ratchet.W008 says when it is off; other
-# names of the domain (W005) and the browsers' list (W021) are the domain's owner to decide on, in the proxy.
+# Of `check --deploy`. RATCHET_HTTPS makes the settings that the first four miss, and ratchet.W008 says when it is off.
+# Other names of the domain (W005) and the browsers' list (W021) are for the domain's owner to decide, in the proxy.
 SILENCED_SYSTEM_CHECKS = [f"security.{name}" for name in ("W004", "W008", "W012", "W016", "W005", "W021")]
 
 # --- Applications -----------------------------------------------------------------------------------------------------

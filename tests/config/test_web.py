@@ -107,9 +107,9 @@ def test_the_sidebar_holds_nothing_that_a_person_may_not_see(client: Client) -> 
 @pytest.mark.django_db
 @pytest.mark.parametrize("https", [False, True])
 def test_probes_are_answered_whatever_address_they_are_asked_at(client: Client, https: bool) -> None:
-    for path, kind in (("/healthz", "text/plain"), ("/readyz", "application/json")):
+    for probe, kind in (("/healthz", "text/plain"), ("/readyz", "application/json")):
         with override_settings(ALLOWED_HOSTS=["ratchet.example"], SECURE_SSL_REDIRECT=https):
-            response = client.get(path, headers={"host": "10.0.0.7:8000"})
+            response = client.get(probe, headers={"host": "10.0.0.7:8000"})
         assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
