@@ -78,7 +78,7 @@ def _precision(settings: FinetuneConfig, model: Any, tokens: list[Tokens], work:
     if not kept.exists():
         from training.finetune.precision import faster_precision
 
-        kept.write_text(faster_precision(model, tokens[: settings.micro_batch]))
+        kept.write_text(faster_precision(model, tokens[: min(settings.micro_batch, 8)]))
     return kept.read_text()
 
 

@@ -110,6 +110,7 @@ def make_trainer(job: Job, material: Material, adapted: Adapted, report: Reporte
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",
         max_length=None,
+        pad_to_multiple_of=16,  # a processor keeps kernels and memory for every shape it meets: half the peak memory
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens with labels already
         gradient_checkpointing=False,
