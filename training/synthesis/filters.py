@@ -18,6 +18,8 @@ EXPLAINED = {
     "asked already": "a kept question is nearly the same",
 }
 
+VERBATIM_RUN = 5
+"""Words in a row that a question does not share with its sentence by chance."""
 _ABOUT_PASSAGE = re.compile(r"\b(passage|sentence|document|text|context|paragraph|marked|according to)s?\b", re.I)
 _STARTS = (  # noqa: SIM905 - words are easier to read than literals
     "what when where which who whose why how can could do does did is are am was were will would should may must has "
@@ -33,7 +35,7 @@ def first_objection(question: str, sentence: str, title: str) -> str:
         return "empty"
     if _ABOUT_PASSAGE.search(question):
         return "about the passage"
-    if ngram_recall(question, sentence, 5) > 0.6:
+    if len(asked) >= VERBATIM_RUN and ngram_recall(question, sentence, VERBATIM_RUN) > 0.6:
         return "verbatim"
     if numbers(question) & (numbers(sentence) - numbers(title)):
         return "gives the answer"
