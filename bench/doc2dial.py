@@ -80,7 +80,8 @@ def run(url: str, folder: Path, turns: int, chats: int) -> dict[str, Any]:
     metrics: dict[str, Any] = load(assistant, folder)
     questions = list(read(folder / "rc_val_questions.jsonl.gz"))
     metrics |= retrieval(assistant, questions)
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=120, trust_env=False) as http:
+    headers = {"Authorization": f"Bearer {secret}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as http:
         metrics |= post(http, assistant, questions[:turns])
         metrics |= ask(http, questions[-chats:])
     metrics |= captured(assistant)
@@ -175,7 +176,8 @@ def ask(http: Any, questions: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "chats": len(questions), "chats_failed": failed, "chats_declined": declined,
         "gold_words_in_answer": round(statistics.fmean(overlap), 3) if overlap else 0.0,
-        "chat_p50_ms": round(statistics.median(times) * 1000), "chat_p95_ms": round(sorted(times)[int(len(times) * 0.95)] * 1000),
+        "chat_p50_ms": round(statistics.median(times) * 1000),
+        "chat_p95_ms": round(sorted(times)[int(len(times) * 0.95)] * 1000),
     }  # fmt: skip
 
 

@@ -81,9 +81,10 @@ def make_tiny_adapter(
     Every matrix gets an adapter that visibly changes what the model says, so that two seeds give two voices.
     """
     import torch
-    from generation.adapters import base_digest
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
+
+    from generation.adapters import base_digest
 
     model = AutoModelForCausalLM.from_pretrained(base)
     lora = LoraConfig(

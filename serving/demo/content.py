@@ -1,4 +1,4 @@
-"""The demo content as typed rows: an invented energy supplier with its documents, conversations, labels and benchmark."""
+"""The demo content as typed rows: an invented energy supplier, its documents, conversations, labels and benchmark."""
 
 from __future__ import annotations
 

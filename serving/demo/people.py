@@ -45,14 +45,12 @@ def label_turns(
     """Gives every authored label that is not there yet; how many were given."""
     queues = make_queues(assistant)
     by_id = {turn.id: turn for turn in turns}
-    stored = {
-        t.client_id: t for t in Turn.objects.of(assistant).filter(client_id__in=by_id).with_contexts().order_by("asked_at")
-    }
+    rows = Turn.objects.of(assistant).filter(client_id__in=by_id).with_contexts().order_by("asked_at")
+    stored = {row.client_id: row for row in rows}
     for need, queue in queues.items():
         add_turns(queue=queue, turns=[turn for key, turn in stored.items() if looks(by_id[key]) == need])
-    given = set(
-        Annotation.objects.current().filter(turn__assistant=assistant).values_list("turn__client_id", "annotator__username")
-    )
+    current = Annotation.objects.current().filter(turn__assistant=assistant)
+    given = set(current.values_list("turn__client_id", "annotator__username"))
     todo = [
         (by_id[key], turn, label)
         for key, turn in stored.items()

@@ -55,7 +55,9 @@ class Platform:
                 raise DemoFailed(f"The platform was not ready within {START_SECONDS} s; see var/log.")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def wait(self) -> None:
@@ -77,7 +79,8 @@ class Platform:
             self._child.kill()
 
     def _read(self) -> None:
-        assert self._child is not None and self._child.stdout is not None
+        assert self._child is not None
+        assert self._child.stdout is not None
         for line in self._child.stdout:
             text = re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()
             self.lines.append(text)

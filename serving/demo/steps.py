@@ -127,7 +127,9 @@ def synthesis_step(assistant: Assistant, progress: Progress) -> Synthesis:
     return found
 
 
-def dataset_step(assistant: Assistant, benchmark: Benchmark, synthesis: Synthesis, progress: Progress) -> DatasetVersion:
+def dataset_step(
+    assistant: Assistant, benchmark: Benchmark, synthesis: Synthesis, progress: Progress
+) -> DatasetVersion:
     found = DatasetVersion.objects.filter(
         assistant=assistant, state=BackgroundWork.State.SUCCEEDED, benchmark=benchmark, synthesis=synthesis,
         prompt_digest=assistant.prompt_digest,

@@ -232,8 +232,8 @@ def test_broken_and_oversized_bodies(shop: Shop) -> None:
         assert shop.http.post("/v1/chat/completions", content=body, headers=header).status_code == 400, body[:10]
     large = json.dumps({"model": "x", "messages": [], "pad": "x" * 2_000_000}).encode()
     assert shop.http.post("/v1/chat/completions", content=large, headers=header).status_code == 413
-    chunked = shop.http.post("/v1/chat/completions", content=(large[i : i + 99999] for i in range(0, len(large), 99999)),
-                             headers=header)  # fmt: skip
+    pieces = (large[i : i + 99999] for i in range(0, len(large), 99999))
+    chunked = shop.http.post("/v1/chat/completions", content=pieces, headers=header)
     assert chunked.status_code == 413
     assert chunked.json()["error"]["type"] == "invalid_request_error"
     wrong = shop.http.get("/v1/chat/completions", headers=header)

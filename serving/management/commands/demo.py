@@ -53,7 +53,9 @@ class Command(BaseCommand):
                 self._step("label", lambda p: steps.labels_step(assistant, p))
                 benchmark = self._step("freeze the benchmark", lambda p: steps.benchmark_step(assistant, p))
                 synthesis = self._step("write questions", lambda p: steps.synthesis_step(assistant, p))
-                dataset = self._step("build the dataset", lambda p: steps.dataset_step(assistant, benchmark, synthesis, p))
+                dataset = self._step(
+                    "build the dataset", lambda p: steps.dataset_step(assistant, benchmark, synthesis, p)
+                )
                 adapter = self._step("train an adapter", lambda p: steps.run_step(assistant, dataset, p))
                 evaluation = self._step(
                     "evaluate before / after", lambda p: steps.evaluation_step(assistant, adapter, benchmark, p)
@@ -75,7 +77,8 @@ class Command(BaseCommand):
 
     def _report(self, evaluation: Evaluation, answers: list[tuple[str, str, str]], total: float) -> None:
         write = self.stdout.write
-        write("\nSeconds per step: " + " · ".join(f"{name} {s:.0f}" for name, s in self.seconds) + f" · all {total:.0f}")
+        steps_taken = " · ".join(f"{name} {s:.0f}" for name, s in self.seconds)
+        write(f"\nSeconds per step: {steps_taken} · all {total:.0f}")
         write("\nThree held-out questions, base model against the adapter")
         for question, base, tuned in answers:
             write(f"  Q  {question}\n     base     {base}\n     adapter  {tuned}")
@@ -94,7 +97,8 @@ class Command(BaseCommand):
         write(self.style.SUCCESS(f"Verdict: {evaluation.get_verdict_display()}. {evaluation.sentence}"))
 
     def _goodbye(self, platform: Platform, evaluation: Evaluation, stay: bool) -> None:
-        self.stdout.write(f"\nOpen {platform.url}/admin/dashboards/evaluation/{evaluation.pk}/ for every answer side by side.")
+        page = f"{platform.url}/admin/dashboards/evaluation/{evaluation.pk}/"
+        self.stdout.write(f"\nOpen {page} for every answer side by side.")
         for line in platform.lines:
             if line.startswith("Admin login"):
                 self.stdout.write(line)
