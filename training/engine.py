@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from generation.engines import Engine
 
 
-def bulk_engine(threads: int = 2) -> Engine:
+def bulk_engine(threads: int = 1) -> Engine:
     """Raises generation.engines.EngineUnavailable with a hint when the base model is missing or broken."""
     if settings.RATCHET_OPENAI_BASE_URL:
         from generation.openai_compatible import OpenAIEngine

@@ -60,7 +60,7 @@ def from_resolutions(assistant: Assistant) -> Iterator[Candidate | Refused]:
     resolved = (
         Turn.objects.of(assistant)
         .filter(resolution__isnull=False)
-        .select_related("resolution", "conversation")
+        .select_related("resolution", "conversation", "assistant")
         .with_contexts()
         .order_by("asked_at", "pk")
     )
@@ -134,7 +134,9 @@ def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, An
         for r in retrievals
     ]
     placed = sorted((place, r.rank, sentence) for r in retrievals for place, sentence, _ in r.evidence)
-    return contexts, [[rank, sentence] for _, rank, sentence in placed]
+    # As many as serving offers now, whatever the setting was when the turn was captured.
+    limit = turn.assistant.evidence_sentences
+    return contexts, [[rank, sentence] for _, rank, sentence in placed[:limit]]
 
 
 def offer(evidence: list[list[int]], sentences: list[AlignedSentence], limit: int, name: str) -> None:
