@@ -215,7 +215,7 @@ def parse_answer(*, house: House, prompt: Prompt, completion: str) -> Answer:
                 invalid.append(number)
         texts.append(text)
         marks = "".join(f" [{rank}]" for rank in dict.fromkeys(ref.rank for ref in refs))
-        marked.append(text + marks)
+        marked.append((text + marks).strip())
         cited += [ref for ref in refs if ref not in cited]
     return Answer(
         text=" ".join(t for t in texts if t),

@@ -1,7 +1,8 @@
 """A completion as it is written → the answer as readers see it, piece by piece.
 
-The model points first (``[2] The fee is £35.``), readers see the passage behind the sentence (``The fee is £35. [1]``).
-So text goes out at once, and what a pointer stands for goes out when its sentence ends. The pieces joined are
+In the style ``sentences`` the model points first (``[2] The fee is £35.``) and readers see the passage behind the
+sentence (``The fee is £35. [1]``): text goes out at once, what a pointer stands for when its sentence ends. In the
+style ``passages`` marks stand where readers see them; invented and repeated ones are left out. The pieces joined are
 `prompts.parse_answer(...).marked`.
 """
 
@@ -24,16 +25,15 @@ class AnswerStream:
         self._mark = ""
         self._shown = False
         self._gap = False
+        self._cited: set[int] = set()
 
     def feed(self, piece: str) -> str:
         """Text that can go out now; what may still turn out to be a pointer is held back."""
-        if self._prompt.style is not PromptStyle.SENTENCES:
-            return piece
         self._held += piece
         out = ""
         while match := _POINTER.search(self._held):
-            out += self._text(self._held[: match.start()]) + self._end_sentence()
-            self._mark = self._passage(int(match.group(1)))
+            out += self._text(self._held[: match.start()])
+            out += self._point(int(match.group(1)))
             self._held = self._held[match.end() :]
         half = _OPEN.search(self._held)
         ready, self._held = (self._held[: half.start()], self._held[half.start() :]) if half else (self._held, "")
@@ -56,7 +56,19 @@ class AnswerStream:
         lead = " " if self._shown and (self._gap or raw[0].isspace()) else ""
         self._gap = raw[-1].isspace()
         self._shown = True
+        self._cited.clear()
         return lead + body
+
+    def _point(self, number: int) -> str:
+        """The mark that goes out now: in front of a sentence stands that of the one before, behind it its own."""
+        if self._prompt.style is PromptStyle.SENTENCES:
+            out = self._end_sentence()
+            self._mark = self._passage(number)
+            return out
+        if number in self._prompt.ranks and number not in self._cited:
+            self._cited.add(number)
+            self._mark = f"[{number}]"
+        return self._end_sentence()
 
     def _end_sentence(self) -> str:
         mark, self._mark = self._mark, ""
