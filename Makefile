@@ -46,10 +46,11 @@ demo: $(RUN_STAMP)
 up: $(RUN_STAMP)
 	@exec $(BIN)/python manage.py up $(ARGS)
 
-# Browser tests drive a Chromium that is already there, or Debian's where this may install it; else they are skipped.
+# Two processes share the files out (ARGS='-n 0': one for all). Browser tests drive a Chromium that is already there, or
+# Debian's where this may install it; else they are skipped.
 test: $(DEV_STAMP)
 	@$(BIN)/python -m tests.browser --install
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
