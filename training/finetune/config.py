@@ -36,7 +36,7 @@ class FinetuneConfig:
     epochs: float | None = None
     batch: int | None = None
     """Rows per optimiser step."""
-    micro_batch: int = 16
+    micro_batch: int = 8
     """Rows that go through the model at once; what the memory allows."""
     warmup_share: float = 0.05
     weight_decay: float = 0.0
@@ -101,13 +101,13 @@ class FinetuneConfig:
         chosen: dict[str, Any] = {}
         why: list[str] = []
         if self.learning_rate is None:
-            chosen["learning_rate"] = 1e-3 if parameters < SMALL_BASE else 2e-4
+            chosen["learning_rate"] = 3e-3 if parameters < SMALL_BASE else 2e-4
             why.append(f"Learning rate {chosen['learning_rate']:g}: the base has {parameters / 1e6:.1f} M parameters.")
         if self.epochs is None:
-            chosen["epochs"] = 6.0 if rows < 200 else 4.0 if rows < 600 else 3.0 if rows < 3000 else 2.0
+            chosen["epochs"] = 6.0 if rows < 200 else 3.0 if rows < 3000 else 2.0
             why.append(f"{chosen['epochs']:g} epochs: {rows} rows.")
         if self.batch is None:
-            chosen["batch"] = 8 if rows < 200 else 16 if rows < 5000 else 32
+            chosen["batch"] = 8 if rows < 2000 else 16 if rows < 5000 else 32
             why.append(f"{chosen['batch']} rows per step: {rows} rows.")
         return replace(self, **chosen), why
 
