@@ -17,7 +17,8 @@ from assistants.access import has_role, require_role
 from assistants.models import Role
 from generation.prompts import split_sentences
 from serving.dashboards.differences import differences
-from serving.services import PromotionRefused, deployment_of, promote
+from serving.models import Deployment
+from serving.services import PromotionRefused, promote
 from training.evaluation.scoring import expected
 from training.models import Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, GateVerdict, Kind
 
@@ -58,7 +59,7 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
     counts = {name: sum(_outcome(p) == name or name == "all" for p in pairs) for name in FILTERS}
     chosen = [p for p in pairs if show in ("all", _outcome(p))]
     page = Paginator(chosen, PAGE).get_page(request.GET.get("page"))
-    deployment = deployment_of(evaluation.assistant)
+    live = Deployment.objects.filter(assistant=evaluation.assistant).values_list("adapter_id", flat=True).first()
     page_of_work: Any = admin.site._registry[Evaluation]
     context = {
         **admin.site.each_context(request),
@@ -83,7 +84,7 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
         "kind": kind,
         "kinds": Kind.choices,
         "query": query,
-        "is_live": deployment.adapter_id == evaluation.adapter_id,
+        "is_live": live == evaluation.adapter_id,
         "may_promote": has_role(request.user, evaluation.assistant, Role.ADMIN),
         "passed": evaluation.verdict == GateVerdict.PASSED,
     }

@@ -12,13 +12,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 from annotations.models import Annotation, QueueItem, Resolution
-from assistants.access import assistants_of
-from assistants.models import Assistant
+from assistants.access import assistants_of, roles_of
+from assistants.models import Assistant, Role
 from capture.models import Quarantine, Turn
 from knowledge.models import Document
 from serving.models import Deployment
 from training.models import Adapter, DatasetVersion, Evaluation, GateVerdict, Run
 
+READERS = frozenset({Role.ADMIN.value, Role.REVIEWER.value})
+"""Who sees the whole loop; others see what waits for them."""
 RETRAIN_AFTER = 40
 """New resolved labels from which a retraining is worth its minutes."""
 
@@ -50,11 +52,35 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     wanted = request.GET.get("assistant")
     chosen = next((a for a in assistants if a.slug == wanted), next(iter(assistants), None))
     context |= {"assistants": assistants, "assistant": chosen}
-    if chosen is not None:
+    if chosen is None:
+        return context
+    roles = roles_of(request.user, chosen)
+    if roles & READERS:
         counts = loop_counts(chosen)
         steps = next_steps(chosen, counts)
-        context |= {"stages": stages(counts), "steps": steps, "week": week(chosen), "counts": counts}
-    return context
+        return context | {"stages": stages(counts), "steps": steps, "week": week(chosen), "counts": counts}
+    return context | {"steps": own_steps(chosen, roles)}
+
+
+def own_steps(assistant: Assistant, roles: set[str]) -> list[Step]:
+    """What waits for somebody who sees a part of the loop only."""
+    steps: list[Step] = []
+    if Role.PRIVACY in roles and (held := Quarantine.objects.held().filter(assistant=assistant).count()):
+        steps.append(_held(held))
+    if Role.ANNOTATOR in roles and (open_ := QueueItem.objects.filter(queue__assistant=assistant, done=False).count()):
+        steps.append(_to_label(open_))
+    return steps
+
+
+def _held(count: int) -> Step:
+    return Step(
+        f"{count} captured items are held because scrubbing failed.", "Review them",
+        _list("capture_quarantine") + "?state__exact=held", "amber",
+    )  # fmt: skip
+
+
+def _to_label(count: int) -> Step:
+    return Step(f"{count} turns wait for a label.", "Label", _list("annotations_queue"), "blue")
 
 
 def loop_counts(assistant: Assistant) -> dict[str, Any]:
@@ -110,8 +136,7 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
     """At most four, the most pressing first."""
     steps: list[Step] = []
     if held := c["quarantine"]["held"]:
-        steps.append(Step(f"{held} captured items are held because scrubbing failed.", "Review them",
-                          _list("capture_quarantine") + "?state__exact=held", "amber"))
+        steps.append(_held(held))
     if not c["documents"]["ready"]:
         steps.append(Step("The assistant knows nothing yet.", "Load documents", _list("knowledge_document"), "blue"))
     if not c["turns"]:
@@ -124,7 +149,7 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
         steps.append(Step(f"{evaluation.adapter} has passed the gate.", "Read before / after and promote",
                           reverse("dashboards:before-after", args=[evaluation.pk]), "green"))
     if c["items"]["open"]:
-        steps.append(Step(f"{c['items']['open']} turns wait for a label.", "Label", _list("annotations_queue"), "blue"))
+        steps.append(_to_label(c["items"]["open"]))
     if c["resolved_since"] >= RETRAIN_AFTER:
         steps.append(Step(f"{c['resolved_since']} verdicts are new since the last dataset: a retraining is worth it.",
                           "Build a dataset", _list("training_datasetversion"), "green"))
