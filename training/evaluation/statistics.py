@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,19 +59,21 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
     counts = np.bincount(index).astype(np.float64)
-    means = _resampled_means(sums, counts, np.random.default_rng(seed))
+    weights = _draws(len(names), seed).astype(np.float64)
+    means = (weights @ sums) / (weights @ counts)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(values), len(names))
 
 
-def _resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Means of RESAMPLES draws of clusters with replacement. Multinomial weights: one matrix product, no indexes."""
-    k = len(sums)
-    weights = rng.multinomial(k, np.full(k, 1 / k), size=RESAMPLES).astype(float)
-    return np.asarray((weights @ sums) / (weights @ counts))
+@lru_cache(maxsize=8)
+def _draws(k: int, seed: int) -> NDArray[np.uint16]:
+    """How often each of ``k`` clusters comes in each of RESAMPLES draws with replacement, shape (RESAMPLES, k).
+
+    Drawing takes nearly all of the time, and one evaluation asks for the same numbers of clusters again and again.
+    """
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(k, np.full(k, 1 / k), size=RESAMPLES).astype(np.uint16)
 
 
 def mcnemar_exact(better: int, worse: int) -> float:
