@@ -52,8 +52,10 @@ def _f1(a: list[str], b: list[str]) -> float:
 
 
 def holds(text: str, phrase: str) -> bool:
-    """The phrase stands in the text as whole words, after normalisation."""
-    return re.search(rf"(?<!\w){re.escape(normalise(phrase))}(?!\w)", normalise(text)) is not None
+    """The phrase stands in the text as whole words and whole numbers, after normalisation: £35 is not in £35.50."""
+    wanted = normalise(phrase)
+    whole = rf"(?<!\w)(?<!\d[.:]){re.escape(wanted)}(?!\w)(?![.:]\d)"
+    return bool(wanted) and re.search(whole, normalise(text)) is not None
 
 
 def answer_presence(text: str, groups: Sequence[Sequence[str]]) -> bool:

@@ -30,6 +30,10 @@ def test_f1_is_the_harmonic_mean_of_shared_tokens():
 def test_a_phrase_is_found_as_whole_words_only():
     assert holds("It costs £35 per fuel", "£35")
     assert not holds("It costs £350", "£35")
+    assert not holds("It costs £35.50", "£35")
+    assert not holds("It costs 27.35p", "35p")
+    assert holds("It costs £35.", "£35")
+    assert not holds("Whatever it says", "the")  # nothing is left of it
     assert answer_presence("within 14 days, £12", [["14 days", "two weeks"], ["£12"]])
 
 
