@@ -139,7 +139,8 @@ def search(
             },
         )  # fmt: skip
         rows = cursor.fetchall()
-    rows = _by_best_sentence(rows, vector)[:k]
+    # Only so many, however many are asked for: the first k must be the same for every larger k.
+    rows = [*_by_best_sentence(rows[:RERANKED], vector), *rows[RERANKED:]][:k]
     return [
         RetrievedPassage(
             rank=rank,

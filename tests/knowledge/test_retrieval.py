@@ -140,6 +140,14 @@ def test_k_and_limits(assistant: Assistant) -> None:
     assert (empty.passages, empty.evidence) == ([], [])
 
 
+def test_asking_for_more_does_not_change_the_first(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark fetches more than serving does; both must offer the same passages."""
+    monkeypatch.setattr(retrieval, "RERANKED", 2)
+    few = retrieve(assistant=assistant, question=QUESTIONS[0], k=2).passages
+    many = retrieve(assistant=assistant, question=QUESTIONS[0], k=20).passages
+    assert [p.chunk_id for p in few] == [p.chunk_id for p in many[:2]]
+
+
 @pytest.mark.parametrize("exact", [True, False])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=60) | st.sampled_from([
