@@ -92,7 +92,8 @@ def page_of(turn: Turn, *, viewer: User) -> TurnPage:
     resolution = getattr(turn, "resolution", None)
     sees_all = has_role(viewer, turn.assistant, Role.ADMIN, Role.REVIEWER, Role.PRIVACY)
     rows: list[Any] = list(turn.annotations.all())
-    labels = [row for row in rows if row.replaced_by_id is None and (sees_all or row.annotator_id == viewer.pk)]
+    current = [row for row in rows if row.replaced_by_id is None and row.withdrawn_at is None]
+    labels = [row for row in current if sees_all or row.annotator_id == viewer.pk]
     examples: list[Any] = list(turn.examples.all())
     items: list[Any] = list(turn.queue_items.all())
     own = {row.pk for row in labels}
