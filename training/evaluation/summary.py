@@ -11,6 +11,8 @@ from training.evaluation.statistics import PairedTest, cluster_bootstrap, paired
 from training.models import Arm, BenchmarkItem, Condition, Evaluation, GateVerdict
 
 LESS_IS_BETTER = frozenset({"over_refusal", "unsupported_numbers"})
+RIGHT = ("answer_presence", "rightly_declined", "rightly_handed_off")
+"""Which of them is measured of an answer depends on what was expected there."""
 
 Measures = dict[tuple[str, str], dict[int, dict[str, float]]]
 """(arm, condition) → item pk → measures."""
@@ -110,14 +112,22 @@ def _by(
 
 def _interaction(measures: Measures, clusters: dict[int, str]) -> dict[str, float]:
     """(adapter + retrieval − base + retrieval) − (adapter − base): above zero, the adapter improved the *use* of what
-    is retrieved, and not only what it remembers or how it phrases things."""
+    is retrieved, and not only what it remembers or how it phrases things.
+
+    Of right behaviour and content, not of `grounded_correct`: arms without retrieval have nothing to cite, and could
+    never gain there."""
     clean = Condition.CLEAN.value
     names = (Arm.ADAPTER_RAG, Arm.BASE_RAG, Arm.ADAPTER, Arm.BASE)
     arms = [measures[name.value, clean] for name in names]
-    name = "grounded_correct"
-    shared = [pk for pk in arms[0] if all(pk in arm and name in arm[pk] for arm in arms)]
-    values = [arms[0][pk][name] - arms[1][pk][name] - arms[2][pk][name] + arms[3][pk][name] for pk in shared]
+    shared = [pk for pk in arms[0] if all(pk in arm for arm in arms)]
+    right = [[_right(arm[pk]) for arm in arms] for pk in shared]
+    values = [candidate - today - adapter + base for candidate, today, adapter, base in right]
     return cluster_bootstrap(values, [clusters[pk] for pk in shared]).as_dict()
+
+
+def _right(values: dict[str, float]) -> float:
+    """Behaviour and content, support aside. Exactly one of these is measured of every answer."""
+    return next(values[name] for name in RIGHT if name in values)
 
 
 def sentence(evaluation: Evaluation, primary: PairedTest, verdict: GateVerdict) -> str:
