@@ -26,7 +26,7 @@ READERS = (Role.ADMIN.value, Role.REVIEWER.value)
 MAX_POINTS = 2000
 LOG_BYTES = 8_000
 FORM_FIELDS = ("epochs", "learning_rate", "rank", "batch", "keep")
-"""Settings that are offered in the form; the rest keeps its defaults (REST and commands may set all of them)."""
+"""Settings that are offered in the form; the rest keeps its defaults (`training.services.start_run` takes all)."""
 
 
 class StartForm(forms.Form):
