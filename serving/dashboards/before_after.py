@@ -35,6 +35,13 @@ SHOWN_METRICS = (
     ("rightly_declined", "Rightly declined", True),
     ("rightly_handed_off", "Rightly handed over", True),
 )
+# Under a narrow bar, a line each.
+SHORT = {
+    Arm.BASE.value: ["Base", "alone"],
+    Arm.BASE_RAG.value: ["Base +", "retrieval", "(today)"],
+    Arm.ADAPTER.value: ["Adapter", "alone"],
+    Arm.ADAPTER_RAG.value: ["Adapter +", "retrieval"],
+}
 FILTERS = {"wins": "Wins", "losses": "Losses", "both": "Both right", "neither": "Neither right", "all": "All"}
 
 
@@ -160,12 +167,12 @@ def result_grid(evaluation: Evaluation) -> list[dict[str, Any]]:
 def chart(evaluation: Evaluation) -> dict[str, Any]:
     """The primary metric per arm with its interval, in percent: what the script draws."""
     bars = []
-    for arm, label in Arm.choices:
+    for arm in Arm.values:
         for condition, values in sorted(evaluation.results.get(arm, {}).items()):
             if estimate := values.get("grounded_correct"):
                 bars.append(
                     {
-                        "label": [label, Condition(condition).label],
+                        "label": [*SHORT[arm], Condition(condition).label.lower()],
                         "arm": arm,
                         "value": round(estimate["value"] * 100, 1),
                         "low": round(estimate["low"] * 100, 1),

@@ -218,7 +218,7 @@ def weighted(row: Candidate, recipe: Recipe) -> Candidate:
         Origin.GOOD.value: recipe.weight_good,
         Origin.DECLINED.value: recipe.weight_good,
     }.get(row.origin, recipe.weight_synthetic)
-    return replace(row, weight=weight)
+    return replace(row, weight=max(weight, recipe.weight_handoff) if row.kind == Kind.HANDOFF else weight)
 
 
 def shuffled(row: Candidate, rng: random.Random) -> Candidate:

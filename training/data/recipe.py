@@ -18,11 +18,13 @@ class Recipe:
     weight_corrected: int = 2
     weight_good: int = 1
     weight_synthetic: int = 1
+    weight_handoff: int = 3
+    """At least, whatever the origin: handing over is rare in a log and must not be missed."""
     synthetic_per_curated: float = 5.0
     """At most so many synthetic rows for one curated row."""
-    missing_oracle_share: float = 0.08
+    missing_oracle_share: float = 0.3
     """Of the answer rows, repeated without the passage that answers: the right response is to decline."""
-    max_decline_share: float = 0.25
+    max_decline_share: float = 0.4
     per_sentence_cap: int = 3
     """Synthetic and curated rows that may be answered by one and the same sentence."""
     validation_share: float = 0.08
@@ -36,7 +38,7 @@ class Recipe:
         for name in ("missing_oracle_share", "max_decline_share", "validation_share", "shuffled_share"):
             if not 0 <= getattr(self, name) <= 0.9:
                 raise RecipeError(f"{name} must be between 0 and 0.9.")
-        for name in ("weight_corrected", "weight_good", "weight_synthetic", "per_sentence_cap"):
+        for name in ("weight_corrected", "weight_good", "weight_synthetic", "weight_handoff", "per_sentence_cap"):
             if not 1 <= getattr(self, name) <= 20:
                 raise RecipeError(f"{name} must be between 1 and 20.")
         if not 0.5 <= self.near_duplicate <= 1:
