@@ -8,13 +8,31 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+from django.contrib.admin import RelatedFieldListFilter
+from django.contrib.auth.models import User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from assistants.access import ALL_ROLES, assistants_of, has_role, holds_anywhere
-from assistants.models import Assistant, Role
+from assistants.models import Assistant, Membership, Role
+
+
+class OwnRowsFilter(RelatedFieldListFilter):
+    """Offers the assistants, people and rows of one's own assistants; Django's would name everybody's."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        user: Any = request.user
+        if user.is_superuser:
+            return super().field_choices(field, request, model_admin)
+        own: QuerySet[Any] = assistants_of(user)
+        limits = {
+            Assistant: {"pk__in": own},
+            User: {"pk__in": Membership.objects.filter(assistant__in=own).values("user")},
+        }
+        limit = limits.get(field.related_model, {"assistant__in": own})
+        return field.get_choices(include_blank=False, limit_choices_to=limit)
 
 
 class ScopedAdmin(ModelAdmin):
@@ -39,6 +57,14 @@ class ScopedAdmin(ModelAdmin):
             return rows
         lookup = f"{self.assistant_path}__in" if self.assistant_path else "pk__in"
         return rows.filter(**{lookup: assistants_of(user, *self.view_roles)})
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        return [self._scoped(name) for name in super().get_list_filter(request)]
+
+    def _scoped(self, name: Any) -> Any:
+        """A relation by its name gets the filter; what is written out in full stays."""
+        fields = {field.name for field in self.opts.get_fields() if isinstance(field, ForeignKey)}
+        return (name, OwnRowsFilter) if name in fields else name
 
     def may(self, request: HttpRequest, roles: Collection[str], obj: Model | None) -> bool:
         """Whether the person holds one of ``roles``: on the row's assistant, or on any when there is no row."""

@@ -319,3 +319,17 @@ def test_lists_cost_the_same_however_long(client: Client, alice: User, django_as
         with django_assert_max_num_queries(count):
             client.get(reverse(name))
     assert Assistant.objects.count() == 1
+
+
+@pytest.mark.parametrize("page", ["assistants_apikey", "training_evaluation", "capture_turn"])
+def test_filters_name_ones_own_assistants_only(client: Client, page: str) -> None:
+    sam = person("sam")
+    for name in ("Fern", "Gorse"):
+        add_member(make_assistant(name.lower(), name=name), sam, "admin")
+    make_assistant("heather", name="Heather")
+    client.force_login(sam)
+    shown = client.get(reverse(f"admin:{page}_changelist")).content.decode()
+    assert "Fern" in shown
+    assert "Heather" not in shown
+    client.force_login(person("root", is_superuser=True))
+    assert "Heather" in client.get(reverse(f"admin:{page}_changelist")).content.decode()
