@@ -28,6 +28,10 @@ class Kind(models.TextChoices):
     HANDOFF = "handoff", "Hand over to a person"
 
 
+UNTOUCHED = "untouched"
+"""Slice of a benchmark on documents from which no row of a dataset that is guarded by it may answer."""
+
+
 class Benchmark(models.Model):
     """Frozen held-out questions. No dataset may hold its questions or near-duplicates of them."""
 

@@ -25,9 +25,10 @@ from training.data.nearest import Kept
 from training.data.recipe import Recipe
 from training.data.split import bucket, is_validation
 from training.data.text import ngram_recall, words
-from training.models import DatasetVersion, Example, Kind, Origin
+from training.models import UNTOUCHED, BenchmarkItem, DatasetVersion, Example, Kind, Origin
 
 MAX_BLOCKED_LISTED = 500
+HELD_OUT = "held-out document"
 
 
 class EmptyDataset(ValueError):
@@ -108,9 +109,26 @@ def _guard(
         for leak in leaks
     ]
     refused = {leak.row for leak in leaks}
+    held_out = _held_out_documents(items)
+    touching = {
+        i: path
+        for i, row in enumerate(rows)
+        if i not in refused and (path := next(iter(sorted(row.answered_from & held_out.keys())), None))
+    }
+    blocked += [
+        {"question": rows[i].question, "item": held_out[path], "by": HELD_OUT, "score": 1.0}
+        for i, path in touching.items()
+    ]
+    refused |= touching.keys()
     kept = [row for i, row in enumerate(rows) if i not in refused]
-    funnel.step("leakage guard", len(rows), len(kept), (leak.by for leak in leaks))
+    funnel.step("leakage guard", len(rows), len(kept), (entry["by"] for entry in blocked))
     return kept, blocked[:MAX_BLOCKED_LISTED]
+
+
+def _held_out_documents(items: Sequence[BenchmarkItem]) -> dict[str, str]:
+    """{path: key of an item}: documents from which no row may answer, so that one slice of the benchmark measures what
+    no training has touched."""
+    return {gold["path"]: item.key for item in reversed(items) if item.slice == UNTOUCHED for gold in item.gold}
 
 
 def _deduplicate(rows: list[Candidate], recipe: Recipe, funnel: Funnel) -> list[Candidate]:

@@ -44,6 +44,12 @@ class Candidate:
         return " ".join(sentence["text"] for sentence in self.sentences)
 
     @property
+    def answered_from(self) -> set[str]:
+        """Paths of the documents that the response cites."""
+        cited = {ref[0] for sentence in self.sentences for ref in sentence["refs"]}
+        return {context["source"] for context in self.contexts if context["rank"] in cited}
+
+    @property
     def curated(self) -> bool:
         return self.origin != Origin.SYNTHETIC
 

@@ -227,6 +227,22 @@ def test_the_guard_keeps_the_benchmark_out_and_lists_what_it_blocked(assistant: 
     assert not questions(dataset) & {row["question"] for row in dataset.blocked}
 
 
+def test_no_row_answers_from_a_document_of_the_untouched_slice(assistant: Assistant) -> None:
+    curate(assistant)
+    synthesis = synthesise(assistant)
+    benchmark = make_benchmark(assistant)
+    gold = [{"path": CONTEXTS[2]["source"], "sentence": "Read the meter on the first day of the month."}]
+    BenchmarkItem.objects.create(
+        benchmark=benchmark, key="u", question="Anything else?", kind="answer", slice="untouched", gold=gold
+    )
+    dataset = build(assistant, benchmark=benchmark, synthesis=synthesis)
+    blocked = [row for row in dataset.blocked if row["by"] == "held-out document"]
+    assert len(blocked) == 4  # two of the labelled turns, two of the written questions
+    assert {row["item"] for row in blocked} == {"u"}
+    assert not questions(dataset) & {row["question"] for row in blocked}
+    assert dataset.funnel[2]["why"]["held-out document"] == 4
+
+
 def test_a_copied_question_is_found_under_a_greeting_and_behind_any_history() -> None:
     item = "What do I have to pay when I leave my fixed plan before it has ended in spring?"
     history: Any = [{"role": "user", "content": "Tell me about your solar panels and how they are cleaned."}]
