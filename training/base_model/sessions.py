@@ -56,6 +56,7 @@ STAGES = {
     "1": Mix(shuffled=0.6, branches=7),
     "2": Mix(shuffled=0.04, branches=2, eased=0.5),
     "3": Mix(shuffled=0.04, branches=2, eased=0.5),
+    "4": Mix(shuffled=0.04, branches=2, eased=0.5),
     "test": Mix(shuffled=0.0, branches=1, written=0.0),
 }
 

@@ -13,6 +13,7 @@ from generation.prompts import MAX_POINTER, House, is_decline, parse_answer, spl
 from training.base_model import facts, slots
 from training.base_model.corpus import is_held_out, read_sections
 from training.base_model.declines import decline_sentence
+from training.base_model.generate import target_counts, write_shard
 from training.base_model.lexicon import HELD_OUT_LEXICON, TRAIN_LEXICON, read_lexicon
 from training.base_model.packing import FIRST, Packer, chat_text, encode
 from training.base_model.phrasing import first_person
@@ -243,3 +244,14 @@ def test_things_take_any_word_as_their_name() -> None:
     words = [f"Zzword{n}" for n in range(50)]
     worlds = [handbook_world(rng, rng.choice(TRAIN), words=words) for _ in range(20)]
     assert any("Zzword" in item.question for world in worlds for item in world.items if item.gold)
+
+
+def test_answer_tokens_of_the_shards_are_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    packer = Packer(512)
+    for example in _examples(5):
+        packer.add(encode(tokenizer, example))
+    write_shard(tmp_path / "stage1-01-0000.npz", packer)
+    counts = target_counts(tmp_path)
+    assert counts.shape == (VOCABULARY,)
+    assert counts[FIRST_POINTER] > 0
+    assert counts[0] == 0
