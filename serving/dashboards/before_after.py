@@ -172,14 +172,14 @@ def chart(evaluation: Evaluation) -> dict[str, Any]:
             if estimate := values.get("grounded_correct"):
                 bars.append(
                     {
-                        "label": [*SHORT[arm], Condition(condition).label.lower()],
+                        "label": [*SHORT[arm], "clean" if condition == Condition.CLEAN else "no oracle"],
                         "arm": arm,
                         "value": round(estimate["value"] * 100, 1),
                         "low": round(estimate["low"] * 100, 1),
                         "high": round(estimate["high"] * 100, 1),
                     }
                 )
-    return {"bars": bars, "axis": "Grounded and correct, % of questions (bars: 95 % interval)"}
+    return {"bars": bars, "axis": "Grounded and correct, %"}
 
 
 def _breakdown(evaluation: Evaluation, key: str, labels: dict[str, str]) -> list[dict[str, Any]]:

@@ -17,3 +17,9 @@ def percent(value: float | None) -> str:
 def points(value: float | None) -> str:
     """0.031 → “+3.1”: a change in percentage points."""
     return "–" if value is None else f"{value * 100:+.1f}".replace("-", "−")
+
+
+@register.filter
+def size(value: float | None) -> str:
+    """0.091 → “9.1”: a number of percentage points without a sign."""
+    return "–" if value is None else f"{value * 100:.1f}"
