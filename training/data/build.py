@@ -104,7 +104,7 @@ def _guard(
         threshold=recipe.near_duplicate,
         row_vectors=np.stack([row.vector for row in rows]) if rows else None,
     )
-    blocked = [
+    blocked: list[dict[str, Any]] = [
         {"question": rows[leak.row].question, "item": items[leak.item].key, "by": leak.by, "score": leak.score}
         for leak in leaks
     ]
