@@ -12,6 +12,8 @@ from django.db import transaction
 
 from generation.engines import GenerationRequest
 from generation.prompts import Prompt, SentenceRef, build_prompt, parse_answer
+from training.data.leakage import find_leaks
+from training.data.recipe import Recipe
 from training.engine import bulk_engine
 from training.evaluation.scoring import RETRIEVAL_ARMS, measure, passages_of
 from training.evaluation.summary import summarise
@@ -40,9 +42,11 @@ def perform(evaluation: Evaluation) -> None:
     """Answers what is not answered yet, then writes results, gate and verdict.
 
     Raises:
-        EvaluationRefused: adapter and assistant speak different prompt formats, or the benchmark is empty.
+        EvaluationRefused: adapter and assistant speak different prompt formats, the benchmark is empty, or the adapter
+            has been trained on its questions.
     """
     refuse_mismatch(evaluation)
+    refuse_leaks(evaluation)
     engine = bulk_engine()
     name = evaluation.adapter.engine_name
     engine.load_adapter(
@@ -74,6 +78,23 @@ def refuse_mismatch(evaluation: Evaluation) -> None:
         )
     if not evaluation.benchmark.items.exists():
         raise EvaluationRefused("The benchmark has no questions.")
+
+
+def refuse_leaks(evaluation: Evaluation) -> None:
+    """A dataset is guarded by the benchmark that it was built with; any other one is compared with it here."""
+    run = evaluation.adapter.run
+    if run is None or run.dataset.benchmark_id == evaluation.benchmark_id:
+        return
+    leaks = find_leaks(
+        rows=list(run.dataset.examples.values_list("question", "history")),
+        items=list(evaluation.benchmark.items.values_list("question", "history")),
+        threshold=Recipe.from_dict(run.dataset.recipe).near_duplicate,
+    )
+    if leaks:
+        raise EvaluationRefused(
+            f"{len(leaks)} rows of {run.dataset} ask what “{evaluation.benchmark}” asks; what was trained on cannot be "
+            "tested. Build a dataset with this benchmark as its guard, and train on that."
+        )
 
 
 def _tasks(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> Iterator[Task]:

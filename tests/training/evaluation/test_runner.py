@@ -12,12 +12,23 @@ from generation.prompts import parse_answer
 from knowledge.services import load_document
 from tests.factories import make_adapter, make_assistant, make_benchmark
 from tests.tiny_model import shared_base
+from tests.training.finetune.conftest import make_dataset
 from training.data.benchmark import freeze_benchmark, read_items
 from training.evaluation import runner
 from training.evaluation.gate import GateRule, GateRuleError
 from training.evaluation.runner import Task, task_prompt
 from training.evaluation.summary import cluster_of
-from training.models import Adapter, Arm, Benchmark, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
+from training.models import (
+    Adapter,
+    Arm,
+    Benchmark,
+    BenchmarkItem,
+    Condition,
+    Evaluation,
+    EvaluationAnswer,
+    Kind,
+    Run,
+)
 
 DOCUMENTS = {
     "leaving.md": "# Leaving early\n\nA fixed plan has an exit fee of £35. No fee is due in its last 49 days.",
@@ -188,6 +199,22 @@ def test_refusals(adapter: Adapter, benchmark: Benchmark) -> None:
     assert other_format.state == "failed"
     assert "Train a new adapter" in other_format.error
     assert other_format.answers.count() == 0
+
+
+def test_what_was_trained_on_is_no_test(adapter: Adapter, benchmark: Benchmark) -> None:
+    """The dataset was built without this benchmark as its guard."""
+    dataset = make_dataset(adapter.assistant)
+    dataset.examples.filter(position=0).update(question="what does it cost to leave a fixed plan early")
+    adapter.run = Run.objects.create(
+        assistant=adapter.assistant, dataset=dataset, prompt_digest=adapter.prompt_digest, base_model="b"
+    )
+    adapter.save()
+    evaluation = run(start(adapter, benchmark))
+    assert evaluation.state == "failed"
+    assert evaluation.error.startswith("1 rows of Dataset")
+    assert evaluation.answers.count() == 0
+    dataset.examples.filter(position=0).delete()
+    assert run(start(adapter, benchmark)).state == "succeeded"
 
 
 def test_an_adapter_for_another_base_is_refused(adapter: Adapter, benchmark: Benchmark) -> None:
