@@ -25,6 +25,7 @@ from serving.demo.people import label_turns, make_annotators
 from serving.services import PromotionRefused, deployment_of, promote
 from training.data.benchmark import freeze_benchmark, read_items
 from training.data.recipe import Recipe
+from training.finetune.bases import digest_of_base
 from training.models import Adapter, Arm, Benchmark, DatasetVersion, Evaluation, GateVerdict, Run, Synthesis
 from training.services import build_dataset, start_evaluation, start_run, start_synthesis
 
@@ -144,7 +145,10 @@ def dataset_step(
 
 
 def run_step(assistant: Assistant, dataset: DatasetVersion, progress: Progress) -> Adapter:
-    found = Run.objects.filter(dataset=dataset, state=BackgroundWork.State.SUCCEEDED).first()
+    # An adapter of an earlier base model cannot be served any more.
+    found = Run.objects.filter(
+        dataset=dataset, state=BackgroundWork.State.SUCCEEDED, base_digest=digest_of_base()
+    ).first()  # fmt: skip
     if found is None:
         found = start_run(assistant=assistant, dataset=dataset, settings=None, seed=1, created_by=None)
         wait_for(found, progress)
