@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:[.,:'’-]\d+)*", re.UNICODE)
@@ -59,24 +58,8 @@ def supports(source: str, claim: str, threshold: float = 0.6) -> bool:
     return numbers(claim) <= numbers(source) and coverage(claim, source) >= threshold
 
 
-def same_question(a: str, b: str) -> bool:
-    return words(a) == words(b)
-
-
 def _stem(word: str) -> str:
     for ending in ("ings", "ing", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 4:
             return word[: -len(ending)]
     return word
-
-
-def best_overlap(text: str, candidates: Collection[str]) -> float:
-    """Highest Jaccard similarity of content words with any candidate."""
-    mine = content_words(text)
-    best = 0.0
-    for candidate in candidates:
-        other = content_words(candidate)
-        union = len(mine | other)
-        if union:
-            best = max(best, len(mine & other) / union)
-    return best

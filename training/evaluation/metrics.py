@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from generation.prompts import Answer, PromptPassage, PromptStyle, split_sentences
 from training.data.align import split_cited
-from training.data.text import coverage, numbers, supports
+from training.data.text import numbers, supports
 
 SUPPORT = 0.6
 """Share of a sentence's content words that its cited sentence must hold, besides every number."""
@@ -100,8 +100,3 @@ def citation_quality(
 def unsupported_numbers(text: str, passages: Sequence[PromptPassage]) -> int:
     """Numbers of the answer that stand in no passage."""
     return len(numbers(text) - numbers("\n".join(p.text for p in passages)))
-
-
-def lexical_groundedness(text: str, passages: Sequence[PromptPassage]) -> float:
-    """Share of the answer's content words that stand in the passages."""
-    return coverage(text, "\n".join(p.text for p in passages))
