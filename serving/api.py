@@ -1,7 +1,8 @@
 """`POST /v1/chat/completions` and `GET /v1/models`: plain async views, because an answer is streamed as it is written.
 
 Database work runs in threads and holds no connection while the engine writes. The turn is captured after the answer has
-gone out; when capture is down it is spooled, so the user never waits for the log and the log never loses the turn.
+gone out; when capture is down, or the process has to stop, it is spooled, so the user never waits for the log and the
+log never loses the turn of an answer that was given whole. An answer that broke off on its way leaves no turn.
 """
 
 from __future__ import annotations
@@ -271,6 +272,9 @@ def _capture_later(
 async def _capture(asked: chat.Asked, key: ApiKey, item: dict[str, Any]) -> None:
     try:
         await _in_thread(lambda: chat.capture(asked, key, item))
+    except asyncio.CancelledError:  # the process stops; twice is harmless, ids are idempotent
+        spool.keep(asked.assistant, key, item)
+        raise
     except Exception:
         logger.exception("A turn of ours was not captured; it is spooled.")
         await asyncio.to_thread(spool.keep, asked.assistant, key, item)

@@ -28,13 +28,13 @@ def folder() -> Path:
 
 def keep(assistant: Assistant, api_key: ApiKey | None, item: dict[str, Any]) -> bool:
     """Writes one turn to disk; False when the spool is full or the disk is."""
-    place = folder()
-    if sum(1 for _ in place.glob("*.turn")) >= MAX_FILES:
-        logger.error("The spool of unsaved turns is full (%s files): a turn is lost.", MAX_FILES)
-        return False
     record = {"assistant": assistant.pk, "api_key": api_key.pk if api_key else None, "item": item}
-    target = place / f"{item['id']}.turn"
     try:
+        place = folder()
+        if sum(1 for _ in place.glob("*.turn")) >= MAX_FILES:
+            logger.error("The spool of unsaved turns is full (%s files): a turn is lost.", MAX_FILES)
+            return False
+        target = place / f"{item['id']}.turn"
         half = target.with_suffix(".half")
         half.write_bytes(encrypt(json.dumps(record).encode()))
         os.replace(half, target)  # a reader never sees half a file

@@ -14,6 +14,9 @@ from capture.payloads import clean_text
 from generation.prompts import Message
 
 MAX_MESSAGES = 60
+DEFAULT_NEW_TOKENS = 96
+"""As evaluations write (training.evaluation.runner.MAX_ANSWER_TOKENS; a test holds them equal): what was evaluated is
+what is served."""
 MAX_CHARS = 20_000
 """Of one message, its parts together."""
 MAX_ID = 200
@@ -113,7 +116,7 @@ class ChatRequest(BaseModel):
 
     @property
     def max_new_tokens(self) -> int:
-        return self.max_completion_tokens or self.max_tokens or 160
+        return self.max_completion_tokens or self.max_tokens or DEFAULT_NEW_TOKENS
 
 
 def _place(error: Any) -> str:

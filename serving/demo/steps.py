@@ -138,7 +138,7 @@ def dataset_step(
     ).first()  # fmt: skip
     if found is None:
         found = build_dataset(
-            assistant=assistant, benchmark=benchmark, synthesis=synthesis, recipe=Recipe(weight_corrected=1), created_by=None
+            assistant=assistant, benchmark=benchmark, synthesis=synthesis, recipe=Recipe(weight_corrected=1)
         )
         wait_for(found, progress)
     return found

@@ -75,7 +75,8 @@ def measured(
             for condition in ("clean", "missing_oracle") if arm.endswith("rag") else ("clean",):
                 EvaluationAnswer.objects.create(
                     evaluation=evaluation, item=item, arm=arm, condition=condition, completion=text,
-                    text=f"{text} {arm} {HOSTILE}", measures={"grounded_correct": float(right), "answer_presence": float(right), "f1": 0.5},
+                    text=f"{text} {arm} {HOSTILE}",
+                    measures={"grounded_correct": float(right), "answer_presence": float(right), "f1": 0.5},
                 )  # fmt: skip
     summarise(evaluation, list(evaluation.benchmark.items.all()))
     Evaluation.objects.filter(pk=evaluation.pk).update(

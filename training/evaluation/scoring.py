@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from assistants.models import Assistant
-from generation.prompts import Answer, PromptPassage, PromptStyle, is_decline
+from generation.prompts import Answer, PromptPassage, PromptStyle
 from training.evaluation.metrics import (
     REFERENCE_F1,
     answer_presence,
     citation_quality,
     holds,
+    normalise,
     token_f1,
     unsupported_numbers,
 )
@@ -47,9 +48,11 @@ def measure(
     """
     wanted = expected(item, arm, condition)
     passages = passages_of(item, arm, condition)
-    handed = bool(assistant.handoff_sentence) and is_decline(answer.text, assistant.handoff_sentence)
-    answered = not answer.declined and not handed
-    out: dict[str, float] = {"declined": float(answer.declined), "handed_off": float(handed)}
+    # The whole answer, not its beginning: a decline that goes on to invent something is not one.
+    declined = normalise(answer.text) == normalise(assistant.decline_sentence)
+    handed = bool(assistant.handoff_sentence) and normalise(answer.text) == normalise(assistant.handoff_sentence)
+    answered = not declined and not handed
+    out: dict[str, float] = {"declined": float(declined), "handed_off": float(handed)}
     cites = citation_quality(answer, passages, PromptStyle(assistant.prompt_style))
     if answered and passages:
         out["citation_recall"], out["citation_precision"] = cites.recall, cites.precision
@@ -61,7 +64,7 @@ def measure(
         out["over_refusal"] = float(not answered)
         out["grounded_correct"] = float(right and cites.sentences > 0 and cites.recall == 1.0)
     elif wanted == Kind.DECLINE:
-        out["rightly_declined"] = out["grounded_correct"] = float(answer.declined)
+        out["rightly_declined"] = out["grounded_correct"] = float(declined)
     else:
         out["rightly_handed_off"] = out["grounded_correct"] = float(handed)
     return out

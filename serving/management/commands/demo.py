@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
@@ -99,9 +100,9 @@ class Command(BaseCommand):
     def _goodbye(self, platform: Platform, evaluation: Evaluation, stay: bool) -> None:
         page = f"{platform.url}/admin/dashboards/evaluation/{evaluation.pk}/"
         self.stdout.write(f"\nOpen {page} for every answer side by side.")
-        for line in platform.lines:
-            if line.startswith("Admin login"):
-                self.stdout.write(line)
+        made_now = [line for line in platform.lines if line.startswith("Admin login")]
+        kept = settings.SECRETS_DIR / "admin_password"
+        self.stdout.write(made_now[0] if made_now else f"Admin login: admin, with the password in {kept}")
         if stay and platform.is_ours:
             self.stdout.write(f"Ratchet is running at {platform.url}/. Ctrl-C stops it.")
             self.stdout.flush()

@@ -112,3 +112,15 @@ def test_a_citation_of_a_whole_passage_may_stand_for_any_of_its_sentences() -> N
 def test_passages_are_shown_to_arms_with_retrieval_only() -> None:
     assert passages_of(item(), "base", "clean") == []
     assert passages_of(item(), "base_rag", "clean")[0] == PromptPassage(1, "Leaving", PASSAGES[0]["text"])
+
+
+def test_a_decline_that_goes_on_is_none() -> None:
+    found = measured(f"{DECLINE} But the fee is usually £40.", one=item(has_gold=False))
+    assert (found["declined"], found["grounded_correct"]) == (0.0, 0.0)
+
+
+def test_served_answers_may_be_as_long_as_evaluated_ones() -> None:
+    from serving.wire import DEFAULT_NEW_TOKENS
+    from training.evaluation.runner import MAX_ANSWER_TOKENS
+
+    assert DEFAULT_NEW_TOKENS == MAX_ANSWER_TOKENS
