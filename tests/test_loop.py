@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ TRAINING: dict[str, Any] = {
 def url(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The web application with an engine behind it, on the tiny base; long work is performed where it is started."""
     from config.asgi import application
+
+    os.environ.pop("RATCHET_PROCESS", None)  # its mark for a process of its own, which this one is not
 
     settings.RATCHET_BASE_MODEL = settings.RATCHET_BASE_MODEL_PATH = str(shared_base())
     settings.RATCHET_FOREGROUND = True

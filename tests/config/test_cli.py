@@ -45,7 +45,9 @@ def test_errors_in_the_code_keep_their_trace(error: Exception) -> None:
 
 def manage(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False, cwd="/")
+    # Tests of the web process, in this one, leave word of it in the environment.
+    inherited = {name: value for name, value in os.environ.items() if name != "RATCHET_PROCESS"}
+    return subprocess.run(command, env={**inherited, **env}, capture_output=True, text=True, check=False, cwd="/")
 
 
 def test_a_command_without_its_database_says_so_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ def engine_url() -> Iterator[str]:
 @pytest.fixture(scope="package")
 def web_url(engine_url: str) -> Iterator[str]:
     from config.asgi import application
+
+    os.environ.pop("RATCHET_PROCESS", None)  # its mark for a process of its own, which this one is not
 
     with servers.serving(application) as address:
         yield address

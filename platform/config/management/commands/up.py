@@ -118,6 +118,7 @@ class Command(BaseCommand):
             lines.append(f"Admin login: admin / {password}   (shown once; kept in {kept} until you delete it)")
         for line in lines:
             self.stdout.write(self.style.SUCCESS(line))
+        self.stdout.flush()  # whoever started us may read this through a pipe, which is buffered
         supervisor.say("ready")
 
 
