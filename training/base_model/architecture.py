@@ -26,7 +26,7 @@ class Shape:
     head: int = 64
     feed_forward: int = 640
     positions: int = 1024
-    rope_theta: float = 1e7
+    rope_theta: float = 1e10
     """High, so that enough rotary dimensions turn slowly and can carry content matches."""
 
 

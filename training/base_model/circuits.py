@@ -31,10 +31,13 @@ the token before (38) and of the number (26)."""
 _SIGNATURE = 38
 _SECOND_MATCH = 0.5
 """Weight of the second token of a match against the first."""
+_NUMBER_MATCH = 0.45
+"""Weight of standing in the sentence whose number was given last: an answer copies from the sentence that it cites,
+also where the same words stand in others."""
 _NUMBER_SIZE = 26
 _BLOCK = 51
 """Content dimensions that one of the three copying heads carries."""
-_REACH = 350
+_REACH = 700
 """Tokens over which a content match must survive the rotation of the position code."""
 _NORM_SCALE, _SHRINK, _COPY_GAIN, _FINAL_NORM = 2.0, 0.2, 0.2, 1.6
 
@@ -53,6 +56,22 @@ def wire(network: Network, seed: int = 0) -> int:
         return _Wiring(network, generator).apply()
 
 
+def wired(shape: Shape) -> dict[str, Tensor]:
+    """Masks of the wired entries, by parameter name, for training that keeps the copying as it is."""
+    heads = {0: 3, 1: shape.heads}
+    masks: dict[str, Tensor] = {}
+    for layer, count in heads.items():
+        rows = torch.zeros(shape.heads * shape.head, shape.hidden, dtype=torch.bool)
+        rows[: count * shape.head] = True
+        prefix = f"model.layers.{layer}.self_attn"
+        for projection in "qkv":
+            masks[f"{prefix}.{projection}_proj.weight"] = rows
+        masks[f"{prefix}.o_proj.weight"] = rows.T.contiguous()
+        for norm in ("q_norm", "k_norm"):
+            masks[f"{prefix}.{norm}.weight"] = torch.ones(shape.head, dtype=torch.bool)
+    return masks
+
+
 class _Wiring:
     def __init__(self, network: Network, generator: torch.Generator) -> None:
         self.shape: Shape = network.shape
@@ -64,6 +83,7 @@ class _Wiring:
         self.match = slow + [i + self.shape.head // 2 for i in slow]
         self.basis, _ = torch.linalg.qr(self.noise(_CONTENT, _CONTENT))
         self.turn, _ = torch.linalg.qr(self.noise(_SIGNATURE, _SIGNATURE))
+        self.number_turn = torch.linalg.qr(self.noise(_SIGNATURE, _SIGNATURE))[0][:, :_NUMBER_SIZE]
 
     def noise(self, *size: int, scale: float = 1.0) -> Tensor:
         return torch.randn(*size, generator=self.generator) * scale
@@ -163,7 +183,7 @@ class _Wiring:
         start = head * self.shape.head
         output[_NUMBER : _NUMBER + _NUMBER_SIZE, start : start + _NUMBER_SIZE] += 0.3 * torch.eye(_NUMBER_SIZE)
 
-    def _match(self, head: int) -> None:
+    def _match(self, head: int, number: float = 0.0) -> None:
         """Layer 1: own token against the token before, and the token before against the one before that.
 
         Both matches share the few slow rotary dimensions; a random rotation keeps the second apart from the first.
@@ -174,12 +194,14 @@ class _Wiring:
             key[dimension, _BEFORE + at] += 1.0
             query[dimension, _BEFORE : _BEFORE + _SIGNATURE] += _SECOND_MATCH * self.turn[at]
             key[dimension, _TWO_BEFORE : _TWO_BEFORE + _SIGNATURE] += _SECOND_MATCH * self.turn[at]
+            query[dimension, _NUMBER : _NUMBER + _NUMBER_SIZE] += number * self.number_turn[at]
+            key[dimension, _NUMBER : _NUMBER + _NUMBER_SIZE] += number * self.number_turn[at]
         self._put(1, "q", head, query)
         self._put(1, "k", head, key)
 
     def _induction(self, head: int) -> None:
         """Layer 1, heads 0-2: copy the token that followed the current token earlier, a third of the content each."""
-        self._match(head)
+        self._match(head, _NUMBER_MATCH)
         block = self.basis[head * _BLOCK : (head + 1) * _BLOCK]
         wide = len(block)
         value = self._quiet(0.004)

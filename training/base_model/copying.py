@@ -1,7 +1,7 @@
 """Which tokens does the model copy? ``python -m training.base_model.copying --model models/base``.
 
 Every probed token stands in one evidence sentence; the expected answer is given up to each token (teacher forcing) and
-the next one is compared. By how often a token was a target in training, when the shards are given.
+the next one is compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 
 from generation.prompts import House, PromptPassage, SentenceRef, build_prompt
 from training.base_model.evaluate import Answerer
-from training.base_model.generate import target_counts
 from training.base_model.packing import chat_text
 from training.base_model.tokenizer import LEARNED_VOCABULARY
 
@@ -61,20 +60,12 @@ def _texts(first: str, second: str, third: str) -> tuple[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model folder")
-    parser.add_argument("--data", type=Path, help="folder with the training shards")
     parser.add_argument("--tokens", type=int, default=1200, help="how many tokens to probe")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     found = copied_tokens(Answerer(options.model), options.tokens, options.seed)
-    shares = {token: float(np.mean(right)) for token, right in found.items()}
-    print(json.dumps({"tokens": len(shares), "copied": round(float(np.mean(list(shares.values()))), 3)}))
-    if options.data:
-        counts, groups = target_counts(options.data), defaultdict(list)
-        for token, share in shares.items():
-            groups[int(np.log2(counts[token] + 1))].append(share)
-        for power, members in sorted(groups.items()):
-            copied = round(float(np.mean(members)), 2)
-            print(json.dumps({"targets_from": 2**power - 1, "tokens": len(members), "copied": copied}))
+    shares = [float(np.mean(right)) for right in found.values()]
+    print(json.dumps({"tokens": len(shares), "copied": round(float(np.mean(shares)), 3)}))
     return 0
 
 

@@ -8,42 +8,36 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from training.base_model.corpus import Section, is_held_out, read_sections
 from training.base_model.lexicon import HELD_OUT_LEXICON, TRAIN_LEXICON, read_lexicon
-from training.base_model.packing import ANSWER, FIRST, Packer, encode
+from training.base_model.packing import Packer, encode
 from training.base_model.phrasing import upper_first
 from training.base_model.ranking import Ranker
-from training.base_model.rows import read_shard
-from training.base_model.sessions import STAGES, Example, examples
+from training.base_model.reading.format import read_folder
+from training.base_model.reading.worlds import reading_world
+from training.base_model.sessions import HELD_OUT, STAGES, Example, examples
 from training.base_model.tokenizer import (
     LEARNED_VOCABULARY,
     SPECIAL_TOKENS,
-    VOCABULARY,
     load_tokenizer,
     train_tokenizer,
 )
 from training.base_model.worlds import World, handbook_world, list_world, manual_world
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 ROW_LENGTH = 512
 _WORLDS_PER_BATCH = 96
-ENOUGH = 64
-"""Times that a token has to be a target before it counts as learned."""
 _SHARES = {
-    "1": (0.42, 0.38, 0.20),
-    "2": (0.55, 0.40, 0.05),
-    "3": (0.45, 0.30, 0.25),
-    "4": (0.35, 0.25, 0.40),
-    "test": (0.5, 0.5, 0.0),
+    "1": (0.25, 0.25, 0.20, 0.30),
+    "2": (0.22, 0.18, 0.15, 0.45),
+    HELD_OUT: (0.5, 0.5, 0.0, 0.0),
 }
-"""Per stage: share of handbook, manual and list worlds."""
+"""Per stage: share of handbook, manual, list and written worlds."""
+_PLAN = f"{HELD_OUT}:1,1:12,2:26"
+READING_TEXTS = Path(__file__).parent / "reading" / "texts"
 
 
 class Source:
@@ -55,6 +49,7 @@ class Source:
         if not self.sections:
             raise ValueError(f"no sections left in {manuals}")
         self.domains = read_lexicon(HELD_OUT_LEXICON if held_out else TRAIN_LEXICON)
+        self.files = [] if held_out else read_folder(READING_TEXTS)
         plain = (w.strip(".,;:()").lower() for s in self.sections for t in s.sentences for w in t.split())
         self.pieces: Sequence[str] = ()
         self.words = sorted({w for w in plain if w.isalpha() and 4 <= len(w) <= 9})
@@ -64,33 +59,15 @@ class Source:
         decoded = (tokenizer.decode([i]) for i in range(len(SPECIAL_TOKENS), LEARNED_VOCABULARY))
         self.pieces = sorted({text for text in decoded if text.strip() and "\ufffd" not in text and "|" not in text})
 
-    def prefer_rare(self, tokenizer: Tokenizer, folder: Path) -> None:
-        """From now on names and lists take the tokens that were answered too rarely in the shards so far.
-
-        A token that was a target less than about thirty times is copied badly: another token comes out instead.
-        """
-        counts = target_counts(folder)
-        rare = [tokenizer.decode([i]) for i in range(len(SPECIAL_TOKENS), LEARNED_VOCABULARY) if counts[i] < ENOUGH]
-        self.pieces = [text for text in self.pieces if text in set(rare)]
-        self.words = [text.strip() for text in self.pieces if text.strip().isalpha() and len(text.strip()) > 2]
-
-    def world(self, rng: random.Random, shares: tuple[float, float, float]) -> World:
-        kind = rng.choices(("handbook", "manual", "list"), shares)[0]
+    def world(self, rng: random.Random, shares: tuple[float, float, float, float]) -> World:
+        kind = rng.choices(("handbook", "manual", "list", "written"), shares)[0]
+        if kind == "written":
+            return reading_world(rng, self.files, words=self.words)
         if kind == "handbook":
             return handbook_world(rng, rng.choice(self.domains), words=self.words if self.pieces else ())
         if kind == "manual":
             return manual_world(rng, self.sections, rng.randrange(len(self.sections)))
         return list_world(rng, self.words, self.pieces)
-
-
-def target_counts(folder: Path) -> NDArray[np.int64]:
-    """(vocabulary,): how often each token is an answer token in the training shards of ``folder``."""
-    counts = np.zeros(VOCABULARY, np.int64)
-    for path in sorted(folder.glob("stage*.npz")):
-        shard = read_shard(path)
-        answered = np.isin(shard["codes"], (ANSWER, FIRST))
-        counts += np.bincount(shard["ids"][answered], minlength=VOCABULARY)
-    return counts
 
 
 def stage_examples(source: Source, ranker: Ranker, stage: str, rng: random.Random) -> Iterator[list[Example]]:
@@ -109,7 +86,7 @@ def tokenizer_texts(source: Source, rng: random.Random) -> Iterator[str]:
     for section in source.sections[::2]:
         yield f"# {section.title}\n" + "\n".join(section.sentences)
     for _ in range(9000):
-        world = source.world(rng, (0.95, 0.0, 0.05))
+        world = source.world(rng, (0.6, 0.0, 0.05, 0.35))
         said = [f"# {line.title}\n{line.text}" for line in world.lines]
         yield "\n".join([*said, *(f"Question: {i.question}" for i in world.items)])
     for domain in source.domains:
@@ -124,57 +101,63 @@ def write_shard(path: Path, packer: Packer) -> None:
     temporary.rename(path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--manuals", type=Path, required=True, help="folder with the unpacked documentation packages")
-    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and the shards")
-    parser.add_argument(
-        "--stage",
-        choices=tuple(_SHARES)[:4],
-        default="2",
-        help="1: by content; 2: as served; 3: and every token; 4: rare tokens",
-    )
-    parser.add_argument("--shards", type=int, default=8, help="how many shards to write (existing ones are kept)")
-    parser.add_argument("--rows", type=int, default=768, help="rows of 512 tokens per shard")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--held-out", action="store_true", help="rows for validation, from the held-out domains and pages"
-    )
-    options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    source = Source(options.manuals, held_out=options.held_out)
-    rng = random.Random(f"{options.seed}/{options.stage}/{options.held_out}")
-    path = options.out / "tokenizer.json"
-    if not path.exists():
-        started = time.monotonic()
-        train_tokenizer(tokenizer_texts(source, rng)).save(str(path))
-        print(f"tokenizer in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    tokenizer, ranker = load_tokenizer(path), Ranker()
-    if options.stage in ("3", "4"):
-        source.use_vocabulary(tokenizer)
-    if options.stage == "4":
-        source.prefer_rare(tokenizer, options.out)
-        print(f"{len(source.pieces)} rare tokens", file=sys.stderr, flush=True)
-    batches = stage_examples(source, ranker, options.stage, rng)
-    name = "held" if options.held_out else f"stage{options.stage}"
-    for number in range(options.shards):
+def make_shards(source: Source, tokenizer: Tokenizer, ranker: Ranker, stage: str, options: argparse.Namespace) -> None:
+    """The shards of one stage that are not there yet."""
+    count = options.plan[stage]
+    name = "held" if stage == HELD_OUT else f"stage{stage}"
+    for number in range(count):
         target = options.out / f"{name}-{options.seed:02d}-{number:04d}.npz"
         if target.exists():
-            next(batches)
             continue
+        batches = stage_examples(source, ranker, stage, random.Random(f"{options.seed}/{stage}/{number}"))
         started, packer, questions = time.monotonic(), Packer(ROW_LENGTH), 0
         while len(packer.rows) < options.rows:
             for example in next(batches):
                 packer.add(encode(tokenizer, example))
                 questions += len(example.branches)
         write_shard(target, packer)
-        seconds = time.monotonic() - started
-        print(
-            f"{target.name}: {len(packer.rows)} rows, {questions} questions, "
-            f"{packer.dropped} too long, {seconds:.0f} s",
-            file=sys.stderr,
-            flush=True,
+        _say(
+            f"{target.name} ({number + 1} of {count}): {len(packer.rows)} rows, {questions} questions, "
+            f"{packer.dropped} too long, {time.monotonic() - started:.0f} s"
         )
+
+
+def _plan(text: str) -> dict[str, int]:
+    """``held:1,1:12`` → {"held": 1, "1": 12}. Raises ValueError (argparse reports it)."""
+    found = {stage: int(count) for stage, count in (part.split(":") for part in text.split(","))}
+    if unknown := set(found) - set(_SHARES):
+        raise ValueError(f"no such stage: {unknown}")
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--manuals", type=Path, required=True, help="folder with the unpacked documentation packages")
+    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json and the shards")
+    parser.add_argument(
+        "--plan",
+        type=_plan,
+        default=_PLAN,
+        help="stage:shards, ...; held: validation, 1: by content, 2: as served; existing shards are kept",
+    )
+    parser.add_argument("--rows", type=int, default=1300, help="rows of 512 tokens per shard, at least")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path, ranker = options.out / "tokenizer.json", Ranker()
+    for stage in options.plan:
+        source = Source(options.manuals, held_out=stage == HELD_OUT)
+        if not path.exists():
+            started, learned_from = time.monotonic(), Source(options.manuals, held_out=False)
+            train_tokenizer(tokenizer_texts(learned_from, random.Random(options.seed))).save(str(path))
+            _say(f"tokenizer in {time.monotonic() - started:.0f} s")
+        tokenizer = load_tokenizer(path)
+        source.use_vocabulary(tokenizer)
+        make_shards(source, tokenizer, ranker, stage, options)
     return 0
 
 

@@ -33,16 +33,29 @@ def orthogonalise(gradient: Tensor) -> Tensor:
 class Optimiser:
     """Both optimisers behind one step; learning rates are scaled by a common factor (warm-up, decay)."""
 
-    def __init__(self, network: Network, *, matrix_rate: float = 0.01, other_rate: float = 1e-3) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        matrix_rate: float = 0.01,
+        other_rate: float = 1e-3,
+        embedding_rate: float = 1e-3,
+        kept: dict[str, Tensor] | None = None,
+    ) -> None:
         named = list(network.named_parameters())
         self.matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
-        others = [p for name, p in named if not (p.dim() == 2 and "embed" not in name)]
+        others = [p for name, p in named if p.dim() != 2]
+        embeddings = [p for name, p in named if "embed" in name]
         self.parameters = [p for _, p in named]
-        self.matrix_rate, self.other_rate = matrix_rate, other_rate
+        self.matrix_rate = matrix_rate
+        self.rates = (other_rate, embedding_rate)
         self.adam = torch.optim.AdamW(
-            others, lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0, eps=_EPSILON, fused=True
-        )
+            [{"params": others}, {"params": embeddings}],
+            lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0, eps=_EPSILON, fused=True,
+        )  # fmt: skip
         self.momenta = [torch.zeros_like(p) for p in self.matrices]
+        by_name = dict(named)
+        self.kept = [(by_name[name], mask, by_name[name].detach().clone()) for name, mask in (kept or {}).items()]
 
     def zero(self) -> None:
         for parameter in self.parameters:
@@ -51,9 +64,12 @@ class Optimiser:
     @torch.no_grad()
     def step(self, scale: float) -> float:
         """Clips to norm 1, applies both updates, and returns the norm of the gradient before clipping."""
+        for parameter, mask, _ in self.kept:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(mask, 0.0)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, 1.0))
-        for group in self.adam.param_groups:
-            group["lr"] = self.other_rate * scale
+        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
+            group["lr"] = rate * scale
         self.adam.step()
         rate = self.matrix_rate * scale
         for parameter, momentum in zip(self.matrices, self.momenta, strict=True):
@@ -63,6 +79,8 @@ class Optimiser:
             update = orthogonalise(parameter.grad.add(momentum, alpha=_MOMENTUM))
             parameter.mul_(1 - rate * _DECAY)
             parameter.add_(update, alpha=-rate * max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5)
+        for parameter, mask, value in self.kept:
+            torch.where(mask, value, parameter, out=parameter)
         return norm
 
     def state(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Questions by people, in SQuAD's JSON format (for instance XQuAD), as examples for the evaluation.
+"""Public questions by people as libraries for the evaluation. Nothing of them is shipped or trained on.
 
-Nothing of such a set is shipped or trained on; the evaluation reads a file that the caller has.
+The evaluation reads files that the caller has: SQuAD's format (for instance XQuAD), Doc2Dial's reading comprehension
+files, and the MTRAG-UN reference file.
 """
 
 from __future__ import annotations
@@ -8,78 +9,124 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from generation.prompts import split_sentences
-from training.base_model.ranking import Ranker
-from training.base_model.sessions import STAGES, Example, examples
+from generation.prompts import Message, split_sentences
+from training.base_model.library import DECLINE, SENTENCES, Library
+from training.base_model.ranking import Ranker, line_text, query_text
+from training.base_model.sessions import Example, example_of
 from training.base_model.worlds import Item, Line, World
 
-_PASSAGES = 3
-"""Paragraphs offered per question: those with the most similar sentence."""
+_ROLE = re.compile(r"^(?:user|agent):\s*")
 
 
-@dataclass(frozen=True)
-class _Question:
-    text: str
-    paragraph: int
-    answer: str
-    start: int
-
-
-def read_reading_set(path: Path, ranker: Ranker, count: int, seed: int) -> list[Example]:
-    """``count`` questions with their evidence; some lose the sentence that answers (to be declined).
+def squad_library(path: Path, count: int, seed: int) -> Library:
+    """``count`` questions on all paragraphs of a file in SQuAD's format.
 
     Raises:
-        ValueError: the file is not in SQuAD's format.
+        ValueError: the file is not in that format.
     """
-    paragraphs, asked = _load(path)
-    rng = random.Random(seed)
-    chosen = rng.sample(asked, min(count, len(asked)))
-    lines = [Line(n, "Article", s) for n, text in enumerate(paragraphs) for s in split_sentences(text)]
-    of_line = np.array([line.document for line in lines])
-    vectors = ranker.embed([f"Article: {line.text}" for line in lines])
-    questions = ranker.embed([q.text for q in chosen])
-    found: list[Example] = []
-    for question, vector in zip(chosen, questions, strict=True):
-        scores = vectors @ vector
-        best = np.array([scores[of_line == n].max(initial=-1.0) for n in range(len(paragraphs))])
-        offered = set(best.argsort()[::-1][:_PASSAGES].tolist())
-        picked = [i for i, line in enumerate(lines) if line.document in offered]
-        gold = _gold_line(question, [lines[i] for i in picked], paragraphs[question.paragraph])
-        world = World([lines[i] for i in picked])
-        marked = () if gold is None else ((gold, world.lines[gold].text),)
-        world.items.append(Item(question.text, marked, short=question.answer))
-        found += examples(rng, world, scores[picked][None, :], STAGES["test"])
+    library = Library("squad")
+    starts: list[dict[int, int]] = []
+    asked: list[tuple[str, int, str, int]] = []
+    try:
+        for article in _read(path)["data"]:
+            for paragraph in article["paragraphs"]:
+                starts.append(_add_text(library, str(article.get("title", "Article")), paragraph["context"]))
+                for q in paragraph["qas"]:
+                    answer = q["answers"][0]
+                    asked.append((q["question"], len(starts) - 1, answer["text"], answer["answer_start"]))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path} is not in SQuAD's format: {error!r}") from error
+    for question, paragraph, answer, start in random.Random(seed).sample(asked, min(count, len(asked))):
+        library.items.append(_item(library, question, starts[paragraph], start, answer))
+    return library
+
+
+def doc2dial_library(documents: Path, questions: Path, count: int, seed: int) -> Library:
+    """``count`` turns of Doc2Dial on all its documents; the two user turns before come as history.
+
+    Raises:
+        ValueError: a file is not in Doc2Dial's format.
+    """
+    library = Library("doc2dial")
+    starts: dict[str, dict[int, int]] = {}
+    try:
+        for row in _rows(documents):
+            starts[row["title"]] = _add_text(library, row["title"].split("#")[0], row["context"])
+        turns = list(_rows(questions))
+        for row in random.Random(seed).sample(turns, min(count, len(turns))):
+            said = [_ROLE.sub("", turn) for turn in row["question"].split("\t") if not turn.startswith("agent:")]
+            answer, start = row["answers"]["text"][0], row["answers"]["answer_start"][0]
+            item = _item(library, said[0], starts[row["title"]], start, answer)
+            history: tuple[Message, ...] = ({"role": "user", "content": said[1]},) if len(said) > 1 else ()
+            library.items.append(Item(item.question, item.gold, history))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{documents} or {questions} is not in Doc2Dial's format: {error!r}") from error
+    return library
+
+
+def answerability_examples(path: Path, ranker: Ranker, count: int, seed: int) -> list[Example]:
+    """Tasks with their passages and whether these answer (MTRAG-UN): only declining is judged, no sentence is gold.
+
+    Raises:
+        ValueError: the file is not in the format.
+    """
+    found = []
+    rows = list(_rows(path))
+    for row in random.Random(seed).sample(rows, min(count, len(rows))):
+        try:
+            said = [(turn["speaker"], turn["text"]) for turn in row["input"]]
+            world = World()
+            for number, context in enumerate(row["contexts"]):
+                for sentence in split_sentences(context["text"]):
+                    world.add(number, str(context.get("title") or "Document"), sentence)
+            answerable = row["answerability"][0] == "ANSWERABLE"
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"{path} is not in the format of MTRAG-UN: {error!r}") from error
+        users = [text for speaker, text in said if speaker == "user"]
+        history: tuple[Message, ...] = ({"role": "user", "content": users[-2]},) if len(users) > 1 else ()
+        item = Item(users[-1], history=history)
+        if not world.lines:
+            continue
+        vectors = ranker.embed([*map(line_text, world.lines), query_text(item)])
+        scores = vectors[:-1] @ vectors[-1]
+        evidence = [int(i) for i in (-scores).argsort(kind="stable")[:SENTENCES]]
+        found.append(example_of(world, item, evidence, float(scores[evidence[0]]), DECLINE, answerable=answerable))
     return found
 
 
-def _load(path: Path) -> tuple[list[str], list[_Question]]:
+def _read(path: Path) -> Any:
     data = path.read_bytes()
-    document = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    paragraphs: list[str] = []
-    asked: list[_Question] = []
-    try:
-        for article in document["data"]:
-            for paragraph in article["paragraphs"]:
-                paragraphs.append(paragraph["context"])
-                for q in paragraph["qas"]:
-                    answer = q["answers"][0]
-                    asked.append(_Question(q["question"], len(paragraphs) - 1, answer["text"], answer["answer_start"]))
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{path} is not in SQuAD's format: {error!r}") from error
-    return paragraphs, asked
+    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
 
 
-def _gold_line(question: _Question, lines: list[Line], context: str) -> int | None:
-    """Index of the sentence that holds the marked answer, or None when its paragraph was not found."""
-    end = question.start + len(question.answer)
-    for at, line in enumerate(lines):
-        if line.document == question.paragraph and question.answer in line.text:
-            position = context.find(line.text)
-            if position < 0 or position <= question.start <= end <= position + len(line.text):
-                return at
-    return None
+def _rows(path: Path) -> Iterator[Any]:
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    return (json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def _add_text(library: Library, title: str, text: str) -> dict[int, int]:
+    """Adds a document and returns where each of its sentences begins: {position in ``text``: line}."""
+    number = library.lines[-1].document + 1 if library.lines else 0
+    starts: dict[int, int] = {}
+    position = 0
+    for sentence in split_sentences(text):
+        match = re.compile(r"\s+".join(map(re.escape, sentence.split()))).search(text, position)
+        if match:
+            starts[match.start()] = len(library.lines)
+            position = match.end()
+        library.lines.append(Line(number, title, sentence))
+    return starts
+
+
+def _item(library: Library, question: str, starts: dict[int, int], start: int, answer: str) -> Item:
+    """The sentence in which the marked answer begins is the one to point at."""
+    before = [at for at in starts if at <= start + len(answer) - len(answer.lstrip())]
+    line = starts[max(before)]
+    text = library.lines[line].text
+    return Item(question, ((line, text),), short=answer if answer in text else "")

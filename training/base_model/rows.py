@@ -63,8 +63,9 @@ def make_batch(arrays: dict[str, NDArray[np.uint16]], generator: torch.Generator
 class Shards:
     """Rows of all shards of one stage, each row once per pass; shards written meanwhile join at the next pass."""
 
-    def __init__(self, folder: Path, stage: str, seed: int) -> None:
-        self.folder, self.stage = folder, stage
+    def __init__(self, folder: Path, stage: str, seed: int, part: tuple[int, int] = (0, 1)) -> None:
+        """``part``: (this process, number of processes); each takes its share of the rows of a shard."""
+        self.folder, self.stage, self.part = folder, stage, part
         self.random = np.random.default_rng(seed)
         self.queue: list[tuple[Path, int]] = []
         self.used: dict[Path, int] = {}
@@ -93,7 +94,8 @@ class Shards:
         path = min(found, key=lambda p: self.used.get(p, 0))
         self.used[path] = self.used.get(path, 0) + 1
         self.loaded = {path: read_shard(path)}
-        rows = self.random.permutation(len(self.loaded[path]["ids"]))
+        mine, parts = self.part
+        rows = self.random.permutation(len(self.loaded[path]["ids"]))[mine::parts]
         self.queue = [(path, int(row)) for row in rows]
 
 

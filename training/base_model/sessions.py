@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from generation.prompts import (
@@ -52,12 +52,11 @@ class Mix:
     """Share of examples that ask for a question instead of an answer."""
 
 
+HELD_OUT = "held"
 STAGES = {
     "1": Mix(shuffled=0.6, branches=7),
     "2": Mix(shuffled=0.04, branches=2, eased=0.5),
-    "3": Mix(shuffled=0.04, branches=2, eased=0.5),
-    "4": Mix(shuffled=0.04, branches=2, eased=0.5),
-    "test": Mix(shuffled=0.0, branches=1, written=0.0),
+    HELD_OUT: Mix(shuffled=0.0, branches=1, written=0.0),
 }
 
 
@@ -80,6 +79,10 @@ class Example:
     evidence: tuple[str, ...] = ()
     similarity: float = 0.0
     """Of the first question to its best evidence sentence."""
+    right: tuple[bool, ...] = ()
+    """Per evidence sentence: whether it stands in a document that holds an answer."""
+    answerable: bool = True
+    """Whether the evidence answers the first question."""
 
 
 def examples(rng: random.Random, world: World, similarity: NDArray[np.float32], mix: Mix) -> Iterator[Example]:
@@ -95,17 +98,43 @@ def examples(rng: random.Random, world: World, similarity: NDArray[np.float32], 
             continue
         house = _house(rng, item)
         chosen = [item, *_companions(rng, world, item, evidence, mix)]
-        branches = tuple(_branch(house, world, evidence, each) for each in chosen)
         best = max((float(similarity[at][i]) for i in evidence), default=0.0)
-        yield Example(branches, house.decline, tuple(world.lines[i].text for i in evidence), best)
+        yield _example(house, world, chosen, evidence, best)
+
+
+def example_of(
+    world: World,
+    item: Item,
+    evidence: Sequence[int],
+    similarity: float,
+    decline: str,
+    *,
+    answerable: bool | None = None,
+) -> Example:
+    """One question with the evidence given. ``answerable`` where no sentence is marked (else: all needed are there)."""
+    example = _example(House(decline=decline), world, [item], evidence, similarity)
+    return example if answerable is None else replace(example, answerable=answerable)
+
+
+def _example(house: House, world: World, items: Sequence[Item], evidence: Sequence[int], similarity: float) -> Example:
+    branches = tuple(_branch(house, world, evidence, item) for item in items)
+    documents = {world.lines[at].document for at, _ in items[0].gold}
+    return Example(
+        branches,
+        house.decline,
+        tuple(world.lines[i].text for i in evidence),
+        similarity,
+        tuple(world.lines[i].document in documents for i in evidence),
+        bool(branches[0].gold),
+    )
 
 
 def _house(rng: random.Random, item: Item) -> House:
     instructions = ""
     draw = rng.random()
-    if draw < 0.04:
+    if draw < 0.07:
         instructions = SHORT_INSTRUCTION
-    elif draw < 0.1:
+    elif draw < 0.13:
         name = slots.invented_name(rng)
         instructions = rng.choice(
             [f"You are the assistant of {name}.", "Be brief.", f"You speak for {name}. Be polite.", "Use plain words."]

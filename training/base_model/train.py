@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.base_model import processes
 from training.base_model.architecture import Network, Shape
-from training.base_model.circuits import wire
+from training.base_model.circuits import wire, wired
 from training.base_model.optimiser import Optimiser
 from training.base_model.packing import FIRST
 from training.base_model.rows import Batch, Shards, make_batch, read_shard
@@ -47,6 +49,8 @@ class Settings:
     seed: int = 0
     checkpoint_seconds: float = 120.0
     device: str = "cpu"
+    embedding_rate: float = 1e-3
+    keep_wired: bool = False
 
 
 def weighted_loss(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,10 +64,10 @@ def weighted_loss(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tenso
 
 
 class Trainer:
-    """One process. ``elapsed`` counts training seconds over all resumes."""
+    """One of the processes; the first one writes and speaks. ``elapsed`` counts training seconds over all resumes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, rank: int = 0) -> None:
+        self.settings, self.rank = settings, rank
         torch.manual_seed(settings.seed)
         self.network = Network(Shape())
         matched = wire(self.network, settings.seed)
@@ -71,10 +75,14 @@ class Trainer:
             begun = torch.load(settings.start / CHECKPOINT, map_location="cpu", weights_only=True)
             self.network.load_state_dict(begun["network"])
         self.network.to(settings.device)
-        self.optimiser = Optimiser(self.network)
-        self.generator = torch.Generator().manual_seed(settings.seed + 1)
+        kept = wired(self.network.shape) if settings.keep_wired else None
+        self.optimiser = Optimiser(self.network, embedding_rate=settings.embedding_rate, kept=kept)
+        self.generator = torch.Generator().manual_seed(settings.seed + 1 + rank)
         self.elapsed, self.steps, self.tokens, self.average = 0.0, 0, 0, 0.0
-        self.shards = {stage: Shards(settings.data, stage, settings.seed) for stage, _ in settings.stages}
+        self.shards = {
+            stage: Shards(settings.data, stage, settings.seed, (rank, processes.count()))
+            for stage, _ in settings.stages
+        }
         self._say(event="start", parameters=sum(p.numel() for p in self.optimiser.parameters), match_dimensions=matched)
         settings.out.mkdir(parents=True, exist_ok=True)
         if (settings.out / CHECKPOINT).exists():
@@ -87,7 +95,7 @@ class Trainer:
         saved, validated = self.elapsed, -1e9
         while self.elapsed < budget:
             norm = self._step(self.elapsed / budget)
-            self.elapsed = before + time.monotonic() - began
+            self.elapsed = processes.agreed(before + time.monotonic() - began)
             if self.steps % 20 == 0:
                 speed = round(self.tokens / self.elapsed)
                 self._say(
@@ -101,11 +109,14 @@ class Trainer:
                 )
             if self.elapsed - validated > 240:
                 validated = self.elapsed
-                self._say(event="validation", step=self.steps, tokens=self.tokens, **self.validate())
+                if self.rank == 0:
+                    self._say(event="validation", step=self.steps, tokens=self.tokens, **self.validate())
             if self.elapsed - saved > self.settings.checkpoint_seconds:
                 saved = self.elapsed
                 self.save()
         self.save()
+        if self.rank:
+            return
         self._say(event="done", step=self.steps, tokens=self.tokens, seconds=round(self.elapsed), **self.validate())
 
     def _step(self, share: float) -> float:
@@ -114,7 +125,7 @@ class Trainer:
         warm = min(1.0, (self.steps + 1) / _WARM_UP_STEPS)
         scale = settings.peak * warm * min(1.0, max(0.01, (1 - share) / _DECAY_SHARE))
         self.optimiser.zero()
-        parts = [self._batch(stage) for _ in range(settings.rows // settings.micro)]
+        parts = [self._batch(stage) for _ in range(settings.rows // settings.micro // processes.count())]
         total = sum(float(part.weights.sum()) for part in parts)
         loss_sum = 0.0
         for part in parts:
@@ -123,7 +134,8 @@ class Trainer:
             portion = float(part.weights.sum()) / total
             (loss * portion).backward()
             loss_sum += float(loss.detach()) * portion
-            self.tokens += int(part.positions.numel())
+            self.tokens += int(part.positions.numel()) * processes.count()
+        processes.average_gradients(self.optimiser.parameters)
         norm = self.optimiser.step(scale)
         self.steps += 1
         self.average = loss_sum if self.steps == 1 else 0.95 * self.average + 0.05 * loss_sum
@@ -157,10 +169,11 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint under another name first: a crash leaves the previous one whole."""
+        if self.rank:
+            return
         state: dict[str, Any] = {
             "network": self.network.state_dict(), "optimiser": self.optimiser.state(), "elapsed": self.elapsed,
             "steps": self.steps, "tokens": self.tokens, "average": self.average,
-            "generator": self.generator.get_state(),
         }  # fmt: skip
         path = self.settings.out / CHECKPOINT
         torch.save(state, path.with_suffix(".tmp"))
@@ -170,14 +183,14 @@ class Trainer:
         state = torch.load(self.settings.out / CHECKPOINT, map_location=self.settings.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.optimiser.load(state["optimiser"])
-        self.generator.set_state(state["generator"].cpu())
         self.elapsed, self.steps, self.tokens = state["elapsed"], state["steps"], state["tokens"]
         self.average = state["average"]
+        self.generator.manual_seed(self.settings.seed + 1 + self.rank + self.steps)
         self._say(event="resumed", step=self.steps, seconds=round(self.elapsed))
 
-    @staticmethod
-    def _say(**fields: object) -> None:
-        print(json.dumps(fields), file=sys.stdout, flush=True)
+    def _say(self, **fields: object) -> None:
+        if self.rank == 0:
+            print(json.dumps(fields), file=sys.stdout, flush=True)
 
 
 def _stages(text: str) -> tuple[tuple[str, float], ...]:
@@ -196,13 +209,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", type=_stages, default="1:0.25,2:1", help="stage:share of the time at which it ends")
     parser.add_argument("--peak", type=float, default=1.0, help="scale of the learning rates")
     parser.add_argument("--start", type=Path, help="run folder to take the first weights from")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="CPU cores: one process of one thread each")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--embedding-rate", type=float, default=1e-3, help="learning rate of the embeddings")
+    parser.add_argument("--keep-wired", action="store_true", help="the wired heads stay as they are")
     options = parser.parse_args(argv)
-    if options.rows % options.micro:
-        parser.error("--micro must divide --rows")
-    torch.set_num_threads(options.threads)
+    if options.rows % (options.micro * options.processes):
+        parser.error("--rows must be a multiple of --micro times --processes")
+    torch.set_num_threads(1)
     settings = Settings(
         data=options.data,
         out=options.out,
@@ -214,9 +229,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         start=options.start,
         seed=options.seed,
         device=options.device,
+        embedding_rate=options.embedding_rate,
+        keep_wired=options.keep_wired,
     )
-    Trainer(settings).run()
+    processes.run(partial(_train, settings), options.processes)
     return 0
+
+
+def _train(settings: Settings, rank: int) -> None:
+    Trainer(settings, rank).run()
 
 
 if __name__ == "__main__":

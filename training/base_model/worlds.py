@@ -41,6 +41,14 @@ class World:
     lines: list[Line] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
 
+    def add(self, document: int, title: str, text: str) -> bool:
+        """Adds a line unless the prompt code would cut it or it is there already."""
+        text = " ".join(text.split())
+        if split_sentences(text) != [text] or any(line.text == text for line in self.lines):
+            return False
+        self.lines.append(Line(document, title, text))
+        return True
+
 
 _FILLERS = word_list("fillers")
 _PARTS = word_list("parts")
@@ -70,7 +78,7 @@ def handbook_world(rng: random.Random, domain: Domain, *, words: Sequence[str] =
                 text = rng.choice(_FILLERS).format(
                     m=rng.choice(slots.MONTHS), p=slots.person(rng), l=rng.choice(domain.places)
                 )
-                _append(world, number, title, text)
+                world.add(number, title, text)
                 continue
             fact = _draw_fact(rng, domain, things, properties, thing)
             if fact.key in keys:
@@ -80,7 +88,7 @@ def handbook_world(rng: random.Random, domain: Domain, *, words: Sequence[str] =
                 ghosts.append(fact)
                 continue
             wording, tidy = rng.choice(fact.stated) if rng.random() < 0.6 else fact.stated[0]
-            if _append(world, number, title, wording):
+            if world.add(number, title, wording):
                 told[len(world.lines) - 1] = _with_answer(fact, fact.canonical if tidy else wording)
     _ask_handbook(rng, world, told, ghosts, items)
     return world
@@ -111,15 +119,6 @@ def _draw_fact(
 
 def _with_answer(fact: Fact, answer: str) -> Fact:
     return Fact(fact.key, fact.subject, answer, (), fact.questions, fact.closed, fact.short, fact.elliptic)
-
-
-def _append(world: World, number: int, title: str, text: str) -> bool:
-    """Adds a line unless the prompt code would cut it or it is there already."""
-    text = " ".join(text.split())
-    if split_sentences(text) != [text] or any(line.text == text for line in world.lines):
-        return False
-    world.lines.append(Line(number, title, text))
-    return True
 
 
 def _ask_handbook(rng: random.Random, world: World, told: dict[int, Fact], ghosts: Sequence[Fact], wanted: int) -> None:
@@ -189,7 +188,7 @@ def manual_world(rng: random.Random, sections: Sequence[Section], start: int, *,
         if rng.random() < 0.3:
             title = f"{section.page.rsplit('/', 1)[-1].removesuffix('.html').replace('-', ' ')} › {title}"
         for sentence in section.sentences:
-            _append(world, number, title, sentence)
+            world.add(number, title, sentence)
     order = list(range(len(world.lines)))
     rng.shuffle(order)
     for at in order:
@@ -225,7 +224,7 @@ def list_world(rng: random.Random, words: Sequence[str], pieces: Sequence[str] =
         if rng.random() < 0.15:
             v = f"{v} {v} {slots.odd_string(rng)}"
         text = upper_first(said.format(k=key, v=v))
-        if _append(world, 0, title, text):
+        if world.add(0, title, text):
             answered = rng.random() < 0.85
             gold = ((len(world.lines) - 1, text),) if answered else ()
             if not answered:

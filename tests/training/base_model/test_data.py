@@ -13,12 +13,12 @@ from generation.prompts import MAX_POINTER, House, is_decline, parse_answer, spl
 from training.base_model import facts, slots
 from training.base_model.corpus import is_held_out, read_sections
 from training.base_model.declines import decline_sentence
-from training.base_model.generate import target_counts, write_shard
 from training.base_model.lexicon import HELD_OUT_LEXICON, TRAIN_LEXICON, read_lexicon
 from training.base_model.packing import FIRST, Packer, chat_text, encode
 from training.base_model.phrasing import first_person
 from training.base_model.questions import ask
 from training.base_model.rows import Shards, attention_mask, make_batch
+from training.base_model.sessions import HELD_OUT as HELD_OUT_STAGE
 from training.base_model.sessions import STAGES, Example, examples
 from training.base_model.tokenizer import CHAT_TEMPLATE, FIRST_POINTER, VOCABULARY
 from training.base_model.worlds import World, handbook_world, list_world
@@ -121,7 +121,7 @@ def test_completions_read_back_as_intended() -> None:
 
 
 def test_a_declined_question_has_no_value_to_hold() -> None:
-    assert all(e.branches[0].gold or not e.branches[0].key for e in _examples(40, "test"))
+    assert all(e.branches[0].gold or not e.branches[0].key for e in _examples(40, HELD_OUT_STAGE))
 
 
 def test_one_example_is_what_serving_would_send(tokenizer: Tokenizer) -> None:
@@ -244,14 +244,3 @@ def test_things_take_any_word_as_their_name() -> None:
     words = [f"Zzword{n}" for n in range(50)]
     worlds = [handbook_world(rng, rng.choice(TRAIN), words=words) for _ in range(20)]
     assert any("Zzword" in item.question for world in worlds for item in world.items if item.gold)
-
-
-def test_answer_tokens_of_the_shards_are_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    packer = Packer(512)
-    for example in _examples(5):
-        packer.add(encode(tokenizer, example))
-    write_shard(tmp_path / "stage1-01-0000.npz", packer)
-    counts = target_counts(tmp_path)
-    assert counts.shape == (VOCABULARY,)
-    assert counts[FIRST_POINTER] > 0
-    assert counts[0] == 0
