@@ -11,7 +11,7 @@ DEV_STAMP := .venv/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint bench clean
+.PHONY: help install demo up test lint bench clean base-data base-train base-eval
 
 help:
 	@echo "make demo      the whole loop on the demo content; then the platform runs until Ctrl-C (ARGS=--exit: stops)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test      the whole test suite (ARGS='-k supervisor -x')"
 	@echo "make lint      ruff, mypy --strict, import-linter, missing migrations"
 	@echo "make bench     lists the benchmarks; make bench-NAME runs one"
+	@echo "make base-data, base-train, base-eval   the bundled base model: see models/base/README.md"
 	@echo "make clean     removes caches and build leftovers (not .venv, not var)"
 
 # torch goes first and alone: later steps then find its pin satisfied, whichever build was chosen.
@@ -67,6 +68,20 @@ bench:
 bench-%: $(RUN_STAMP)
 	@test -f bench/$*.py || { echo "There is no benchmark named $*; make bench lists them."; exit 1; }
 	@exec $(BIN)/python bench/$*.py $(ARGS)
+
+# The bundled base model: rows, weights, examination. WORK holds rows and checkpoints, MANUALS the unpacked documentation.
+WORK ?= var/base_model
+MANUALS ?= $(WORK)/manuals
+
+base-data: $(RUN_STAMP)
+	@$(BIN)/python -m training.base_model.generate --manuals $(MANUALS) --out $(WORK)/data $(ARGS)
+
+base-train: $(RUN_STAMP)
+	@$(BIN)/python -m training.base_model.train --data $(WORK)/data --out $(WORK)/run $(ARGS)
+	@$(BIN)/python -m training.base_model.export --checkpoint $(WORK)/run --data $(WORK)/data --out $(WORK)/model
+
+base-eval: $(RUN_STAMP)
+	@$(BIN)/python -m training.base_model.evaluate $(ARGS)
 
 clean:
 	@rm -rf build dist test-artifacts .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

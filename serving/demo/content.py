@@ -80,10 +80,14 @@ def turns() -> list[DemoTurn]:
     return [DemoTurn(row) for path in sorted((ROOT / "conversations").glob("*.jsonl")) for row in _rows(path)]
 
 
-def benchmark_lines() -> list[str]:
-    """The benchmark file with the reference answers filled in where they are the gold sentences themselves."""
+def benchmark_lines(*, development: bool = False) -> list[str]:
+    """The benchmark with the reference answers filled in where they are the gold sentences themselves.
+
+    ``development``: the first author's questions, on which recipes are tuned. The others are by another author, and
+    nothing is chosen by them.
+    """
     lines = []
-    for row in _rows(ROOT / "benchmark.jsonl"):
+    for row in _rows(ROOT / ("benchmark_development.jsonl" if development else "benchmark.jsonl")):
         row["answers"] = row.get("answers") or ([" ".join(g["sentence"] for g in row["gold"])] if row["gold"] else [])
         lines.append(json.dumps(row, ensure_ascii=False))
     return lines

@@ -114,10 +114,11 @@ def labels_step(assistant: Assistant, progress: Progress) -> str:
     return f"{given} labels given, {resolved} turns resolved"
 
 
-def benchmark_step(assistant: Assistant, progress: Progress) -> Benchmark:
-    items = read_items(content.benchmark_lines())
+def benchmark_step(assistant: Assistant, progress: Progress, *, development: bool) -> Benchmark:
+    items = read_items(content.benchmark_lines(development=development))
+    name = f"{BENCHMARK} for development" if development else BENCHMARK
     return freeze_benchmark(
-        assistant=assistant, name=BENCHMARK, items=items, progress=lambda done, total: progress(done, total, "frozen")
+        assistant=assistant, name=name, items=items, progress=lambda done, total: progress(done, total, "frozen")
     )
 
 

@@ -28,19 +28,22 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--exit", action="store_true", help="Stop the platform after the table.")
+        parser.add_argument(
+            "--development", action="store_true", help="Use the questions on which recipes are tuned, not the others."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.seconds: list[tuple[str, float]] = []
         # A terminated demo stops its platform like an interrupted one.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
-            self._loop(stay=not options["exit"])
+            self._loop(stay=not options["exit"], development=options["development"])
         except DemoFailed as failed:
             raise CommandError(str(failed)) from failed
         except KeyboardInterrupt:
             self.stdout.write("\nStopped.")
 
-    def _loop(self, *, stay: bool) -> None:
+    def _loop(self, *, stay: bool, development: bool) -> None:
         started = time.monotonic()
         with Platform() as platform:
             self._step("start the platform", lambda _: platform.start())
@@ -52,7 +55,9 @@ class Command(BaseCommand):
                 self._step("post its conversations", lambda p: steps.log_step(assistant, client, p))
                 self._step("scrub", lambda p: steps.scrub_step(assistant, client, p))
                 self._step("label", lambda p: steps.labels_step(assistant, p))
-                benchmark = self._step("freeze the benchmark", lambda p: steps.benchmark_step(assistant, p))
+                benchmark = self._step(
+                    "freeze the benchmark", lambda p: steps.benchmark_step(assistant, p, development=development)
+                )
                 synthesis = self._step("write questions", lambda p: steps.synthesis_step(assistant, p))
                 dataset = self._step(
                     "build the dataset", lambda p: steps.dataset_step(assistant, benchmark, synthesis, p)
