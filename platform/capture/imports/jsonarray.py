@@ -1,0 +1,87 @@
+"""The elements of a JSON array of any size, one at a time, as bytes: the array itself is never in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+_CHUNK = 1 << 20
+_OUTSIDE = re.compile(rb'["{}\[\],]')
+_INSIDE = re.compile(rb'["\\]')
+_OPEN, _CLOSE = b"{[", b"}]"
+
+
+def elements(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
+    """Cuts at the commas between elements; what stands between them is not checked.
+
+    Yields:
+        the bytes of an element, or None for one of more than ``limit`` bytes.
+
+    Raises:
+        EOFError: the stream ends inside of the array.
+    """
+    cutter = _Cutter(limit)
+    while chunk := stream.read(_CHUNK):
+        yield from cutter.feed(chunk)
+        if cutter.done:
+            return
+    raise EOFError
+
+
+class _Cutter:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.done = False
+        self._depth = 0
+        self._inside = False
+        self._escaped = False
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._any = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes | None]:
+        start = place = 0
+        if self._escaped:  # the chunk before ended with a backslash
+            self._escaped, place = False, 1
+        while place < len(chunk) and not self.done:
+            found = (_INSIDE if self._inside else _OUTSIDE).search(chunk, place)
+            if found is None:
+                break
+            place = found.end()
+            mark = found.group()
+            if self._inside:
+                if mark == b"\\":
+                    self._escaped = place == len(chunk)
+                    place += 1
+                else:
+                    self._inside = False
+            elif mark == b'"':
+                self._inside = True
+            elif mark in _OPEN:
+                self._depth += 1
+                if self._depth == 1:
+                    start = place
+            else:
+                self._depth -= mark in _CLOSE
+                if self._depth == 0 or (self._depth == 1 and mark == b","):
+                    yield from self._cut(chunk[start : place - 1], last=self._depth == 0)
+                    start = place
+                    self.done = self._depth == 0
+        if not self.done and self._depth:
+            self._keep(chunk[start:])
+
+    def _keep(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size <= self.limit:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+
+    def _cut(self, part: bytes, *, last: bool) -> Iterator[bytes | None]:
+        self._keep(part)
+        whole = b"".join(self._parts) if self._size <= self.limit else None
+        self._parts, self._size = [], 0
+        if whole is None or whole.strip() or not last or self._any:
+            self._any = True
+            yield whole
