@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from serving.services import PromotionRefused, deployment_of, promote
 from training.data.benchmark import freeze_benchmark, read_items
 from training.data.recipe import Recipe
 from training.finetune.bases import digest_of_base
+from training.finetune.config import FinetuneConfig
 from training.models import Adapter, Arm, Benchmark, DatasetVersion, Evaluation, GateVerdict, Run, Synthesis
 from training.services import build_dataset, start_evaluation, start_run, start_synthesis
 
@@ -131,27 +132,39 @@ def synthesis_step(assistant: Assistant, progress: Progress) -> Synthesis:
 
 
 def dataset_step(
-    assistant: Assistant, benchmark: Benchmark, synthesis: Synthesis, progress: Progress
+    assistant: Assistant,
+    benchmark: Benchmark,
+    synthesis: Synthesis,
+    progress: Progress,
+    recipe: Mapping[str, Any] | None = None,
 ) -> DatasetVersion:
+    chosen = Recipe.from_dict({"weight_corrected": 1, **(recipe or {})})
     found = DatasetVersion.objects.filter(
         assistant=assistant, state=BackgroundWork.State.SUCCEEDED, benchmark=benchmark, synthesis=synthesis,
-        prompt_digest=assistant.prompt_digest,
+        prompt_digest=assistant.prompt_digest, recipe=chosen.as_dict(),
     ).first()  # fmt: skip
     if found is None:
-        found = build_dataset(
-            assistant=assistant, benchmark=benchmark, synthesis=synthesis, recipe=Recipe(weight_corrected=1)
-        )
+        found = build_dataset(assistant=assistant, benchmark=benchmark, synthesis=synthesis, recipe=chosen)
         wait_for(found, progress)
     return found
 
 
-def run_step(assistant: Assistant, dataset: DatasetVersion, progress: Progress) -> Adapter:
+def run_step(
+    assistant: Assistant,
+    dataset: DatasetVersion,
+    progress: Progress,
+    *,
+    seed: int = 1,
+    settings: Mapping[str, Any] | None = None,
+) -> Adapter:
+    wanted = FinetuneConfig.from_dict(dict(settings or {}))
     # An adapter of an earlier base model cannot be served any more.
     found = Run.objects.filter(
-        dataset=dataset, state=BackgroundWork.State.SUCCEEDED, base_digest=digest_of_base()
+        dataset=dataset, state=BackgroundWork.State.SUCCEEDED, base_digest=digest_of_base(), seed=seed,
+        settings=wanted.as_dict(),
     ).first()  # fmt: skip
     if found is None:
-        found = start_run(assistant=assistant, dataset=dataset, settings=None, seed=1, created_by=None)
+        found = start_run(assistant=assistant, dataset=dataset, settings=wanted, seed=seed, created_by=None)
         wait_for(found, progress)
     return found.adapter
 

@@ -12,8 +12,10 @@ from training.base_model.reading.fill import Filler
 from training.base_model.reading.format import Asked, Document, ReadingFile
 from training.base_model.worlds import Item, World
 
-_LEFT_OUT = 0.06
+_LEFT_OUT = 0.03
 """Share of sentences that are missing from the document: their questions become near-misses."""
+_NEAR_MISSES_KEPT = 0.4
+"""Share of the near-misses that are asked. All of them taught the model to decline whatever it had to think about."""
 _NO_KEPT = 0.5
 """Share of the no-questions that are asked: people write twice as many of them as yes-questions."""
 
@@ -74,7 +76,8 @@ def _add(
         gold = [(t.at, t.text) for t in (told[first], told[second]) if t.at is not None]
         if len(gold) == 2:
             items.append(Item(filler.fill(question, filler.scope()), tuple(gold)))
-    items += [Item(filler.fill(text, filler.scope())) for text in document.near_misses]
+    near_misses = [text for text in document.near_misses if not vary or rng.random() < _NEAR_MISSES_KEPT]
+    items += [Item(filler.fill(text, filler.scope())) for text in near_misses]
     return items
 
 
