@@ -74,7 +74,7 @@ class AssistantAdmin(ScopedAdmin):
         (None, {"fields": ("name", "slug")}),
         ("Prompt", {"fields": (*PROMPT_FIELDS, "prompt_digest"), "description": PROMPT_WARNING}),
         ("Answers", {"fields": ("handoff_sentence",)}),
-        ("Retrieval", {"fields": ("retrieval_k", "evidence_sentences", "glossary")}),
+        ("Retrieval", {"fields": ("retrieval_k", "evidence_sentences", "evidence_threshold", "glossary")}),
         ("Privacy", {"fields": ("deny_values", "allow_values")}),
         ("Record", {"fields": ("created_at",)}),
     )

@@ -45,6 +45,12 @@ class Assistant(models.Model):
     evidence_sentences = models.PositiveSmallIntegerField(
         default=8, validators=[MinValueValidator(1), MaxValueValidator(40)]
     )
+    evidence_threshold = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="Offer nothing, so that the model declines, when the best sentence is less similar to the question. "
+        "0: always offer. Measure it on a benchmark first.",
+    )
     deny_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Always masked.")
     allow_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Never masked.")
     created_at = models.DateTimeField(auto_now_add=True)

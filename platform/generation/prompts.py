@@ -143,13 +143,15 @@ def build_prompt(
     house: House,
     question: str,
     passages: Sequence[PromptPassage] = (),
-    evidence: Sequence[SentenceRef] = (),
+    evidence: Sequence[SentenceRef] | None = None,
     history: Sequence[Message] = (),
 ) -> Prompt:
     """The prompt for one question.
 
-    ``passages`` in rank order; ``evidence`` in the order in which the sentences are offered (``sentences`` style
-    only; ranks must exist among ``passages``). History keeps its last `MAX_HISTORY_TURNS` exchanges.
+    ``passages`` in rank order; ``evidence`` in the order in which the sentences are offered (ranks must exist among
+    ``passages``). Empty evidence means that nothing speaks to the question: nothing is offered, in either style. None
+    means that sentences were not ranked: ``passages`` style then offers all. History keeps its last
+    `MAX_HISTORY_TURNS` exchanges.
 
     Raises:
         ValueError: evidence points outside the passages, or holds more than `MAX_POINTER` sentences.
@@ -247,18 +249,18 @@ def _disarm(text: str) -> str:
 
 
 def _parts(
-    house: House, passages: Sequence[PromptPassage], evidence: Sequence[SentenceRef]
+    house: House, passages: Sequence[PromptPassage], evidence: Sequence[SentenceRef] | None
 ) -> tuple[str, str, tuple[SentenceRef, ...]]:
     template = SYSTEM if house.style is PromptStyle.SENTENCES else SYSTEM_PASSAGES
     system = template.format(decline=house.decline)
     if house.instructions:
         system = f"{_line(house.instructions)}\n{system}"
-    if not passages:
+    if not passages or (evidence is not None and not evidence):
         return system, "", ()
     if house.style is PromptStyle.PASSAGES:
         blocks = [f"[{p.rank}] {_line(p.title)}\n{_disarm(p.text.strip())}" for p in passages]
         return system, "Passages:\n" + "\n\n".join(blocks) + "\n\n", ()
-    lines, pointers = _evidence_lines(passages, evidence)
+    lines, pointers = _evidence_lines(passages, evidence or ())
     return system, ("Passages:\n" + "\n".join(lines) + "\n\n" if lines else ""), pointers
 
 

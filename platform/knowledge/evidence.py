@@ -73,9 +73,11 @@ def sentence_matrices(passages: Sequence[tuple[str, str]]) -> list[bytes]:
 
 
 def rank_evidence(
-    *, question_vector: NDArray[np.float32], passages: Sequence[EvidencePassage], limit: int
+    *, question_vector: NDArray[np.float32], passages: Sequence[EvidencePassage], limit: int, threshold: float = 0.0
 ) -> list[ScoredSentence]:
     """The ``limit`` sentences nearest to the question, best first; a sentence that stands in two passages counts once.
+
+    None at all when the best is less similar than ``threshold``: then no passage speaks to the question.
 
     Deterministic: similarities are rounded before they are compared, ties go by rank and place.
 
@@ -93,6 +95,8 @@ def rank_evidence(
             (-round(float(s), 4), passage.rank, i, text.casefold())
             for i, (s, text) in enumerate(zip(similarities, sentences, strict=True))
         ]
+    if threshold > 0 and (not scored or -min(scored)[0] < threshold):
+        return []
     chosen: list[ScoredSentence] = []
     said: set[str] = set()
     for negative, rank, index, text in sorted(scored):

@@ -70,7 +70,7 @@ def config_digest(assistant: Assistant) -> str:
         "embedder": embedder_digest(),
         "chunker": CHUNKER,
         "k": assistant.retrieval_k,
-        "evidence": assistant.evidence_sentences,
+        "evidence": [assistant.evidence_sentences, assistant.evidence_threshold],
         "fusion": [POOL, RRF_K],
         "reranked": RERANKED,
         "query": ["history-2", ALONE],
@@ -115,6 +115,7 @@ def evidence_for(
         question_vector=vector,
         passages=[EvidencePassage(p.rank, p.text, p.sentence_embeddings) for p in passages],
         limit=assistant.evidence_sentences,
+        threshold=assistant.evidence_threshold,
     )
 
 

@@ -51,6 +51,15 @@ def test_without_passages_there_is_only_the_question() -> None:
     assert prompt(passages=(), evidence=()).messages[-1]["content"] == "Question: What does leaving cost?"
 
 
+@pytest.mark.parametrize("style", list(PromptStyle))
+def test_without_evidence_nothing_is_offered(style: PromptStyle) -> None:
+    house, passages = House(decline="No.", style=style), [PromptPassage(1, "T", "A fee of £3 applies.")]
+    nothing = build_prompt(house=house, question="q?", passages=passages, evidence=[])
+    assert nothing.messages[-1]["content"] == "Question: q?"
+    unranked = build_prompt(house=house, question="q?", passages=passages)
+    assert ("A fee" in unranked.messages[-1]["content"]) == (style is PromptStyle.PASSAGES)
+
+
 def test_history_keeps_two_exchanges_and_loses_pointers_and_length() -> None:
     history = [
         {"role": "user", "content": "first"},

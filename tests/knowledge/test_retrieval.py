@@ -140,6 +140,18 @@ def test_k_and_limits(assistant: Assistant) -> None:
     assert (empty.passages, empty.evidence) == ([], [])
 
 
+def test_nothing_is_offered_below_the_threshold(assistant: Assistant) -> None:
+    before = config_digest(assistant)
+    best = retrieve(assistant=assistant, question=QUESTIONS[0]).evidence[0].similarity
+    assistant.evidence_threshold = best - 0.01
+    assert retrieve(assistant=assistant, question=QUESTIONS[0]).evidence
+    assistant.evidence_threshold = best + 0.01
+    result = retrieve(assistant=assistant, question=QUESTIONS[0])
+    assert result.passages
+    assert not result.evidence
+    assert config_digest(assistant) != before
+
+
 def test_asking_for_more_does_not_change_the_first(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     """A benchmark fetches more than serving does; both must offer the same passages."""
     monkeypatch.setattr(retrieval, "RERANKED", 2)

@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                 ('glossary', models.JSONField(blank=True, default=dict, help_text='{what customers say: what the documents say}: searched for as well.')),
                 ('retrieval_k', models.PositiveSmallIntegerField(default=6, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(20)])),
                 ('evidence_sentences', models.PositiveSmallIntegerField(default=8, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(40)])),
+                ('evidence_threshold', models.FloatField(default=0.0, help_text='Offer nothing, so that the model declines, when the best sentence is less similar to the question. 0: always offer. Measure it on a benchmark first.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
                 ('deny_values', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, default=list, help_text='Always masked.', size=None)),
                 ('allow_values', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, default=list, help_text='Never masked.', size=None)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
