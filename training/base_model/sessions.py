@@ -55,7 +55,7 @@ class Mix:
 HELD_OUT = "held"
 STAGES = {
     "1": Mix(shuffled=0.6, branches=7),
-    "2": Mix(shuffled=0.04, branches=2, eased=0.5, removed=0.04),
+    "2": Mix(shuffled=0.02, branches=2, eased=0.75, removed=0.06),
     HELD_OUT: Mix(shuffled=0.0, branches=1, written=0.0),
 }
 
