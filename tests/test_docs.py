@@ -20,7 +20,7 @@ from training.finetune.config import FinetuneConfig
 from training.synthesis.filters import EXPLAINED
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "sdk/README.md", *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 OWN_APPS = {"config", "assistants", "knowledge", "capture", "annotations", "training", "serving"}
 OWN_ADDRESSES = ("api/v1/", "v1/")

@@ -22,8 +22,9 @@ from capture.models import Conversation, Feedback, Quarantine, Retrieval, Turn
 from capture.quarantine_admin import QuarantineAdmin
 from capture.reading import EXPORT_LIMIT, json_lines, readable
 from capture.turn_page import page_of, provenance, turns_for_page
+from capture.waiting_admin import WaitingSpansAdmin
 
-__all__ = ["ConversationAdmin", "FeedbackAdmin", "QuarantineAdmin", "TurnAdmin"]
+__all__ = ["ConversationAdmin", "FeedbackAdmin", "QuarantineAdmin", "TurnAdmin", "WaitingSpansAdmin"]
 
 EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
 

@@ -13,7 +13,19 @@ from django.db import models
 from pgvector.django import HalfVectorField
 
 from assistants.models import ApiKey, Assistant
+from capture.waiting import WaitingSpans
 from knowledge.models import EMBEDDING_DIMENSION
+
+__all__ = [
+    "Conversation",
+    "Feedback",
+    "Passage",
+    "Quarantine",
+    "Receipt",
+    "Retrieval",
+    "Turn",
+    "WaitingSpans",
+]
 
 
 class Receipt(models.Model):

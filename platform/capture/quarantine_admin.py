@@ -86,21 +86,23 @@ class QuarantineAdmin(ScopedAdmin):
 
     @admin.action(description="Try to scrub again")
     def retry(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
-        count = self._each_assistant(request, rows, retry_held)
+        count = each_assistant(request, rows, retry_held)
         self.message_user(request, f"{count} items are waiting again.", messages.SUCCESS)
 
     @admin.action(description="Delete for good")
     def destroy(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
-        count = self._each_assistant(request, rows, delete_held)
+        count = each_assistant(request, rows, delete_held)
         self.message_user(request, f"{count} held items were deleted for good.", messages.SUCCESS)
 
-    def _each_assistant(self, request: HttpRequest, rows: QuerySet[Quarantine], act: Callable[..., int]) -> int:
-        chosen: dict[int, list[int]] = {}
-        for key, assistant_id in rows.order_by("pk").values_list("pk", "assistant_id"):
-            chosen.setdefault(assistant_id, []).append(key)
-        allowed: QuerySet[Assistant] = assistants_of(request.user, *PRIVACY_ONLY).filter(pk__in=chosen)
-        reason = request.POST.get("reason", "")[:200]
-        return sum(
-            act(assistant=assistant, items=chosen[assistant.pk], actor=actor_of(request), reason=reason)
-            for assistant in allowed
-        )
+
+def each_assistant(request: HttpRequest, rows: QuerySet[Any], act: Callable[..., int]) -> int:
+    """Calls a service for the chosen rows of each assistant on which the person may decide; how many it changed."""
+    chosen: dict[int, list[int]] = {}
+    for key, assistant_id in rows.order_by("pk").values_list("pk", "assistant_id"):
+        chosen.setdefault(assistant_id, []).append(key)
+    allowed: QuerySet[Assistant] = assistants_of(request.user, *PRIVACY_ONLY).filter(pk__in=chosen)
+    reason = request.POST.get("reason", "")[:200]
+    return sum(
+        act(assistant=assistant, items=chosen[assistant.pk], actor=actor_of(request), reason=reason)
+        for assistant in allowed
+    )

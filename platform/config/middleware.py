@@ -34,6 +34,10 @@ PAGE_POLICY = "; ".join(
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
+_OF_PROGRAMS = ("application/problem+json", "application/json", "application/x-protobuf")
+"""Content types of errors that an API has written itself; the last is that of traces."""
+
+
 class _Middleware:
     """Runs on the event loop when the next one does: a sync middleware would hold up streamed answers."""
 
@@ -83,7 +87,7 @@ class ApiErrorMiddleware(_Middleware):
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if response.status_code < 400 or response.streaming or not is_api_path(request.path):
             return response
-        if response.headers.get("Content-Type", "").startswith(("application/problem+json", "application/json")):
+        if response.headers.get("Content-Type", "").startswith(_OF_PROGRAMS):
             return response
         kept = {name: response.headers[name] for name in ("Allow", "Retry-After") if name in response.headers}
         return problem(request, status=response.status_code, headers=kept)

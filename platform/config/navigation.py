@@ -17,6 +17,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Turns", "forum", "capture.turn"),
             ("Conversations", "chat", "capture.conversation"),
             ("Quarantine", "policy", "capture.quarantine"),
+            ("Waiting traces", "hourglass_empty", "capture.waitingspans"),
             ("Feedback", "thumbs_up_down", "capture.feedback"),
         ),
     ),

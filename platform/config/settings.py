@@ -208,6 +208,12 @@ RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
 DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024, minimum=1024)
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 RATCHET_RATE_LIMIT = envstr("RATCHET_RATE_LIMIT", "6000/min")
+# How long spans wait, encrypted, for the rest of their trace, after the last of them: when the root is there, and when
+# it is not; and how much of an assistant may wait.
+RATCHET_TRACE_SETTLE_SECONDS = envint("RATCHET_TRACE_SETTLE_SECONDS", 10, minimum=0, maximum=3600)
+RATCHET_TRACE_WAIT_SECONDS = envint("RATCHET_TRACE_WAIT_SECONDS", 300, minimum=1, maximum=3600)
+RATCHET_TRACE_MAX_SPANS = envint("RATCHET_TRACE_MAX_SPANS", 200_000, minimum=1)
+RATCHET_TRACE_MAX_BYTES = envint("RATCHET_TRACE_MAX_BYTES", 256 * 1024 * 1024, minimum=1024)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "EXCEPTION_HANDLER": "config.errors.exception_handler",

@@ -14,6 +14,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/", include("capture.urls")),
+    path("v1/", include("capture.otlp.urls")),
     path("v1/", include("serving.urls")),
 ]
 

@@ -15,7 +15,9 @@ from capture.payloads import MAX_INTEGER, MAX_METADATA, clean_text
 from capture.vault import keyed_hash
 
 MAX_LITERAL = 4 * 1024 * 1024
-"""Characters of a cell that is read as JSON or as a Python literal."""
+"""Characters of a cell that is read as JSON."""
+MAX_PYTHON = 200_000
+"""Characters of one that is read as a Python literal, which takes a second and hundreds of bytes for each."""
 _MAX_DEPTH = 60
 _BAD_KEY = re.compile(r"[^\w.:/-]")
 _BAD_NAME = re.compile(r"[^\w.:/+~,=()\- ]")
@@ -109,7 +111,7 @@ def structure(value: Any) -> Any:
     try:
         found = json.loads(stripped)
     except (ValueError, RecursionError):
-        found = _python_literal(stripped)
+        found = _python_literal(stripped) if len(stripped) <= MAX_PYTHON else None
     return value if found is None or is_too_deep(found) else found
 
 

@@ -176,4 +176,26 @@ class Migration(migrations.Migration):
             model_name='retrieval',
             constraint=models.UniqueConstraint(fields=('turn', 'rank'), name='retrieval_rank_once'),
         ),
+        migrations.CreateModel(
+            name='WaitingSpans',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('trace', models.CharField(help_text='Trace id in hex.', max_length=32)),
+                ('digest', models.CharField(help_text='Keyed hash of the content: the same export counts once.', max_length=64)),
+                ('payload', models.BinaryField(help_text='Encrypted JSON (Fernet).')),
+                ('size', models.PositiveIntegerField(help_text='Bytes of the payload.')),
+                ('spans', models.PositiveIntegerField()),
+                ('has_root', models.BooleanField(default=False)),
+                ('error', models.CharField(blank=True, help_text='Why it is held, without any of the text.', max_length=300)),
+                ('received_at', models.DateTimeField()),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='assistants.apikey')),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
+            ],
+            options={
+                'verbose_name': 'waiting spans',
+                'verbose_name_plural': 'waiting spans',
+                'ordering': ('received_at', 'pk'),
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'trace', 'digest'), name='waiting_spans_once')],
+            },
+        ),
     ]

@@ -1,4 +1,4 @@
-"""`manage.py scrub [--once]`: scrubs in the foreground what waits in quarantine."""
+"""`manage.py scrub [--once]`: scrubs in the foreground what waits in quarantine, and closes traces that are due."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from capture.claims import BATCH, claim
 from capture.models import Quarantine
+from capture.otlp.closing import close_traces
 from capture.scrub import ScrubReport, scrub_claimed
 
 
@@ -23,6 +24,7 @@ class Command(BaseCommand):
         total = ScrubReport()
         try:
             while True:
+                close_traces()
                 claimed = claim(limit=options["batch"])
                 if claimed.rows:
                     scrub_claimed(claimed, total)
