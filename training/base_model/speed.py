@@ -1,4 +1,4 @@
-"""How fast and how large: ``python -m training.base_model.speed --model models/base`` (one core, through the engine)."""
+"""How fast and how large: ``python -m training.base_model.speed --model models/base`` (one core, by the engine)."""
 
 from __future__ import annotations
 
