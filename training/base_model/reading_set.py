@@ -6,6 +6,7 @@ files, and the MTRAG-UN reference file.
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import random
@@ -60,11 +61,13 @@ def doc2dial_library(documents: Path, questions: Path, count: int, seed: int) ->
         turns = list(_rows(questions))
         for row in random.Random(seed).sample(turns, min(count, len(turns))):
             said = [_ROLE.sub("", turn) for turn in row["question"].split("\t") if not turn.startswith("agent:")]
-            answer, start = row["answers"]["text"][0], row["answers"]["answer_start"][0]
+            # The published file holds this structure as a Python literal.
+            marked = ast.literal_eval(row["answers"]) if isinstance(row["answers"], str) else row["answers"]
+            answer, start = marked["text"][0], marked["answer_start"][0]
             item = _item(library, said[0], starts[row["title"]], start, answer)
             history: tuple[Message, ...] = ({"role": "user", "content": said[1]},) if len(said) > 1 else ()
             library.items.append(Item(item.question, item.gold, history))
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, SyntaxError) as error:
         raise ValueError(f"{documents} or {questions} is not in Doc2Dial's format: {error!r}") from error
     return library
 

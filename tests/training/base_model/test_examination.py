@@ -120,7 +120,7 @@ def test_public_formats(tmp_path: Path, ranker: Ranker) -> None:
     documents.write_text(json.dumps({"title": "Boats#1", "context": text}), encoding="utf-8")
     asked = {"title": "Boats#1", "question": "user:And the price?\tagent:Yes.\tuser:Do you hire out?",
              "answers": {"text": ["A boat costs £5 a day. "], "answer_start": [20]}}  # fmt: skip
-    questions.write_text(json.dumps(asked), encoding="utf-8")
+    questions.write_text(json.dumps({**asked, "answers": repr(asked["answers"])}), encoding="utf-8")
     item = doc2dial_library(documents, questions, 5, 0).items[0]
     assert (item.question, item.gold[0][0]) == ("And the price?", 1)
     assert item.history[0]["content"] == "Do you hire out?"
