@@ -101,7 +101,7 @@ class FinetuneConfig:
         chosen: dict[str, Any] = {}
         why: list[str] = []
         if self.learning_rate is None:
-            chosen["learning_rate"] = 3e-3 if parameters < SMALL_BASE else 2e-4
+            chosen["learning_rate"] = 1e-3 if parameters < SMALL_BASE else 2e-4
             why.append(f"Learning rate {chosen['learning_rate']:g}: the base has {parameters / 1e6:.1f} M parameters.")
         if self.epochs is None:
             chosen["epochs"] = 6.0 if rows < 200 else 3.0 if rows < 3000 else 2.0

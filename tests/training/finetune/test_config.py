@@ -34,7 +34,7 @@ def test_more_rows_mean_fewer_epochs_and_larger_steps() -> None:
     assert large.epochs is not None
     assert small.epochs > large.epochs
     assert (small.batch, large.batch) == (8, 32)
-    assert small.learning_rate == 3e-3
+    assert small.learning_rate == 1e-3
     assert large.learning_rate == 2e-4
     assert len(why) == 3
 
