@@ -51,7 +51,7 @@ def require_scope(key: ApiKey, scope: str) -> None:
     assistants.errors.ApiError: 403, the key lacks ``scope``.
     """
     if scope not in key.scopes:
-        raise ApiError(403, detail=f"This key lacks the scope {scope!r} ({Scope(scope).label.lower()}).")
+        raise ApiError(403, detail=f"This key lacks the scope {Scope(scope).value!r} ({Scope(scope).label.lower()}).")
 
 
 class ApiKeyAuthentication(BaseAuthentication):
