@@ -31,7 +31,11 @@ def orthogonalise(gradient: Tensor) -> Tensor:
 
 
 class Optimiser:
-    """Both optimisers behind one step; learning rates are scaled by a common factor (warm-up, decay)."""
+    """Both optimisers behind one step; learning rates are scaled by a common factor (warm-up, decay).
+
+    ``kept``: masks by parameter name of entries that stay as they are now. Make it when the parameters are where they
+    are trained.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class Optimiser:
         *,
         matrix_rate: float = 0.01,
         other_rate: float = 1e-3,
-        embedding_rate: float = 1e-3,
+        embedding_rate: float = 1e-4,
         kept: dict[str, Tensor] | None = None,
     ) -> None:
         named = list(network.named_parameters())
@@ -55,7 +59,10 @@ class Optimiser:
         )  # fmt: skip
         self.momenta = [torch.zeros_like(p) for p in self.matrices]
         by_name = dict(named)
-        self.kept = [(by_name[name], mask, by_name[name].detach().clone()) for name, mask in (kept or {}).items()]
+        self.kept = [
+            (by_name[name], mask.to(by_name[name].device), by_name[name].detach().clone())
+            for name, mask in (kept or {}).items()
+        ]
 
     def zero(self) -> None:
         for parameter in self.parameters:

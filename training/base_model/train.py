@@ -49,8 +49,8 @@ class Settings:
     seed: int = 0
     checkpoint_seconds: float = 120.0
     device: str = "cpu"
-    embedding_rate: float = 1e-3
-    keep_wired: bool = False
+    embedding_rate: float = 1e-4
+    keep_wired: bool = True
 
 
 def weighted_loss(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,8 +212,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="CPU cores: one process of one thread each")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--embedding-rate", type=float, default=1e-3, help="learning rate of the embeddings")
-    parser.add_argument("--keep-wired", action="store_true", help="the wired heads stay as they are")
+    parser.add_argument("--embedding-rate", type=float, default=1e-4, help="learning rate of the embeddings")
+    parser.add_argument(
+        "--keep-wired",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the wired heads stay as they are (trained, they lose rare words)",
+    )
     options = parser.parse_args(argv)
     if options.rows % (options.micro * options.processes):
         parser.error("--rows must be a multiple of --micro times --processes")
