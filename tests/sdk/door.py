@@ -75,12 +75,12 @@ class Door:
         body = request.rfile.read(int(request.headers["Content-Length"]))
         packed = request.headers.get("Content-Encoding") == "gzip"
         plain = gzip.decompress(body) if packed else body
+        says, swallows = self.says, self.swallows  # before it is seen: who waits for that then changes them
         self.seen.append(Seen(request.path, dict(request.headers.items()), json.loads(plain)))
         if self._server is None:
             request.close_connection = True  # a connection from before the door was shut
             return
         time.sleep(self.delay)
-        says = self.says
         if self.chokes_on and self.chokes_on.encode() in plain:
             says = (500, {})
         if packed and self.plain_only:
@@ -92,7 +92,7 @@ class Door:
         if packed:
             headers["Content-Encoding"] = "gzip"
         inner = httpx.post(self.inner + request.path, content=body, headers=headers, timeout=30, trust_env=False)
-        if self.swallows:
+        if swallows:
             request.close_connection = True
             return
         kept = {name: inner.headers[name] for name in ("Content-Type", "Retry-After") if name in inner.headers}
