@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchQuery, SearchVector, SearchVectorField
 from django.db import models
-from pgvector.django import HalfVectorField
+from django.utils import timezone
+from pgvector.django import HalfVectorField, HnswIndex
 
 from assistants.models import ApiKey, Assistant
+from capture.counted import IntakeCount
+from capture.late import Metric, TurnUpdate
 from capture.waiting import WaitingSpans
 from knowledge.models import EMBEDDING_DIMENSION
 
 __all__ = [
     "Conversation",
     "Feedback",
+    "IntakeCount",
+    "Metric",
     "Passage",
     "Quarantine",
     "Receipt",
     "Retrieval",
     "Turn",
+    "TurnUpdate",
     "WaitingSpans",
 ]
 
@@ -64,6 +70,7 @@ class Quarantine(models.Model):
     class Kind(models.TextChoices):
         TURN = "turn", "Turn"
         FEEDBACK = "feedback", "Feedback"
+        UPDATE = "update", "Update"
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
     receipt = models.OneToOneField(Receipt, on_delete=models.CASCADE, null=True, related_name="quarantine")
@@ -71,7 +78,7 @@ class Quarantine(models.Model):
     conversation_key = models.CharField(
         max_length=64, help_text="Keyed hash of the conversation: its items are scrubbed in order of arrival."
     )
-    payload = models.BinaryField(help_text="Encrypted JSON (Fernet).")
+    payload = models.BinaryField(help_text="Encrypted JSON.")
     state = models.CharField(max_length=8, choices=State.choices, default=State.WAITING)
     attempts = models.PositiveSmallIntegerField(default=0)
     error = models.CharField(max_length=300, blank=True, help_text="What went wrong, without any of the text.")
@@ -144,10 +151,10 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         )
 
     def with_feedback(self, sign: str) -> Self:
-        """``up``, ``down``: thumb, or rating of at least 4 or at most 2; ``any``; ``none``."""
+        """``up``, ``down``: thumb, or rating of at least 4 or at most 2; ``any``; ``none``. Metrics are no opinion."""
+        rows = Feedback.objects.filter(turn=models.OuterRef("pk")).exclude(kind=Feedback.Kind.METRIC)
         if sign == "none":
-            return self.filter(feedback=None)
-        rows = Feedback.objects.filter(turn=models.OuterRef("pk"))
+            return self.filter(~models.Exists(rows))
         if sign == "up":
             rows = rows.filter(models.Q(kind="thumb", value__gt=0) | models.Q(kind="rating", value__gte=4))
         elif sign == "down":
@@ -168,6 +175,12 @@ class TurnQuerySet(models.QuerySet["Turn"]):
 class Turn(models.Model):
     """One question with its history, its retrieved passages and the response; scrubbed text only."""
 
+    class Outcome(models.TextChoices):
+        RESOLVED = "resolved", "Resolved"
+        UNRESOLVED = "unresolved", "Not resolved"
+        ESCALATED = "escalated", "Handed to a person"
+        ABANDONED = "abandoned", "Given up by the user"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="turns")
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="turns")
@@ -183,11 +196,13 @@ class Turn(models.Model):
     # provenance
     model = models.CharField(max_length=200, blank=True)
     adapter = models.CharField(max_length=120, blank=True, help_text="Name of the adapter; empty for the base.")
-    prompt_digest = models.CharField(max_length=16, blank=True)
+    prompt_digest = models.CharField(max_length=64, blank=True)
     retrieval_config = models.CharField(max_length=64, blank=True)
     policy_digest = models.CharField(max_length=64, help_text="Of the privacy policy that scrubbed it.")
+    client = models.CharField(max_length=120, blank=True, help_text="Name and version of the program that posted it.")
     api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     # measures
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
     prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
     completion_tokens = models.PositiveIntegerField(null=True, blank=True)
@@ -211,8 +226,23 @@ class Turn(models.Model):
         ordering = ("-asked_at",)
         constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "client_id"], name="turn_client_id_once")]
         indexes: ClassVar = [
-            models.Index(fields=["assistant", "-asked_at"], name="turn_newest"),  # every list of turns
+            # Every list of turns walks one of these and stops after a page. The id is in them because the pages go on
+            # by (time, id), and an import can bring a million turns of the same moment.
+            models.Index(fields=["assistant", "-asked_at", "-id"], name="turn_newest"),
+            models.Index(fields=["assistant", "adapter", "-asked_at", "-id"], name="turn_newest_of_adapter"),
+            models.Index(fields=["assistant", "model", "-asked_at", "-id"], name="turn_newest_of_model"),
+            models.Index(
+                fields=["assistant", "-asked_at", "-id"], condition=models.Q(declined=True), name="turn_newest_declined"
+            ),
+            GinIndex(fields=["tags"], name="turn_tags_gin"),
             GinIndex(fields=["words"], name="turn_words_gin"),
+            HnswIndex(  # search by meaning
+                name="turn_embedding_hnsw",
+                fields=["embedding"],
+                m=16,
+                ef_construction=64,
+                opclasses=["halfvec_cosine_ops"],
+            ),
         ]
 
     def __str__(self) -> str:
@@ -230,6 +260,9 @@ class Retrieval(models.Model):
         default=list,
         help_text="[[place, sentence index, similarity], …]: place is the order over all passages of the turn, from 0.",
     )
+    # A text is stored once, but it may have come from another place, or with other metadata, than the first time.
+    own_source = models.CharField(max_length=500, null=True, help_text="Where it differs from the passage's.")  # noqa: DJ001
+    own_metadata = models.JSONField(null=True, help_text="Where it differs from the passage's.")
 
     class Meta:
         ordering = ("turn", "rank")
@@ -237,6 +270,17 @@ class Retrieval(models.Model):
 
     def __str__(self) -> str:
         return f"[{self.rank}] {self.passage}"
+
+    @property
+    def source(self) -> str:
+        """Path of the document, as it was named with this turn."""
+        return self.passage.source if self.own_source is None else self.own_source
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """As it came with this turn."""
+        found: dict[str, Any] = self.passage.metadata if self.own_metadata is None else self.own_metadata
+        return found
 
 
 class Feedback(models.Model):
@@ -248,16 +292,25 @@ class Feedback(models.Model):
         CORRECTION = "correction", "Correction"
         COMMENT = "comment", "Comment"
         ESCALATION = "escalation", "Escalation"
+        METRIC = "metric", "Metric"
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
     turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="feedback")
     kind = models.CharField(max_length=12, choices=Kind.choices)
-    value = models.FloatField(null=True, help_text="Thumb: 1 or -1. Rating: 1 to 5.")
+    metric = models.CharField(max_length=60, blank=True, help_text="Name of the metric.")
+    value = models.FloatField(null=True, help_text="Thumb: 1 or -1. Rating: 1 to 5. Metric: any; 1 is true, 0 false.")
+    boolean = models.BooleanField(default=False, help_text="The metric's value means true or false.")
     text = models.TextField(blank=True, help_text="Scrubbed.")
-    received_at = models.DateTimeField(auto_now_add=True)
+    given_at = models.DateTimeField(default=timezone.now, help_text="When it was given: as posted, else when it came.")
+    received_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        ordering = ("-received_at",)
+        ordering = ("-given_at",)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.value if self.value is not None else ''}".strip()
+        return f"{self.metric or self.kind} {'' if self.value is None else self.shown_value}".strip()
+
+    @property
+    def shown_value(self) -> float | bool | None:
+        """As it was posted."""
+        return bool(self.value) if self.boolean else self.value

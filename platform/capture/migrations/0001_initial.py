@@ -3,7 +3,9 @@
 import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
 import django.contrib.postgres.search
+import django.core.validators
 import django.db.models.deletion
+import django.utils.timezone
 import pgvector.django.halfvec
 import uuid
 from django.db import migrations, models
@@ -57,9 +59,9 @@ class Migration(migrations.Migration):
             name='Quarantine',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('turn', 'Turn'), ('feedback', 'Feedback')], default='turn', max_length=8)),
+                ('kind', models.CharField(choices=[('turn', 'Turn'), ('feedback', 'Feedback'), ('update', 'Update')], default='turn', max_length=8)),
                 ('conversation_key', models.CharField(help_text='Keyed hash of the conversation: its items are scrubbed in order of arrival.', max_length=64)),
-                ('payload', models.BinaryField(help_text='Encrypted JSON (Fernet).')),
+                ('payload', models.BinaryField(help_text='Encrypted JSON.')),
                 ('state', models.CharField(choices=[('waiting', 'Waiting to be scrubbed'), ('held', 'Held: scrubbing failed')], default='waiting', max_length=8)),
                 ('attempts', models.PositiveSmallIntegerField(default=0)),
                 ('error', models.CharField(blank=True, help_text='What went wrong, without any of the text.', max_length=300)),
@@ -88,9 +90,11 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('model', models.CharField(blank=True, max_length=200)),
                 ('adapter', models.CharField(blank=True, help_text='Name of the adapter; empty for the base.', max_length=120)),
-                ('prompt_digest', models.CharField(blank=True, max_length=16)),
+                ('prompt_digest', models.CharField(blank=True, max_length=64)),
                 ('retrieval_config', models.CharField(blank=True, max_length=64)),
                 ('policy_digest', models.CharField(help_text='Of the privacy policy that scrubbed it.', max_length=64)),
+                ('client', models.CharField(blank=True, help_text='Name and version of the program that posted it.', max_length=120)),
+                ('outcome', models.CharField(blank=True, choices=[('resolved', 'Resolved'), ('unresolved', 'Not resolved'), ('escalated', 'Handed to a person'), ('abandoned', 'Given up by the user')], max_length=10)),
                 ('latency_ms', models.PositiveIntegerField(blank=True, null=True)),
                 ('prompt_tokens', models.PositiveIntegerField(blank=True, null=True)),
                 ('completion_tokens', models.PositiveIntegerField(blank=True, null=True)),
@@ -114,6 +118,8 @@ class Migration(migrations.Migration):
                 ('rank', models.PositiveSmallIntegerField(help_text='1 is first.')),
                 ('score', models.FloatField(null=True)),
                 ('evidence', models.JSONField(default=list, help_text='[[place, sentence index, similarity], …]: place is the order over all passages of the turn, from 0.')),
+                ('own_source', models.CharField(help_text="Where it differs from the passage's.", max_length=500, null=True)),
+                ('own_metadata', models.JSONField(help_text="Where it differs from the passage's.", null=True)),
                 ('passage', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='retrievals', to='capture.passage')),
                 ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='retrievals', to='capture.turn')),
             ],
@@ -125,15 +131,18 @@ class Migration(migrations.Migration):
             name='Feedback',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('thumb', 'Thumb'), ('rating', 'Rating'), ('correction', 'Correction'), ('comment', 'Comment'), ('escalation', 'Escalation')], max_length=12)),
-                ('value', models.FloatField(help_text='Thumb: 1 or -1. Rating: 1 to 5.', null=True)),
+                ('kind', models.CharField(choices=[('thumb', 'Thumb'), ('rating', 'Rating'), ('correction', 'Correction'), ('comment', 'Comment'), ('escalation', 'Escalation'), ('metric', 'Metric')], max_length=12)),
+                ('metric', models.CharField(blank=True, help_text='Name of the metric.', max_length=60)),
+                ('value', models.FloatField(help_text='Thumb: 1 or -1. Rating: 1 to 5. Metric: any; 1 is true, 0 false.', null=True)),
+                ('boolean', models.BooleanField(default=False, help_text="The metric's value means true or false.")),
                 ('text', models.TextField(blank=True, help_text='Scrubbed.')),
-                ('received_at', models.DateTimeField(auto_now_add=True)),
+                ('given_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When it was given: as posted, else when it came.')),
+                ('received_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
                 ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='feedback', to='capture.turn')),
             ],
             options={
-                'ordering': ('-received_at',),
+                'ordering': ('-given_at',),
             },
         ),
         migrations.AddConstraint(
@@ -162,11 +171,31 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='turn',
-            index=models.Index(fields=['assistant', '-asked_at'], name='turn_newest'),
+            index=models.Index(fields=['assistant', '-asked_at', '-id'], name='turn_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=models.Index(fields=['assistant', 'adapter', '-asked_at', '-id'], name='turn_newest_of_adapter'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=models.Index(fields=['assistant', 'model', '-asked_at', '-id'], name='turn_newest_of_model'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=models.Index(condition=models.Q(('declined', True)), fields=['assistant', '-asked_at', '-id'], name='turn_newest_declined'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=django.contrib.postgres.indexes.GinIndex(fields=['tags'], name='turn_tags_gin'),
         ),
         migrations.AddIndex(
             model_name='turn',
             index=django.contrib.postgres.indexes.GinIndex(fields=['words'], name='turn_words_gin'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=pgvector.django.HnswIndex(ef_construction=64, fields=['embedding'], m=16, name='turn_embedding_hnsw', opclasses=['halfvec_cosine_ops']),
         ),
         migrations.AddConstraint(
             model_name='turn',
@@ -182,7 +211,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('trace', models.CharField(help_text='Trace id in hex.', max_length=32)),
                 ('digest', models.CharField(help_text='Keyed hash of the content: the same export counts once.', max_length=64)),
-                ('payload', models.BinaryField(help_text='Encrypted JSON (Fernet).')),
+                ('payload', models.BinaryField(help_text='Encrypted JSON.')),
                 ('size', models.PositiveIntegerField(help_text='Bytes of the payload.')),
                 ('spans', models.PositiveIntegerField()),
                 ('has_root', models.BooleanField(default=False)),
@@ -197,5 +226,58 @@ class Migration(migrations.Migration):
                 'ordering': ('received_at', 'pk'),
                 'constraints': [models.UniqueConstraint(fields=('assistant', 'trace', 'digest'), name='waiting_spans_once')],
             },
+        ),
+        migrations.CreateModel(
+            name='IntakeCount',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('minute', models.DateTimeField(help_text='Its beginning; none: since ever.', null=True)),
+                ('event', models.CharField(choices=[('received', 'Received'), ('repeated', 'Known already'), ('refused', 'Refused'), ('scrubbed', 'Scrubbed'), ('held', 'Held')], max_length=8)),
+                ('reason', models.CharField(blank=True, help_text='Why it was refused, or what kind of item it was.', max_length=24)),
+                ('count', models.BigIntegerField(default=0)),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.apikey')),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
+            ],
+            options={
+                'indexes': [models.Index(fields=['minute'], name='intake_count_minute')],
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'api_key', 'minute', 'event', 'reason'), name='intake_count_once', nulls_distinct=False)],
+            },
+        ),
+        migrations.CreateModel(
+            name='Metric',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=60, validators=[django.core.validators.RegexValidator('\\A[a-z][a-z0-9_.-]{0,59}\\Z', 'Lower-case letters, digits and _ . - only, a letter first.')])),
+                ('holds', models.CharField(choices=[('boolean', 'true or false'), ('number', 'a number')], max_length=8)),
+                ('description', models.CharField(blank=True, max_length=300)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='metrics', to='assistants.assistant')),
+            ],
+            options={
+                'ordering': ('name',),
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'name'), name='metric_once')],
+            },
+        ),
+        migrations.CreateModel(
+            name='TurnUpdate',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('changes', models.JSONField(help_text='{field: [before, after]}; of tags those that were added, of metadata the keys that were set.')),
+                ('received_at', models.DateTimeField()),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='assistants.apikey')),
+                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='updates', to='capture.turn')),
+            ],
+            options={
+                'ordering': ('received_at', 'pk'),
+            },
+        ),
+        # What is encrypted, and vectors, cannot be compressed; trying to took three quarters of the time of a batch.
+        migrations.RunSQL(
+            """
+            ALTER TABLE capture_quarantine ALTER COLUMN payload SET STORAGE EXTERNAL;
+            ALTER TABLE capture_waitingspans ALTER COLUMN payload SET STORAGE EXTERNAL;
+            ALTER TABLE capture_passage ALTER COLUMN sentence_embeddings SET STORAGE EXTERNAL;
+            """,
+            migrations.RunSQL.noop,
         ),
     ]
