@@ -8,7 +8,10 @@ from django.conf import settings
 from django.db import models
 
 from assistants.models import Assistant
+from serving.erasure.record import Erasure
 from training.models import Adapter, Evaluation
+
+__all__ = ["Deployment", "Erasure", "Promotion"]
 
 
 class Deployment(models.Model):

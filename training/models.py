@@ -9,7 +9,7 @@ from django.db import models
 
 from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
-from capture.models import Turn
+from capture.models import LeakReport, Turn
 from knowledge.models import Chunk
 
 
@@ -166,6 +166,13 @@ class DatasetVersion(BackgroundWork):
     )
     documents = models.JSONField(default=list, help_text="Paths that the rows cite.")
     rows = models.PositiveIntegerField(default=0)
+    erased_rows = models.PositiveIntegerField(
+        default=0, help_text="Rows whose text an erasure has removed: the content hash no longer matches."
+    )
+    erased_at = models.DateTimeField(null=True, blank=True)
+    leak_report = models.ForeignKey(
+        LeakReport, null=True, blank=True, on_delete=models.SET_NULL, related_name="datasets"
+    )
 
     objects = BackgroundQuerySet.as_manager()
 
@@ -175,6 +182,23 @@ class DatasetVersion(BackgroundWork):
 
     def __str__(self) -> str:
         return f"Dataset {self.number}"
+
+    @property
+    def why_unusable(self) -> str:
+        """Why nobody may train on it or export it, in one sentence with what to do; empty when they may."""
+        if self.state != self.State.SUCCEEDED or not self.rows:
+            return f"{self} is not frozen yet, or holds no rows. Wait for its build, or build another one."
+        if self.erased_rows:
+            return (
+                f"An erasure has removed {self.erased_rows} of the {self.rows} rows of {self}, so it is no longer what "
+                "was frozen. Build a new dataset."
+            )
+        if self.leak_report is not None and self.leak_report.blocks:
+            return (
+                f"The leak audit has found personal data in {self}. Its report names rows and fields; scrub those "
+                "turns again and build a new dataset, or ask a privacy officer."
+            )
+        return ""
 
     def perform(self) -> None:
         from training.data.build import perform
@@ -205,6 +229,7 @@ class Example(models.Model):
     turn = models.ForeignKey(Turn, null=True, blank=True, on_delete=models.SET_NULL, related_name="examples")
     chunk = models.ForeignKey(Chunk, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     digest = models.CharField(max_length=64)
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="Its text is gone; the row stays to be counted.")
 
     class Meta:
         ordering = ("dataset", "position")
@@ -286,6 +311,11 @@ class Adapter(models.Model):
 
     def __str__(self) -> str:
         return f"Adapter {self.number}"
+
+    @property
+    def erased_rows(self) -> int:
+        """Rows it has learned from that were erased since. Above 0: it holds erased data and is to be trained anew."""
+        return self.run.dataset.erased_rows if self.run is not None else 0
 
     @property
     def engine_name(self) -> str:

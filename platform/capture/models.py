@@ -16,12 +16,14 @@ from pgvector.django import HalfVectorField, HnswIndex
 from assistants.models import ApiKey, Assistant
 from capture.counted import IntakeCount
 from capture.late import Metric, TurnUpdate
+from capture.leak_reports import LeakReport
 from capture.waiting import WaitingSpans
 from knowledge.models import EMBEDDING_DIMENSION
 
 __all__ = [
     "Conversation",
     "Feedback",
+    "LeakReport",
     "IntakeCount",
     "Metric",
     "Passage",
@@ -128,6 +130,9 @@ class Passage(models.Model):
     text = models.TextField()
     metadata = models.JSONField(default=dict, blank=True)
     sentence_embeddings = models.BinaryField(null=True, help_text="As Chunk.sentence_embeddings.")
+    trusted = models.BooleanField(
+        default=False, help_text="A text of the assistant's own documents when it was scrubbed: only the worst was masked."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -8,6 +8,7 @@ import django.db.models.deletion
 import django.utils.timezone
 import pgvector.django.halfvec
 import uuid
+from django.conf import settings
 from django.db import migrations, models
 
 
@@ -18,6 +19,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('assistants', '0001_initial'),
         ('knowledge', '0001_initial'),  # makes the vector extension
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
@@ -32,6 +34,33 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='LeakReport',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('subject', models.CharField(help_text='What was audited: “Dataset 3”, “Export of turns”.', max_length=200)),
+                ('verdict', models.CharField(choices=[('clean', 'Clean'), ('blocked', 'Blocked')], max_length=8)),
+                ('findings', models.JSONField(default=list, help_text='[{row, field, type, by, score, turn}]; by: scan, canary, deny list, conversation.')),
+                ('doubtful', models.JSONField(default=list, help_text='The same, of what the policy itself is not sure of: no block.')),
+                ('counts', models.JSONField(default=dict, help_text='{type: hits}, the ones that are not listed too.')),
+                ('keys', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=32), default=list, help_text='Keyed hashes of what was found, one per value.', size=None)),
+                ('rows', models.PositiveIntegerField(default=0)),
+                ('texts', models.PositiveIntegerField(default=0, help_text='Distinct texts that were read.')),
+                ('seconds', models.FloatField(default=0.0)),
+                ('content_hash', models.CharField(blank=True, help_text='Of the dataset, or of what was exported.', max_length=64)),
+                ('policy_digest', models.CharField(help_text='Of the strict policy that read the texts.', max_length=64)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('overridden_at', models.DateTimeField(blank=True, null=True)),
+                ('reason', models.TextField(blank=True, help_text='Why it was let through.')),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leak_reports', to='assistants.assistant')),
+                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('overridden_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'ordering': ('-created_at',),
+                'indexes': [models.Index(fields=['assistant', '-created_at'], name='leak_report_newest')],
+            },
+        ),
+        migrations.CreateModel(
             name='Passage',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -41,6 +70,7 @@ class Migration(migrations.Migration):
                 ('text', models.TextField()),
                 ('metadata', models.JSONField(blank=True, default=dict)),
                 ('sentence_embeddings', models.BinaryField(help_text='As Chunk.sentence_embeddings.', null=True)),
+                ('trusted', models.BooleanField(default=False, help_text="A text of the assistant's own documents when it was scrubbed: only the worst was masked.")),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
             ],
