@@ -12,30 +12,33 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Prefetch
-from django.utils.dateparse import parse_date, parse_datetime
-from django.utils.timezone import is_naive, make_aware
+from django.utils.timezone import is_naive
 
-from assistants.errors import ApiError, FieldError
 from assistants.models import Assistant
-from capture.models import Feedback, Turn, TurnQuerySet
+from capture.likeness import MAX_NEAREST, Near, likeness_of, nearest
+from capture.models import Feedback, Passage, Retrieval, Turn, TurnQuerySet
+from capture.turn_filters import Query, bad, one, read_filters, whole_number
 from capture.vault import stored_id
 
 DEFAULT_LIMIT = 50
-MAX_LIMIT = 200
+MAX_LIMIT = MAX_NEAREST
 EXPORT_LIMIT = 10_000
-_FEEDBACK = ("up", "down", "any", "none")
-_FILTERS = (
-    "adapter", "conversation", "cursor", "declined", "feedback", "limit", "model", "q", "since", "tag", "until",
-)  # fmt: skip
 
 
 def readable(turns: TurnQuerySet) -> TurnQuerySet:
-    """With everything that `turn_json` reads: four queries in all, however many turns."""
+    """With everything that `turn_json` reads: five queries in all, however many turns.
+
+    Passages are fetched by themselves: the same few stand behind many turns, and joined they would come as often.
+    """
+    passages = Passage.objects.defer("sentence_embeddings")
+    retrievals = Retrieval.objects.order_by("rank").prefetch_related(Prefetch("passage", queryset=passages))
     return (
         turns.select_related("conversation")
         .defer("embedding", "words", "conversation__entities")
-        .with_contexts()
-        .prefetch_related(Prefetch("feedback", queryset=Feedback.objects.order_by("received_at")))
+        .prefetch_related(
+            Prefetch("retrievals", queryset=retrievals),
+            Prefetch("feedback", queryset=Feedback.objects.order_by("received_at", "pk")),
+        )
     )
 
 
@@ -90,26 +93,44 @@ def json_lines(turns: Iterable[Turn]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Page:
+    """``similarity`` of each turn where the list was searched by meaning."""
+
     turns: list[Turn]
-    next: str | None
+    next: str | None = None
+    similarity: Mapping[uuid.UUID, float] | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        if self.similarity is None:
+            return [turn_json(turn) for turn in self.turns]
+        return [{**turn_json(turn), "similarity": self.similarity[turn.pk]} for turn in self.turns]
 
 
-def list_turns(*, assistant: Assistant, query: Mapping[str, str]) -> Page:
-    """A page of turns, newest first, as the query parameters of the API ask for it.
+def list_turns(*, assistant: Assistant, query: Query) -> Page:
+    """A page of turns, newest first, as the query parameters of the API ask for it; with ``like`` the nearest ones.
 
     Raises:
-        assistants.errors.ApiError: 422, a parameter is unknown or has a bad value.
+        assistants.errors.ApiError: 422, a parameter is unknown or has a bad value; 503, ``like`` needs the engine.
     """
-    unknown = sorted(set(query) - set(_FILTERS))
-    if unknown:
-        raise _bad(unknown[0][:64], f"There is no such parameter; choose from {', '.join(_FILTERS)}")
-    limit = _limit(query.get("limit"))
-    turns = _filtered(Turn.objects.of(assistant), query)
-    if cursor := query.get("cursor"):
+    filters = read_filters(query, also=("cursor", "like", "limit"))
+    limit = whole_number("limit", one(query, "limit"), default=DEFAULT_LIMIT, maximum=MAX_LIMIT) or DEFAULT_LIMIT
+    turns = filters.apply(Turn.objects.of(assistant))
+    cursor, like = one(query, "cursor"), one(query, "like")
+    if like is not None:
+        if cursor:
+            raise bad("cursor", f"has no meaning with like, which gives the nearest turns, at most {MAX_LIMIT}")
+        found = nearest(turns, likeness_of(like, assistant=assistant), limit=limit)
+        return _nearest_page(found)
+    if cursor:
         turns = turns.older_than(*_read_cursor(cursor))
-    found = list(readable(turns.newest_first())[: limit + 1])
-    more = len(found) > limit
-    return Page(found[:limit], _write_cursor(found[limit - 1]) if more else None)
+    rows = list(readable(turns.newest_first())[: limit + 1])
+    more = len(rows) > limit
+    return Page(rows[:limit], _write_cursor(rows[limit - 1]) if more else None)
+
+
+def _nearest_page(found: list[Near]) -> Page:
+    similarity = {near.turn: near.similarity for near in found}
+    turns = {turn.pk: turn for turn in readable(Turn.objects.filter(pk__in=similarity))}
+    return Page([turns[pk] for pk in similarity if pk in turns], similarity=similarity)
 
 
 def find_turn(*, assistant: Assistant, name: str) -> Turn | None:
@@ -122,69 +143,16 @@ def find_turn(*, assistant: Assistant, name: str) -> Turn | None:
     return found or turns.filter(client_id=stored_id(name)).first()
 
 
-def _filtered(turns: TurnQuerySet, query: Mapping[str, str]) -> TurnQuerySet:
-    for name in ("adapter", "model"):
-        if name in query:
-            turns = turns.filter(**{name: _plain(name, query[name])})
-    if "conversation" in query:
-        turns = turns.filter(conversation__external_id=stored_id(_plain("conversation", query["conversation"])))
-    if "tag" in query:
-        turns = turns.filter(tags__contains=[_plain("tag", query["tag"])])
-    if "declined" in query:
-        if query["declined"] not in ("true", "false"):
-            raise _bad("declined", "must be true or false")
-        turns = turns.filter(declined=query["declined"] == "true")
-    if "feedback" in query:
-        if query["feedback"] not in _FEEDBACK:
-            raise _bad("feedback", f"must be one of {', '.join(_FEEDBACK)}")
-        turns = turns.with_feedback(query["feedback"])
-    if "since" in query:
-        turns = turns.filter(asked_at__gte=_moment("since", query["since"]))
-    if "until" in query:
-        turns = turns.filter(asked_at__lt=_moment("until", query["until"]))
-    if words := query.get("q"):
-        turns = turns.matching(_plain("q", words))
-    return turns
-
-
-def _plain(name: str, value: str) -> str:
-    if "\x00" in value or len(value) > 500:
-        raise _bad(name, "must be at most 500 characters, without NUL")
-    return value
-
-
-def _limit(value: str | None) -> int:
-    if value is None:
-        return DEFAULT_LIMIT
-    if not (value.isascii() and value.isdigit() and len(value) < 6 and 1 <= int(value) <= MAX_LIMIT):
-        raise _bad("limit", f"must be a whole number from 1 to {MAX_LIMIT}")
-    return int(value)
-
-
-def _moment(name: str, value: str) -> datetime:
-    try:
-        found = parse_datetime(value)
-        if found is None and (day := parse_date(value)) is not None:
-            found = datetime(day.year, day.month, day.day)
-        if found is not None:
-            return make_aware(found) if is_naive(found) else found
-    except (ValueError, OverflowError):
-        pass
-    raise _bad(name, "must be a date or a time in ISO 8601, such as 2026-01-31T12:00:00Z")
-
-
 def _write_cursor(turn: Turn) -> str:
     return base64.urlsafe_b64encode(f"{turn.asked_at.isoformat()}|{turn.pk}".encode()).decode()
 
 
 def _read_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
     try:
-        moment, _, pk = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
-        return datetime.fromisoformat(moment), uuid.UUID(pk)
-    except (ValueError, binascii.Error):
-        raise _bad("cursor", "must be the value of next in the page before") from None
-
-
-def _bad(field: str, message: str) -> ApiError:
-    error: FieldError = {"field": field, "message": message}
-    return ApiError(422, detail=f"{field}: {message}", errors=[error])
+        text, _, pk = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
+        moment = datetime.fromisoformat(text)
+        if is_naive(moment):
+            raise ValueError
+        return moment, uuid.UUID(pk)
+    except (ValueError, OverflowError, binascii.Error):
+        raise bad("cursor", "must be the value of next in the page before") from None

@@ -56,9 +56,12 @@ class EngineClient:
             results += _results(answer.json())
         return results
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, seconds: float = DEFAULT_SECONDS) -> NDArray[np.float32]:
+        """``seconds``: the read limit of each call; the engine takes up to `MAX_TEXTS` texts in one."""
         parts = [
-            _vectors(self._call("POST", "/embeddings", {"texts": list(texts[start : start + MAX_TEXTS])}))
+            _vectors(
+                self._call("POST", "/embeddings", {"texts": list(texts[start : start + MAX_TEXTS])}, seconds=seconds)
+            )
             for start in range(0, max(len(texts), 1), MAX_TEXTS)
         ]
         return _joined(parts)

@@ -26,8 +26,11 @@ def _embedder() -> Embedder:
     return load_embedder(settings.RATCHET_EMBEDDER)
 
 
-def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+def embed(texts: Sequence[str], *, seconds: float | None = None) -> NDArray[np.float32]:
     """Unit vectors, shape (n, 384). Each distinct text is embedded once.
+
+    Args:
+        seconds: how long a web process waits for the engine; the client's own limit when not given.
 
     Raises:
         generation.engines.EngineUnavailable: the engine process does not answer (web processes only).
@@ -38,7 +41,8 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     if settings.PROCESS == "web":
         from generation.client import default_client
 
-        vectors = default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY).embed(distinct)
+        client = default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
+        vectors = client.embed(distinct) if seconds is None else client.embed(distinct, seconds=seconds)
     else:
         vectors = _embedder().embed(distinct)
     place = {text: i for i, text in enumerate(distinct)}

@@ -282,11 +282,11 @@ def test_a_list_costs_the_same_however_long(api: Call, cast: Cast, django_assert
     for _ in range(2):
         make_feedback(make_turn(cast.bot))
     api("get", "turns")
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         api("get", "turns")
     for _ in range(8):
         make_feedback(make_turn(cast.bot))
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         assert len(api("get", "turns").json()["turns"]) == 10
 
 
