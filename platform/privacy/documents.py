@@ -121,6 +121,7 @@ def _masked_span(finding: Finding, ordinal: int, shown: tuple[int, int], origina
         context_word=finding.context_word,
         original_start=original[0],
         original_end=original[1],
+        uncertain=finding.uncertain,
     )
 
 
@@ -176,6 +177,7 @@ def _merged(text: str, found: list[tuple[Finding, str | None]]) -> list[tuple[Fi
                 best.recognizer,
                 best.context_word,
                 previous.private or finding.private,
+                previous.uncertain and finding.uncertain,
             )
             same = (union.start, union.end) == (best.start, best.end)
             chosen = previous_canonical if best is previous else canonical

@@ -55,6 +55,7 @@ class EntityTable:
         self._by_part: dict[str, list[Entity]] = {}
         self._taken: dict[str, set[int]] = {}
         self._next: dict[str, int] = {}
+        self._released: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._entities)
@@ -94,6 +95,21 @@ class EntityTable:
         """Whether this value has been given a placeholder before."""
         name = identity(value.entity_type, value.text)
         return (value.entity_type, self._hash(value.entity_type, name)) in self._by_identity
+
+    def is_released(self, value: Value) -> bool:
+        """Whether an officer said of this value that it is nobody's."""
+        return self._hash("released", literal_key(value.text) or value.text) in self._released
+
+    def release(self, entity_type: str, ordinal: int, spellings: Iterable[str]) -> None:
+        """Forget an entity, and never again take one of its spellings for an uncertain finding. Its number stays taken:
+        a placeholder that is left somewhere must not come to mean somebody else."""
+        gone = [e for e in self._entities if (e.entity_type, e.ordinal) == (entity_type, ordinal)]
+        self._entities = [entity for entity in self._entities if entity not in gone]
+        self._by_identity = {k: e for k, e in self._by_identity.items() if e not in gone}
+        self._by_literal = {k: e for k, e in self._by_literal.items() if e not in gone}
+        self._by_part = {k: [e for e in people if e not in gone] for k, people in self._by_part.items()}
+        self.reserve(entity_type, ordinal)
+        self._released |= {self._hash("released", literal_key(text) or text) for text in spellings}
 
     def _entity_of(self, value: Value, full_names: Mapping[str, set[str]]) -> Entity:
         name = identity(value.entity_type, value.text)
@@ -169,7 +185,9 @@ class EntityTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form: types, ordinals and hashes, never a value."""
+        released = {"released": sorted(self._released)} if self._released else {}
         return {
+            **released,
             "format": FORMAT,
             "key_check": self._hash("key", "check"),
             "taken": {name: sorted(taken) for name, taken in sorted(self._taken.items())},
@@ -202,6 +220,7 @@ class EntityTable:
             raise ValueError("the entity table was written with another key")
         for entity_type, ordinals in plain["taken"].items():
             table._taken[entity_type] = set(ordinals)
+        table._released = set(plain.get("released", ()))
         for item in plain["entities"]:
             table._restore(item)
         return table

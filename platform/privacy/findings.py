@@ -66,6 +66,7 @@ class Finding:
     recognizer: str
     context_word: str | None = None
     private: bool = False
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class MaskedSpan:
     context_word: str | None
     original_start: int
     original_end: int
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

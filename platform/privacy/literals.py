@@ -47,6 +47,16 @@ class LiteralIndex:
                 self._parts.setdefault(word, set()).add(value.text)
         return True
 
+    def copy_for(self, table: EntityTable) -> LiteralIndex:
+        """The same values for another conversation: folding a deny list of thousands once, not for every turn."""
+        parts = {word: set(names) for word, names in self._parts.items()}
+        return LiteralIndex(table, dict(self._values), parts, set(self._lengths))
+
+    def knows(self, text: str) -> bool:
+        """Whether this value was found, or given, before."""
+        key = literal_key(text)
+        return bool(key) and self._known(key) is not None
+
     def hits(self, document: Document) -> Iterator[tuple[Finding, str | None]]:
         """Findings of known values in the unmasked rest of a document, longest first."""
         covered: set[int] = set()

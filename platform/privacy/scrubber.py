@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +17,7 @@ from privacy.findings import Finding, MaskedText, ScrubError, TextTooLong
 from privacy.literals import LiteralIndex
 from privacy.normalise import normalise
 from privacy.policy import Policy
-from privacy.values import identity, literal_key, words_of
+from privacy.values import identity, literal_key, ngrams, words_of
 
 if TYPE_CHECKING:
     from privacy.analyzer import OfflineAnalyzer
@@ -51,6 +51,17 @@ class Scrubber:
 
         return get_analyzer(self.policy.regions)
 
+    @cached_property
+    def _allowed(self) -> frozenset[str]:
+        return frozenset(literal_key(normalise(value).text) for value in self.policy.allow) - {""}
+
+    @cached_property
+    def _denied(self) -> LiteralIndex:
+        index = LiteralIndex(EntityTable(secrets.token_bytes(32)))
+        for value in self.policy.deny:
+            index.add(Value("PERSON", normalise(value).text, private=True))
+        return index
+
     def scrub_turn(
         self, texts: Sequence[ScrubText], table: EntityTable, *, deny: Sequence[str] = ()
     ) -> list[MaskedText]:
@@ -67,7 +78,11 @@ class Scrubber:
         """
         self._check_size(texts)
         try:
-            turn = _Turn(self.policy, self._analyzer, texts, table, deny)
+            literals = self._denied.copy_for(table)
+            for value in deny:
+                if value.strip():
+                    literals.add(Value("PERSON", normalise(value).text, private=True))
+            turn = _Turn(self.policy, self._analyzer, texts, table, literals=literals, allowed=self._allowed)
             turn.find_all()
             return turn.render()
         except ScrubError:
@@ -96,18 +111,18 @@ class _Turn:
         analyzer: OfflineAnalyzer,
         texts: Sequence[ScrubText],
         table: EntityTable,
-        deny: Sequence[str],
+        *,
+        literals: LiteralIndex,
+        allowed: frozenset[str],
     ) -> None:
         self._policy = policy
         self._analyzer = analyzer
         self._table = table
         self._documents = [self._document(item) for item in texts]
-        self._literals = LiteralIndex(table)
-        self._allowed = {literal_key(normalise(value).text) for value in policy.allow}
+        self._literals = literals
+        self._allowed = allowed
+        self._allowed_lengths = {key.count(" ") + 1 for key in allowed}
         self._printed: dict[int, set[tuple[str, str]]] = {}
-        for value in (*policy.deny, *deny):
-            if value.strip():
-                self._literals.add(Value("PERSON", normalise(value).text, private=True))
 
     def _document(self, item: ScrubText) -> Document:
         trusted = self._policy.trust_contexts if item.trusted is None else item.trusted
@@ -129,12 +144,20 @@ class _Turn:
         allowed = self._allowed_stretches(document)
         kept: list[tuple[Finding, str | None]] = []
         for finding in self._analyzer.find(text, document.types):
-            if finding.score < self._policy.threshold(finding.entity_type):
+            if finding.score < self._policy.floor(finding.entity_type, trusted=document.trusted):
                 continue
             if any(start <= finding.start and finding.end <= end for start, end in allowed):
                 continue
-            if not self._is_public(document, finding):
-                kept.append((finding, None))
+            if self._is_public(document, finding):
+                continue
+            if finding.score < self._policy.threshold(finding.entity_type):
+                value = text[finding.start : finding.end]
+                if self._table.is_released(Value(finding.entity_type, value)):
+                    continue
+                # What the deny list or an earlier turn names is no question any more, however low the score.
+                kept.append((finding if self._literals.knows(value) else replace(finding, uncertain=True), None))
+                continue
+            kept.append((finding, None))
         spans = document.add(kept)
         for span in spans:
             self._remember(document, span)
@@ -151,13 +174,11 @@ class _Turn:
         if not self._allowed:
             return []
         words = document.words
-        stretches = []
-        for key in self._allowed - {""}:
-            size = key.count(" ") + 1
-            for first in range(len(words) - size + 1):
-                if " ".join(word.folded for word in words[first : first + size]) == key:
-                    stretches.append((words[first].start, words[first + size - 1].end))
-        return stretches
+        return [
+            (words[first].start, words[first + size - 1].end)
+            for first, size, key in ngrams(words, self._allowed_lengths)
+            if key in self._allowed
+        ]
 
     def _is_public(self, document: Document, finding: Finding) -> bool:
         """Whether a trusted context of this turn prints the same entity."""
