@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from annotations.errors import CannotScrub
-from capture.masking import policy_of
+from assistants.policies import policy_of
 from capture.models import Conversation, Passage, Turn
 from capture.vault import entities_key
 from privacy.entities import EntityTable

@@ -75,7 +75,6 @@ class AssistantAdmin(ScopedAdmin):
         ("Prompt", {"fields": (*PROMPT_FIELDS, "prompt_digest"), "description": PROMPT_WARNING}),
         ("Answers", {"fields": ("handoff_sentence",)}),
         ("Retrieval", {"fields": ("retrieval_k", "evidence_sentences", "evidence_threshold", "glossary")}),
-        ("Privacy", {"fields": ("deny_values", "allow_values")}),
         ("Record", {"fields": ("created_at",)}),
     )
 

@@ -13,7 +13,21 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from assistants.policy_model import PrivacyPolicy, Rendering
 from generation.prompts import House, PromptStyle, prompt_digest
+
+__all__ = [
+    "ApiKey",
+    "ApiKeyQuerySet",
+    "Assistant",
+    "AuditEvent",
+    "Membership",
+    "MembershipQuerySet",
+    "PrivacyPolicy",
+    "Rendering",
+    "Role",
+    "Scope",
+]
 
 MAX_GLOSSARY = 2000
 MAX_GLOSSARY_CHARS = 200
@@ -51,8 +65,6 @@ class Assistant(models.Model):
         help_text="Offer nothing, so that the model declines, when the best sentence is less similar to the question. "
         "0: always offer. Measure it on a benchmark first.",
     )
-    deny_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Always masked.")
-    allow_values = ArrayField(models.CharField(max_length=200), default=list, blank=True, help_text="Never masked.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

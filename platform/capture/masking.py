@@ -13,7 +13,6 @@ from generation.prompts import Message
 from privacy.entities import EntityTable
 from privacy.findings import MaskedText
 from privacy.gazetteer import fold, gazetteer
-from privacy.policy import Policy
 from privacy.scrubber import Kind, Scrubber, ScrubText
 
 _LONG_NUMBER = 10**6
@@ -46,14 +45,6 @@ class MaskedTurn:
     tags: list[str]
     metadata: dict[str, Any]
     pii: list[dict[str, Any]] = field(default_factory=list)
-
-
-def policy_of(assistant: Assistant) -> Policy:
-    """The privacy policy of an assistant."""
-    return Policy(
-        allow=tuple(value for value in assistant.allow_values if value.strip()),
-        deny=tuple(value for value in assistant.deny_values if value.strip()),
-    )
 
 
 def mask_turn(

@@ -17,8 +17,9 @@ from datetime import datetime
 from django.db import DataError, IntegrityError
 
 from assistants.models import ApiKey, Assistant
+from assistants.policies import policy_of
 from capture.claims import BATCH, Claim, LeaseLost, claim, hold, release
-from capture.masking import mask_feedback, mask_turn, policy_of
+from capture.masking import mask_feedback, mask_turn
 from capture.models import Conversation, Quarantine, Receipt, Turn
 from capture.own_texts import OwnTexts
 from capture.payloads import FeedbackItem, TurnItem

@@ -16,7 +16,7 @@ NAME = "Tarnwick Energy"
 DECLINE = "Our help pages do not answer that."
 HANDOFF = "Please call our care team on 1616, day or night."
 # The house's own addresses: everybody may read them, and an answer must be allowed to name them.
-PUBLIC = ["1616", "1414", "1515", "0300 440 220", "Tarnwick", "Tarnwick Energy"]
+PUBLIC = ["0300 440 220", "Tarnwick", "Tarnwick Energy"]
 ANNOTATORS = {"ines": "Ines Achebe", "tom": "Tom Varga", "ruth": "Ruth Lindgren"}
 
 

@@ -15,10 +15,12 @@ from django.utils import timezone
 
 from assistants.background import BackgroundWork
 from assistants.models import ApiKey, Assistant, Scope
+from assistants.policies import Rules, change_policy
 from assistants.services import create_assistant, issue_key, revoke_key
 from capture.models import Quarantine, Turn
 from generation.prompts import PromptStyle
 from knowledge.services import load_folder
+from privacy.policy import Policy
 from serving.demo import content
 from serving.demo.frontend import DemoFailed, compose, post_feedback, post_log
 from serving.demo.people import label_turns, make_annotators
@@ -44,16 +46,20 @@ Progress = Callable[[int, int, str], None]
 def assistant_step() -> Assistant:
     """The demo assistant, as an admin would set it up."""
     found = Assistant.objects.filter(slug=content.SLUG).first()
-    return found or create_assistant(
+    if found is not None:
+        return found
+    assistant = create_assistant(
         slug=content.SLUG,
         name=content.NAME,
         prompt_style=PromptStyle.SENTENCES.value,
         decline_sentence=content.DECLINE,
         handoff_sentence=content.HANDOFF,
-        allow_values=content.PUBLIC,
         glossary=content.glossary(),
         evidence_sentences=6,  # six lines are what a small model reads quickly; eight find 3 % more
     )
+    rules = Rules(policy=Policy(allow=tuple(content.PUBLIC)))
+    change_policy(assistant=assistant, rules=rules, actor=None, reason="The house's own public contacts.")
+    return assistant
 
 
 def frontend_key(assistant: Assistant) -> str:

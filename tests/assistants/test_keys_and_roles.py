@@ -212,7 +212,7 @@ def test_roles_are_given_on_the_page_of_the_assistant(client: Client, alice: Use
     fields = {
         name: page.context["adminform"].form.initial.get(name, "") for name in page.context["adminform"].form.fields
     }
-    fields |= {"deny_values": "", "allow_values": "", "glossary": "{}"}
+    fields |= {"glossary": "{}"}
     assert "refused until the old prompt is back" in page.content.decode()
     rows = {
         "memberships-TOTAL_FORMS": 2, "memberships-INITIAL_FORMS": 1, "memberships-0-id": own.pk,
@@ -237,7 +237,7 @@ def settings_form(client: Client, bot: Assistant, **changes: Any) -> Any:
     url = reverse("admin:assistants_assistant_change", args=[bot.pk])
     form = client.get(url).context["adminform"].form
     fields = {name: form.initial.get(name, "") for name in form.fields}
-    fields |= {"deny_values": "", "allow_values": "", "glossary": json.dumps(bot.glossary)}
+    fields |= {"glossary": json.dumps(bot.glossary)}
     rows = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
     return client.post(url, {**fields, **rows, **changes}, follow=True)
 
