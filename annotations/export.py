@@ -51,7 +51,7 @@ def export_record(label: Annotation) -> dict[str, Any]:
             {
                 "rank": retrieval.rank,
                 "title": retrieval.passage.title,
-                "source": retrieval.passage.source,
+                "source": retrieval.source,
                 "score": retrieval.score,
                 "text": retrieval.passage.text,
                 "relevance": marks.get(retrieval.rank),

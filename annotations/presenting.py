@@ -118,8 +118,8 @@ def _context(retrieval: Retrieval, pairs: set[tuple[int, int]], cited: set[int])
     pointed = {sentence for rank, sentence in pairs if rank == retrieval.rank}
     return ContextView(
         rank=retrieval.rank,
-        title=passage.title or passage.source or f"Passage {retrieval.rank}",
-        source=passage.source,
+        title=passage.title or retrieval.source or f"Passage {retrieval.rank}",
+        source=retrieval.source,
         score=retrieval.score,
         lines=_lines(passage.text, pointed, offered),
         folds=len(passage.text) > FOLD_AFTER,

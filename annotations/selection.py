@@ -83,7 +83,7 @@ def pick(turns: QuerySet[Turn], *, order: str, limit: int) -> QuerySet[Turn]:
 
 
 def _by_feedback(turns: QuerySet[Turn], wanted: str) -> QuerySet[Turn]:
-    given = Feedback.objects.filter(turn=OuterRef("pk"))
+    given = Feedback.objects.filter(turn=OuterRef("pk")).exclude(kind=Feedback.Kind.METRIC)
     if wanted == "down":
         down = given.filter(kind=Feedback.Kind.THUMB, value__lt=0) | given.filter(
             kind=Feedback.Kind.RATING, value__lte=2

@@ -109,6 +109,7 @@ class TurnAdmin(ScopedAdmin):
         shown = [
             signs.get(f.value or 0, "") if f.kind == "thumb" else f"{f.value:g}/5" if f.kind == "rating" else f.kind
             for f in turn.feedback.all()
+            if f.kind != Feedback.Kind.METRIC
         ]
         return " ".join(shown) or "–"
 
@@ -185,16 +186,16 @@ class ConversationAdmin(ScopedAdmin):
 class FeedbackAdmin(ScopedAdmin):
     """What users said, newest first."""
 
-    list_display = ("kind", "value", "said", "question", "assistant", "received_at")
+    list_display = ("kind", "value", "said", "question", "assistant", "given_at")
     list_filter = ("kind", "assistant")
     list_select_related = ("turn", "assistant")
     search_fields = ("text",)
     show_full_result_count = False
-    fields = ("kind", "value", "text", "turn", "received_at")
+    fields = ("kind", "metric", "value", "text", "turn", "given_at", "received_at")
 
     @display(description="Text")
     def said(self, feedback: Feedback) -> str:
-        return excerpt(feedback.text) or "–"
+        return feedback.metric or excerpt(feedback.text) or "–"
 
     @display(description="Question")
     def question(self, feedback: Feedback) -> str:

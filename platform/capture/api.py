@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.http import HttpRequest
 from drf_spectacular.types import OpenApiTypes
@@ -14,14 +12,15 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from assistants.auth import ApiKeyAuthentication, HasScope
-from assistants.errors import ApiError, FieldError
+from assistants.errors import ApiError
 from assistants.limits import KeyThrottle
 from assistants.models import ApiKey, Scope
-from capture.bodies import read_items, read_json
+from capture.answers import many, one, take
+from capture.bodies import batch_of, is_lines, read_batch, read_json
 from capture.models import Receipt
 from capture.payloads import FeedbackItem, TurnItem
 from capture.reading import find_turn, list_turns, turn_json
-from capture.receiving import ItemResult, receive_feedback, receive_turns
+from capture.receiving import receive_feedback, receive_turns
 from capture.vault import stored_id
 
 _BODY = OpenApiTypes.OBJECT
@@ -55,7 +54,7 @@ class TurnsView(LogView):
     def post(self, request: Request) -> Response:
         key = self.key(request)
         result = receive_turns(assistant=key.assistant, api_key=key, items=[read_json(self.raw(request))])[0]
-        return _one(result)
+        return one(result)
 
     @extend_schema(
         operation_id="turns_list",
@@ -68,8 +67,9 @@ class TurnsView(LogView):
         responses={200: _BODY},
     )  # fmt: skip
     def get(self, request: Request) -> Response:
-        page = list_turns(assistant=self.key(request).assistant, query=request.query_params.dict())
-        return Response({"turns": [turn_json(turn) for turn in page.turns], "next": page.next})
+        query = dict(request.query_params.lists())
+        page = list_turns(assistant=self.key(request).assistant, query=query)
+        return Response({"turns": page.rows(), "next": page.next})
 
 
 class TurnBatchView(LogView):
@@ -83,8 +83,9 @@ class TurnBatchView(LogView):
     )
     def post(self, request: Request) -> Response:
         key = self.key(request)
-        items = read_items(self.raw(request), "turns")
-        return _many(receive_turns(assistant=key.assistant, api_key=key, items=items))
+        batch = read_batch(self.raw(request), "turns")
+        results = take(batch, lambda items: receive_turns(assistant=key.assistant, api_key=key, items=items))
+        return many(results, batch.lines)
 
 
 class TurnView(LogView):
@@ -115,33 +116,9 @@ class FeedbackView(LogView):
     def post(self, request: Request) -> Response:
         key = self.key(request)
         raw = self.raw(request)
-        body = read_json(raw)
+        body = None if is_lines(raw) else read_json(raw)
         if isinstance(body, dict) and set(body) != {"feedback"}:
-            return _one(receive_feedback(assistant=key.assistant, api_key=key, items=[body])[0])
-        return _many(receive_feedback(assistant=key.assistant, api_key=key, items=read_items(raw, "feedback")))
-
-
-def _one(result: ItemResult) -> Response:
-    if result.status == "conflict":
-        raise ApiError(409, detail="This id was used before with other content.", errors=result.errors)
-    if result.status == "invalid":
-        first = result.errors[0]
-        unknown = first["field"] == "turn" and "no such" in first["message"]
-        place = f"{first['field']}: " if first["field"] else ""
-        raise ApiError(404 if unknown else 422, detail=f"{place}{first['message']}", errors=result.errors)
-    body = {"id": result.client_id, "status": result.status}
-    return Response(body, status=201 if result.status == "created" else 200)
-
-
-def _many(results: Sequence[ItemResult]) -> Response:
-    counts = Counter(result.status for result in results)
-    rows = [_row(place, result) for place, result in enumerate(results)]
-    return Response({"results": rows, **{s: counts[s] for s in ("created", "duplicate", "conflict", "invalid")}}, 207)
-
-
-def _row(place: int, result: ItemResult) -> dict[str, Any]:
-    row: dict[str, Any] = {"item": place, "id": result.client_id, "status": result.status}
-    if result.errors:
-        errors: list[FieldError] = [{**error, "item": place} for error in result.errors]
-        row["errors"] = errors
-    return row
+            return one(receive_feedback(assistant=key.assistant, api_key=key, items=[body])[0])
+        batch = read_batch(raw, "feedback") if body is None else batch_of(body, "feedback")
+        results = take(batch, lambda items: receive_feedback(assistant=key.assistant, api_key=key, items=items))
+        return many(results, batch.lines)

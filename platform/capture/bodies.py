@@ -1,32 +1,63 @@
-"""The body of a request as JSON, whatever was sent."""
+"""The body of a request as JSON or as lines of JSON, packed with gzip or not, whatever was sent."""
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import pydantic_core
+from django.conf import settings
 from django.http import HttpRequest
 
-from assistants.errors import ApiError
+from assistants.errors import ApiError, FieldError
 
 MAX_BYTES = 8 * 1024 * 1024
+"""Of a body as it comes, and of it unpacked."""
 MAX_ITEMS = 1000
+LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The items of a batch. ``unreadable``: what is wrong, by the place of an item that is no JSON (there ``items`` has
+    None). ``lines``: the line, from 1, on which each item stood; empty where the batch was an array."""
+
+    items: Sequence[Any]
+    lines: Sequence[int] = ()
+    unreadable: dict[int, FieldError] = field(default_factory=dict)
 
 
 def read_json(request: HttpRequest) -> Any:
     """Raises:
-    assistants.errors.ApiError: 413 too large, 415 not JSON by its type, 422 not JSON.
+    assistants.errors.ApiError: 400 not gzip although it says so, 413 too large, 415 not JSON by its type or packed in
+        another way, 422 not JSON.
     """
-    kind = request.content_type or ""
-    if kind and "json" not in kind:
-        raise ApiError(415, detail="Send JSON: Content-Type: application/json.")
-    if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BYTES:
-        raise _too_large()
-    body = request.body
-    if len(body) > MAX_BYTES:
-        raise _too_large()
-    return parse(body)
+    if is_lines(request):
+        raise ApiError(415, detail="Lines of JSON are a batch: post them to turns/batch or feedback.")
+    return _json(request)
+
+
+def read_batch(request: HttpRequest, name: str) -> Batch:
+    """A JSON array, an object with the array under ``name``, or lines of JSON. Raises as `read_json`."""
+    if is_lines(request):
+        return _read_lines(read_body(request))
+    return batch_of(_json(request), name)
+
+
+def batch_of(body: Any, name: str) -> Batch:
+    """As `read_batch`, of what has been read already."""
+    items = body.get(name) if isinstance(body, dict) and set(body) == {name} else body
+    if not isinstance(items, list):
+        raise ApiError(422, detail=f'Send a JSON array, an object {{"{name}": […]}}, or lines of JSON.')
+    if not items:
+        raise ApiError(422, detail="The batch is empty.")
+    if len(items) > MAX_ITEMS:
+        raise _too_many(f"this one has {len(items)}")
+    return Batch(items)
 
 
 def parse(body: bytes) -> Any:
@@ -49,21 +80,87 @@ def parse(body: bytes) -> Any:
         raise ApiError(422, detail="The body is not valid JSON: a number cannot be read.") from None
 
 
-def read_items(request: HttpRequest, name: str) -> list[Any]:
-    """The items of a batch: a JSON array, or an object with the array under ``name``. Raises as `read_json`."""
-    body = read_json(request)
-    items = body.get(name) if isinstance(body, dict) and set(body) == {name} else body
-    if not isinstance(items, list):
-        raise ApiError(422, detail=f'Send a JSON array, or an object {{"{name}": […]}}.')
+def read_body(request: HttpRequest) -> bytes:
+    """The unpacked body; no more of it than the limits is ever held.
+
+    Raises:
+        assistants.errors.ApiError: 400 damaged, 413 too large, 415 packed in another way than gzip.
+    """
+    limit = min(MAX_BYTES, settings.DATA_UPLOAD_MAX_MEMORY_SIZE or MAX_BYTES)
+    packing = request.headers.get("Content-Encoding", "").strip().lower()
+    if packing not in ("", "identity", "gzip"):
+        raise ApiError(415, detail="Send the body as it is, or with Content-Encoding: gzip.")
+    if _announced(request) > limit:
+        raise _too_large(limit)
+    body = request.read(limit + 1)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return unpacked(body) if packing == "gzip" else body
+
+
+def unpacked(body: bytes) -> bytes:
+    """Gzip allows several members, one behind the other. Raises as `read_body`."""
+    found = bytearray()
+    while body:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            found += member.decompress(body, MAX_BYTES + 1 - len(found))
+        except zlib.error:
+            raise ApiError(400, detail="The body is not valid gzip.") from None
+        if len(found) > MAX_BYTES:
+            raise _too_large(MAX_BYTES)
+        if not member.eof:
+            raise ApiError(400, detail="The body is not valid gzip: it ends too early.")
+        body = member.unused_data
+    return bytes(found)
+
+
+def _json(request: HttpRequest) -> Any:
+    kind = request.content_type or ""
+    if kind and "json" not in kind:
+        raise ApiError(415, detail="Send JSON: Content-Type: application/json.")
+    return parse(read_body(request))
+
+
+def is_lines(request: HttpRequest) -> bool:
+    """Whether the request says that its body is lines of JSON."""
+    return (request.content_type or "").lower() in LINES
+
+
+def _read_lines(body: bytes) -> Batch:
+    """Blank lines count as lines, and as no items."""
+    items: list[Any] = []
+    lines: list[int] = []
+    unreadable: dict[int, FieldError] = {}
+    for number, line in enumerate(body.removeprefix(_BOM).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        if len(items) == MAX_ITEMS:
+            raise _too_many("this one has more")
+        lines.append(number)
+        try:
+            items.append(parse(line))
+        except ApiError as error:
+            unreadable[len(items)] = {"field": "", "message": str(error.detail).replace("The body is", "This line is")}
+            items.append(None)
     if not items:
         raise ApiError(422, detail="The batch is empty.")
-    if len(items) > MAX_ITEMS:
-        raise ApiError(413, detail=f"A batch has at most {MAX_ITEMS} items; this one has {len(items)}.")
-    return items
+    return Batch(items, lines, unreadable)
 
 
-def _too_large() -> ApiError:
-    return ApiError(413, detail=f"The body is larger than {MAX_BYTES // 2**20} MB. Send smaller batches.")
+def _announced(request: HttpRequest) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
+
+
+def _too_many(have: str) -> ApiError:
+    return ApiError(413, detail=f"A batch has at most {MAX_ITEMS} items; {have}.")
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, detail=f"The body is larger than {limit / 2**20:g} MB. Send smaller batches.")
 
 
 def _no_constant(name: str) -> NoReturn:

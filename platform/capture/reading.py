@@ -37,7 +37,7 @@ def readable(turns: TurnQuerySet) -> TurnQuerySet:
         .defer("embedding", "words", "conversation__entities")
         .prefetch_related(
             Prefetch("retrievals", queryset=retrievals),
-            Prefetch("feedback", queryset=Feedback.objects.order_by("received_at", "pk")),
+            Prefetch("feedback", queryset=Feedback.objects.order_by("given_at", "pk")),
         )
     )
 
@@ -55,10 +55,10 @@ def turn_json(turn: Turn) -> dict[str, Any]:
             {
                 "rank": retrieval.rank,
                 "title": retrieval.passage.title,
-                "source": retrieval.passage.source,
+                "source": retrieval.source,
                 "text": retrieval.passage.text,
                 "score": retrieval.score,
-                "metadata": retrieval.passage.metadata,
+                "metadata": retrieval.metadata,
                 "evidence": retrieval.evidence,
             }
             for retrieval in turn.retrievals.all()
@@ -71,6 +71,8 @@ def turn_json(turn: Turn) -> dict[str, Any]:
         "prompt_digest": turn.prompt_digest,
         "retrieval_config": turn.retrieval_config,
         "policy_digest": turn.policy_digest,
+        "client": turn.client,
+        "outcome": turn.outcome,
         "latency_ms": turn.latency_ms,
         "prompt_tokens": turn.prompt_tokens,
         "completion_tokens": turn.completion_tokens,
@@ -78,10 +80,13 @@ def turn_json(turn: Turn) -> dict[str, Any]:
         "metadata": turn.metadata,
         "masked": turn.pii,
         "feedback": [
-            {"kind": f.kind, "value": f.value, "text": f.text, "received_at": f.received_at.isoformat()}
+            {
+                "kind": f.kind, "metric": f.metric, "value": f.shown_value, "text": f.text,
+                "time": f.given_at.isoformat(), "received_at": f.received_at.isoformat(),
+            }
             for f in turn.feedback.all()
         ],
-    }
+    }  # fmt: skip
 
 
 def json_lines(turns: Iterable[Turn]) -> Iterator[str]:

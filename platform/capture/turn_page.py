@@ -13,7 +13,7 @@ from django.db.models import Prefetch, QuerySet
 from assistants.access import has_role
 from assistants.models import Role
 from capture.citations import Segment, segments
-from capture.models import Feedback, Retrieval, Turn
+from capture.models import Feedback, Retrieval, Turn, TurnUpdate
 from generation.prompts import split_sentences
 
 
@@ -72,7 +72,8 @@ def turns_for_page(turns: QuerySet[Turn]) -> QuerySet[Turn]:
             "retrievals",
             queryset=Retrieval.objects.select_related("passage").prefetch_related("marks").order_by("rank"),
         ),
-        Prefetch("feedback", queryset=Feedback.objects.order_by("received_at")),
+        Prefetch("feedback", queryset=Feedback.objects.order_by("given_at")),
+        Prefetch("updates", queryset=TurnUpdate.objects.select_related("api_key")),
         "annotations__annotator",
         "examples__dataset",
         "queue_items__queue",
@@ -122,8 +123,8 @@ def _context(
     marks: list[Any] = [mark for mark in retrieval.marks.all() if mark.annotation_id in labels]
     return ContextView(
         rank=rank,
-        title=retrieval.passage.title or retrieval.passage.source or f"Passage {rank}",
-        source=retrieval.passage.source,
+        title=retrieval.passage.title or retrieval.source or f"Passage {rank}",
+        source=retrieval.source,
         score=retrieval.score,
         sentences=[
             SentenceView(f"p{rank}s{place}", text, (rank, place) in cited, similar.get(place))
@@ -148,7 +149,9 @@ def provenance(turn: Turn) -> Mapping[str, Any]:
         "Prompt digest": turn.prompt_digest,
         "Retrieval": turn.retrieval_config,
         "Privacy policy": turn.policy_digest[:16],
+        "Client": turn.client,
         "Key": turn.api_key.name if turn.api_key else "",
+        "Outcome": turn.get_outcome_display(),
         "Latency": f"{turn.latency_ms} ms" if turn.latency_ms is not None else "",
         "Prompt tokens": turn.prompt_tokens,
         "Completion tokens": turn.completion_tokens,

@@ -80,7 +80,7 @@ def looks(turn: DemoTurn) -> int:
 
 
 def _submit(queue: Queue, authored: DemoTurn, turn: Turn, label: Label, annotator: User) -> None:
-    passages = [(r.rank, r.passage.source, r.passage.text) for r in turn.retrievals.all()]
+    passages = [(r.rank, r.source, r.passage.text) for r in turn.retrievals.all()]
     bad = label.verdict == "bad"
     correction = (authored.raw.get("correction") or ideal_answer(authored, passages)) if bad else ""
     first = bool(authored.labels) and authored.labels[0].annotator == label.annotator

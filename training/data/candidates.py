@@ -133,7 +133,7 @@ def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, An
         {
             "rank": r.rank,
             "title": r.passage.title,
-            "source": r.passage.source,
+            "source": r.source,
             "text": r.passage.text,
             "relevant": r.rank in relevant if relevant else None,
         }

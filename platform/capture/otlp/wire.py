@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import zlib
 from enum import Enum
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from assistants.errors import ApiError
-from capture.bodies import MAX_BYTES
+from capture.bodies import MAX_BYTES, read_body
+
+__all__ = ["MAX_UNPACKED", "Encoding", "answer", "encoding_of", "read_body", "refusal", "varint"]
 
 MAX_UNPACKED = MAX_BYTES
 """Of a body once it is unpacked: made of the smallest possible parts, that many bytes take 30 times the memory."""
@@ -31,52 +31,6 @@ def encoding_of(request: HttpRequest) -> Encoding | None:
         return Encoding(request.content_type or "")
     except ValueError:
         return None
-
-
-def read_body(request: HttpRequest) -> bytes:
-    """The unpacked body; no more of it than the limits is ever held.
-
-    Raises:
-        assistants.errors.ApiError: 400 damaged, 413 too large, 415 packed in another way than gzip.
-    """
-    limit = min(MAX_BYTES, settings.DATA_UPLOAD_MAX_MEMORY_SIZE or MAX_BYTES)
-    packing = request.headers.get("Content-Encoding", "").strip().lower()
-    if packing not in ("", "identity", "gzip"):
-        raise ApiError(415, detail="Send the body as it is, or with Content-Encoding: gzip.")
-    if _announced(request) > limit:
-        raise _too_large(limit)
-    body = request.read(limit + 1)
-    if len(body) > limit:
-        raise _too_large(limit)
-    return _unpacked(body) if packing == "gzip" else body
-
-
-def _announced(request: HttpRequest) -> int:
-    try:
-        return int(request.META.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        return 0
-
-
-def _unpacked(body: bytes) -> bytes:
-    """Gzip allows several members, one behind the other."""
-    found = bytearray()
-    while body:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            found += member.decompress(body, MAX_UNPACKED + 1 - len(found))
-        except zlib.error:
-            raise ApiError(400, detail="The body is not valid gzip.") from None
-        if len(found) > MAX_UNPACKED:
-            raise _too_large(MAX_UNPACKED)
-        if not member.eof:
-            raise ApiError(400, detail="The body is not valid gzip: it ends too early.")
-        body = member.unused_data
-    return bytes(found)
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, detail=f"The body is larger than {limit // 2**20} MB. Send smaller batches.")
 
 
 def answer(encoding: Encoding, *, rejected: int, message: str) -> HttpResponse:
