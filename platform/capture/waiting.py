@@ -52,7 +52,7 @@ class WaitingSpans(models.Model):
     api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.SET_NULL, related_name="+")
     trace = models.CharField(max_length=32, help_text="Trace id in hex.")
     digest = models.CharField(max_length=64, help_text="Keyed hash of the content: the same export counts once.")
-    payload = models.BinaryField(help_text="Encrypted JSON (Fernet).")
+    payload = models.BinaryField(help_text="Encrypted JSON.")
     size = models.PositiveIntegerField(help_text="Bytes of the payload.")
     spans = models.PositiveIntegerField()
     has_root = models.BooleanField(default=False)

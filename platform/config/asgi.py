@@ -9,4 +9,8 @@ os.environ.setdefault("RATCHET_PROCESS", "web")
 
 from django.core.asgi import get_asgi_application
 
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from config.intake import dispatching  # noqa: E402 - middleware can be loaded once Django is set up
+
+application = dispatching(_django)

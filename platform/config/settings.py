@@ -35,7 +35,7 @@ RATCHET_START_SECONDS = envint("RATCHET_START_SECONDS", 120, minimum=1)
 # --- Security ---------------------------------------------------------------------------------------------------------
 DEBUG = envbool("DEBUG", False)
 SECRET_KEY = envsecret("SECRET_KEY", folder=SECRETS_DIR)
-# Encrypts what waits in quarantine (Fernet) and keys the hashes of masked values and conversations.
+# Encrypts what waits in quarantine.
 RATCHET_DATA_KEY = envsecret(
     "RATCHET_DATA_KEY", folder=SECRETS_DIR, make=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 )

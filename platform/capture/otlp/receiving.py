@@ -149,7 +149,7 @@ _INSERT = f"""
 INSERT INTO {WaitingSpans._meta.db_table}
     (assistant_id, api_key_id, trace, digest, payload, size, spans, has_root, error, received_at)
 SELECT %(assistant)s::bigint, %(key)s::bigint, trace, digest, payload, size, spans, has_root, '', %(now)s::timestamptz
-FROM unnest(%(traces)s::text[], %(digests)s::text[], %(payloads)s::bytea[], %(sizes)s::int[], %(spans)s::int[],
+FROM unnest(%(traces)s::text[], %(digests)s::text[], %(payloads)b::bytea[], %(sizes)s::int[], %(spans)s::int[],
             %(roots)s::bool[]) AS t (trace, digest, payload, size, spans, has_root)
 ORDER BY trace, digest
 ON CONFLICT (assistant_id, trace, digest) DO NOTHING
@@ -161,7 +161,7 @@ def _insert(rows: Iterable[WaitingSpans]) -> None:
     if not found:
         return
     connection.ensure_connection()
-    # Parameters bound on the server in binary: Django's cursor would write every payload into the SQL as hex.
+    # Payloads go to the server as bytes (%b): Django's cursor, and %s in an array, would write each of them as hex.
     with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
         cursor.execute(
             _INSERT,

@@ -1,0 +1,74 @@
+"""Requests that only write, answered by Django's synchronous side in one thread.
+
+Django's asynchronous handler gives each request a thread of its own and crosses between it and the event loop about ten
+times, once or twice for every middleware. For an answer that is streamed that is the price; for a batch that is parsed,
+sealed and inserted it cost more than the work itself (docs/log.md). The same middleware, views, errors and limits run
+here, in a fixed number of threads, each with the request from its first middleware to its last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+from django.conf import settings
+from django.core import signals
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+"""Of ASGI: scope, receive, send."""
+PATHS = frozenset({"/api/v1/turns", "/api/v1/turns/batch", "/api/v1/feedback", "/api/v1/traces", "/v1/traces"})
+"""Taken here when they are posted to. None of them streams its answer."""
+THREADS = 8
+
+
+def dispatching(application: Application) -> Application:
+    """``application``, with the posts to `PATHS` taken out of it."""
+    intake = IntakeHandler()
+
+    async def dispatch(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
+            await intake.handle(scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+    return dispatch
+
+
+class IntakeHandler(ASGIHandler):
+    """Reads the body on the event loop, then hands the request to a thread until its answer is ready."""
+
+    def __init__(self) -> None:
+        super(ASGIHandler, self).__init__()  # its own loads the asynchronous middleware
+        self.load_middleware(is_async=False)
+        self._threads = ThreadPoolExecutor(_threads(), thread_name_prefix="intake")
+
+    async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        # An answer is finished even when the client has gone: the work is durable by then, or half a second from it.
+        response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope, body)
+        await self.send_response(response, send)
+
+    def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
+        set_script_prefix(get_script_prefix(scope))
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        request, refusal = self.create_request(scope, body)
+        response = self.get_response(request) if request is not None else refusal
+        assert response is not None
+        response.close()  # before it is sent: it gives the connection back to the pool
+        body.close()
+        return response
+
+
+def _threads() -> int:
+    """No more than there are connections: a thread without one would wait, and then refuse."""
+    pool = settings.DATABASES["default"].get("OPTIONS", {}).get("pool")
+    return min(THREADS, pool["max_size"]) if isinstance(pool, dict) else THREADS
