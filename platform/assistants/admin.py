@@ -18,8 +18,11 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from assistants.models import ApiKey, Assistant, AuditEvent, Membership, Role, Scope
+from assistants.policy_admin import PrivacyPolicyAdmin
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit, issue_key, revoke_key
+
+__all__ = ["ApiKeyAdmin", "AssistantAdmin", "AuditEventAdmin", "MembershipAdmin", "PersonAdmin", "PrivacyPolicyAdmin"]
 
 ADMIN_ONLY = (Role.ADMIN.value,)
 PROMPT_FIELDS = ("prompt_style", "decline_sentence", "instructions")

@@ -77,7 +77,11 @@ def change_policy(
         raise PolicyConflict(
             f"Version {before.number} was saved meanwhile. Look at it and make your change on top of it."
         )
-    policy = replace(rules.policy, allow=_checked(rules.policy.allow), deny=_checked(rules.policy.deny))
+    policy = replace(
+        rules.policy,
+        allow=_checked(rules.policy.allow, "never masked"),
+        deny=_checked(rules.policy.deny, "always masked"),
+    )
     rules = replace(rules, policy=policy)
     _check(rules, reason)
     changed = differences(before, rules)
@@ -196,8 +200,8 @@ def _check(rules: Rules, reason: str) -> None:
         raise ValidationError(f"{len(both)} value(s) stand on both lists. A value is either always masked or never.")
 
 
-def _checked(values: Iterable[str]) -> tuple[str, ...]:
-    """Trimmed, each once. Raises ValidationError that counts lines and quotes none of them."""
+def _checked(values: Iterable[str], name: str) -> tuple[str, ...]:
+    """Trimmed, each once. Raises ValidationError that counts values and quotes none."""
     from privacy.values import literal_key
 
     found: dict[str, str] = {}
@@ -206,13 +210,15 @@ def _checked(values: Iterable[str]) -> tuple[str, ...]:
         if not clean:
             continue
         if len(clean) > MAX_VALUE_CHARS:
-            raise ValidationError(f"Line {line} has {len(clean)} characters; a value has at most {MAX_VALUE_CHARS}.")
+            raise ValidationError(
+                f"Value {line} of “{name}” has {len(clean)} characters; a value has at most {MAX_VALUE_CHARS}."
+            )
         if not clean.isprintable():
-            raise ValidationError(f"Line {line} holds a character that cannot be printed.")
+            raise ValidationError(f"Value {line} of “{name}” holds a character that cannot be printed.")
         if not literal_key(clean):
             raise ValidationError(
-                f"Line {line} is too short or too common to be searched for: at least one word of 3 letters that is "
-                "not a function word, or 6 digits; at most 12 words."
+                f"Value {line} of “{name}” is too short or too common to be searched for: at least one word of 3 "
+                "letters that is not a function word, or 6 digits; at most 12 words."
             )
         found.setdefault(clean.casefold(), clean)
     if len(found) > MAX_VALUES:
