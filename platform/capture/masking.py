@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assistants.models import Assistant
-from capture.payloads import Context, FeedbackItem, TurnItem
+from capture.payloads import Context, FeedbackItem, TurnItem, UpdateItem
 from capture.vault import keyed_hash
 from generation.prompts import Message
 from privacy.entities import EntityTable
@@ -87,6 +87,15 @@ def mask_feedback(*, item: FeedbackItem, scrubber: Scrubber, table: EntityTable)
     text = texts.add("text", "user", item.text)
     texts.scrub(scrubber, table, ())
     return text()
+
+
+def mask_update(*, item: UpdateItem, scrubber: Scrubber, table: EntityTable) -> tuple[list[str], dict[str, Any]]:
+    """Tags and metadata of an update, scrubbed with the table of its turn's conversation. Raises as `mask_turn`."""
+    texts = _Texts()
+    tags = [texts.add(f"tags.{i}", "user", tag) for i, tag in enumerate(item.tags)]
+    rest = texts.tree("metadata", "user", item.metadata)
+    texts.scrub(scrubber, table, ())
+    return [tag()[:60] for tag in tags], rest()
 
 
 def without_user(assistant: Assistant, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -28,12 +28,14 @@ from pydantic import (
 )
 
 from assistants.errors import FieldError
+from capture.late import METRIC_PATTERN
 
 MAX_QUESTION = 20_000
 MAX_TEXT = 100_000
 MAX_CONTEXTS = 50
 MAX_HISTORY = 100
 MAX_METADATA = 16_000
+MAX_TAGS = 20
 MAX_INTEGER = 2**31 - 1
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -43,7 +45,19 @@ _KEY = re.compile(r"[\w.:/-]{1,64}")
 
 def clean_text(value: Any) -> Any:
     """Text that PostgreSQL and JSON can hold; anything but a string is left to the validation."""
-    return _UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
+    if not isinstance(value, str) or _is_storable(value):
+        return value
+    return _UNSTORABLE.sub("\ufffd", value)
+
+
+def _is_storable(value: str) -> bool:
+    """Nearly every text is, and the search with a set of characters costs more than all other validation together."""
+    if "\x00" in value:
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _exact(value: Any) -> Any:
@@ -56,6 +70,19 @@ def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
     return value
+
+
+def _value(value: Any) -> Any:
+    """Before the choice between the two types, whose messages would name them instead of the field."""
+    if value is None or isinstance(value, bool):
+        return value
+    try:
+        found = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError("must be a number, or true or false")
+    return found
 
 
 def _moment(value: datetime) -> datetime:
@@ -98,6 +125,8 @@ Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Moment = Annotated[datetime, AfterValidator(_moment)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+Value = Annotated[bool | float | None, BeforeValidator(_value)]
+Outcome = Literal["", "resolved", "unresolved", "escalated", "abandoned"]
 Milliseconds = Annotated[FiniteFloat, Field(ge=0, le=MAX_INTEGER)]
 
 
@@ -145,12 +174,14 @@ class TurnItem(_Item):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     time: Moment | None = None
-    tags: Annotated[list[_text(60, 1)], Field(max_length=20)] = []  # type: ignore[valid-type]
+    tags: Annotated[list[_text(60, 1)], Field(max_length=MAX_TAGS)] = []  # type: ignore[valid-type]
     metadata: Metadata = {}
+    outcome: Outcome = ""
+    client: Annotated[Name, StringConstraints(max_length=120)] = ""
     # Provenance that our own chat knows.
     completion: _text(MAX_TEXT) = ""  # type: ignore[valid-type]
     citations: Annotated[list[tuple[Count, Count]], Field(max_length=200)] | None = None
-    prompt_digest: Annotated[Name, StringConstraints(max_length=16)] = ""
+    prompt_digest: Annotated[Name, StringConstraints(max_length=64)] = ""
     retrieval_config: Annotated[Name, StringConstraints(max_length=64)] = ""
 
     @model_validator(mode="after")
@@ -176,12 +207,22 @@ class FeedbackItem(_Item):
 
     turn: Identifier
     id: Annotated[Identifier, StringConstraints(max_length=120)] | None = None
-    kind: Literal["thumb", "rating", "correction", "comment", "escalation"]
-    value: FiniteFloat | None = None
+    kind: Literal["thumb", "rating", "correction", "comment", "escalation", "metric"]
+    metric: Annotated[str, StringConstraints(pattern=rf"^{METRIC_PATTERN}$")] | None = None
+    value: Value = None
     text: _text(MAX_QUESTION) = ""  # type: ignore[valid-type]
+    time: Moment | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> FeedbackItem:
+        if (self.kind == "metric") != (self.metric is not None):
+            raise ValueError("metric: the name of the metric goes with the kind metric, and with no other")
+        if self.kind == "metric":
+            if self.value is None:
+                raise ValueError("value: a metric is true, false or a number")
+            return self
+        if isinstance(self.value, bool):
+            raise ValueError("value: only a metric is true or false")
         if self.kind == "thumb" and self.value not in (1, -1):
             raise ValueError("value: a thumb is 1 or -1")
         if self.kind == "rating" and (self.value is None or not 1 <= self.value <= 5):
@@ -189,6 +230,38 @@ class FeedbackItem(_Item):
         if self.kind in ("correction", "comment") and not self.text.strip():
             raise ValueError(f"text: a {self.kind} needs a text")
         return self
+
+
+class UpdateItem(_Item):
+    """What became known of a turn after it was posted. Fields that are left out stay as they are."""
+
+    turn: Identifier
+    update_id: Annotated[Identifier, StringConstraints(max_length=120)] | None = None
+    outcome: Outcome | None = None
+    latency_ms: Milliseconds | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    tags: Annotated[list[_text(60, 1)], Field(max_length=MAX_TAGS)] = []  # type: ignore[valid-type]
+    metadata: Metadata = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_may_change(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and (fixed := [name for name in _FIXED if name in given]):
+            raise ValueError(f"{fixed[0]}: never changes once it is posted; post a turn under an id of its own")
+        return given
+
+    @model_validator(mode="after")
+    def _fits(self) -> UpdateItem:
+        if all(getattr(self, name) in (None, [], {}) for name in CHANGEABLE):
+            raise ValueError(f"there is nothing to change; send one of {', '.join(CHANGEABLE)}")
+        if self.metadata.keys() & {"user", "user_key"}:
+            raise ValueError("metadata: who asked is said with the turn, whose texts are masked with it")
+        return self
+
+
+CHANGEABLE = ("outcome", "latency_ms", "prompt_tokens", "completion_tokens", "tags", "metadata")
+_FIXED = tuple(name for name in TurnItem.model_fields if name not in CHANGEABLE)
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,14 +15,17 @@ from pydantic import ValidationError
 
 from assistants.errors import FieldError
 from assistants.models import ApiKey, Assistant
+from capture.metrics import declare, holds, misfit
 from capture.models import Quarantine, Receipt, Turn
-from capture.payloads import FeedbackItem, TurnItem, field_errors
-from capture.vault import conversation_key, encrypt, keyed_hash, stored_id
+from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
+from capture.vault import conversation_key, encrypt, erased_id, keyed_hash, stored_id
 
 Status = Literal["created", "duplicate", "conflict", "invalid"]
 FEEDBACK_PREFIX = "feedback\x1f"
 """Receipts of feedback and of turns share a table; a client's id holds no control characters, so they never meet."""
-_ENVELOPE = b'{"api_key":%d,"received":"%s","item":%s}'
+UPDATE_PREFIX = "update\x1f"
+_ENVELOPE = b'{"api_key":%d,"received":"%s","client":"%s","item":%s}'
+_PRODUCT = re.compile(r"[\w.+-]{1,60}(?:/[\w.+-]{1,58})?(?=\s|$)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,21 @@ class _Batch:
         return [result for result in self.results if result is not None]
 
 
-def receive_turns(*, assistant: Assistant, api_key: ApiKey | None, items: Sequence[Any]) -> list[ItemResult]:
+def product_of(agent: str) -> str:
+    """Name and version of a program from its User-Agent; the rest may say who runs it where, and is dropped."""
+    found = _PRODUCT.match(agent)
+    return found[0] if found else ""
+
+
+def receive_turns(
+    *, assistant: Assistant, api_key: ApiKey | None, items: Sequence[Any], client: str = ""
+) -> list[ItemResult]:
     """Takes turns into quarantine; one result per item, in order. What is not invalid is durable on return.
 
     An id that is known with the same content is a duplicate, with other content a conflict; neither changes anything.
+
+    Args:
+        client: as `product_of` gives it, for items that do not name a client. No part of the content.
     """
     batch = _Batch(results=[None] * len(items))
     for place, raw in enumerate(items):
@@ -75,7 +91,9 @@ def receive_turns(*, assistant: Assistant, api_key: ApiKey | None, items: Sequen
         receipt_id = stored_id(item.id)
         conversation = stored_id(item.conversation) if item.conversation else receipt_id
         key = conversation_key(assistant.pk, conversation)
-        batch.add(_seal(item, api_key, place=place, client_id=item.id, receipt_id=receipt_id, conversation=key))
+        sealed = _seal(item, api_key, place=place, client_id=item.id, receipt_id=receipt_id, conversation=key,
+                       client=client)  # fmt: skip
+        batch.add(sealed)
     _store(assistant, Quarantine.Kind.TURN, batch)
     return batch.finish()
 
@@ -93,39 +111,72 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
         except ValidationError as error:
             batch.results[place] = ItemResult(_readable_id(raw), "invalid", field_errors(error))
     turns = _known_turns(assistant, [item.turn for _, item in parsed])
+    named = [item for _, item in reversed(parsed) if item.metric and item.turn in turns]  # the first of a name counts
+    metrics = declare(assistant, {str(item.metric): holds(item.value) for item in named})
     for place, item in parsed:
         shown = item.id or ""
         if item.turn not in turns:
             unknown: FieldError = {"field": "turn", "message": "There is no such turn"}
             batch.results[place] = ItemResult(shown, "invalid", [unknown])
             continue
+        if item.metric and (wrong := misfit(metrics, item.metric, item.value)):
+            batch.results[place] = ItemResult(shown, "invalid", [wrong])
+            continue
         turn_id, conversation = turns[item.turn]
         known = item.model_copy(update={"turn": turn_id})
-        name = stored_id(item.id) if item.id else keyed_hash("feedback", known.canonical()).hex()
+        # Without an id it is told by its content, and a client that tries again may have set the time anew.
+        identity = known.canonical() if item.id else known.model_copy(update={"time": None}).canonical()
+        name = stored_id(item.id) if item.id else keyed_hash("feedback", identity).hex()
         sealed = _seal(known, api_key, place=place, client_id=shown, receipt_id=FEEDBACK_PREFIX + name,
-                       conversation=conversation)  # fmt: skip
+                       conversation=conversation, identity=identity)  # fmt: skip
         batch.add(sealed)
     _store(assistant, Quarantine.Kind.FEEDBACK, batch)
     return batch.finish()
 
 
+def receive_update(*, assistant: Assistant, api_key: ApiKey | None, turn: str, fields: Any) -> ItemResult:
+    """Takes a change of a turn into quarantine, behind the turn: what came to be known of it later.
+
+    With an ``update_id`` it counts once, for ever. Without one it is taken each time, and sets the same values again.
+    """
+    given = {**fields, "turn": turn} if isinstance(fields, Mapping) else fields
+    try:
+        item = UpdateItem.model_validate(given)
+    except ValidationError as error:
+        return ItemResult(turn, "invalid", field_errors(error))
+    found = _known_turns(assistant, [turn])
+    if turn not in found:
+        return ItemResult(turn, "invalid", [{"field": "turn", "message": "There is no such turn"}])
+    turn_id, conversation = found[turn]
+    name = stored_id(item.update_id) if item.update_id else uuid.uuid4().hex
+    known = item.model_copy(update={"turn": turn_id})
+    batch = _Batch(results=[None])
+    batch.add(_seal(known, api_key, place=0, client_id=turn, receipt_id=UPDATE_PREFIX + name,
+                    conversation=conversation))  # fmt: skip
+    _store(assistant, Quarantine.Kind.UPDATE, batch)
+    return batch.finish()[0]
+
+
 def _seal(
-    item: TurnItem | FeedbackItem,
+    item: TurnItem | FeedbackItem | UpdateItem,
     key: ApiKey | None,
     *,
     place: int,
     client_id: str,
     receipt_id: str,
     conversation: str,
+    client: str = "",
+    identity: bytes | None = None,
 ) -> _Sealed:
+    """``identity``: the content by which a repeat is told from a conflict, where that is not all of it."""
     content = item.canonical()
-    envelope = _ENVELOPE % (key.pk if key else 0, timezone.now().isoformat().encode(), content)
+    envelope = _ENVELOPE % (key.pk if key else 0, timezone.now().isoformat().encode(), client.encode(), content)
     return _Sealed(
         place=place,
         client_id=client_id,
         receipt_id=receipt_id,
         # Keyed: it outlives the payload, and an open hash of a short text can be guessed.
-        digest=keyed_hash("payload", content).hex(),
+        digest=keyed_hash("payload", identity or content).hex(),
         conversation=conversation,
         payload=encrypt(envelope),
     )
@@ -135,11 +186,15 @@ def _seal(
 # batches with the same ids wait for each other in the same order; payloads in order of arrival.
 _INSERT = f"""
 WITH item AS (
-    SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(payloads)s::bytea[])
-    WITH ORDINALITY AS t (client_id, digest, conversation, payload, place)
+    SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(payloads)b::bytea[],
+                         %(erased)s::text[])
+    WITH ORDINALITY AS t (client_id, digest, conversation, payload, erased, place)
 ), receipt AS (
     INSERT INTO {Receipt._meta.db_table} (assistant_id, client_id, payload_digest, received_at)
-    SELECT %(assistant)s::bigint, client_id, digest, %(now)s::timestamptz FROM item ORDER BY client_id
+    SELECT %(assistant)s::bigint, client_id, digest, %(now)s::timestamptz FROM item
+    WHERE NOT EXISTS (SELECT FROM {Receipt._meta.db_table} gone
+                      WHERE gone.assistant_id = %(assistant)s::bigint AND gone.client_id = item.erased)
+    ORDER BY client_id
     ON CONFLICT (assistant_id, client_id) DO NOTHING
     RETURNING id, client_id
 ), stored AS (
@@ -159,7 +214,7 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     if not items:
         return
     connection.ensure_connection()
-    # Parameters bound on the server in binary: Django's cursor would write every payload into the SQL as hex.
+    # Payloads go to the server as bytes (%b): Django's cursor, and %s in an array, would write each of them as hex.
     with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
         cursor.execute(
             _INSERT,
@@ -168,6 +223,7 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
                 "digests": [item.digest for item in items],
                 "conversations": [item.conversation for item in items],
                 "payloads": [item.payload for item in items],
+                "erased": [erased_id(assistant.pk, item.receipt_id) for item in items],
                 "assistant": assistant.pk,
                 "kind": kind.value,
                 "now": timezone.now(),
@@ -179,7 +235,8 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     for item in items:
         status: Status = "created"
         if item.receipt_id not in created:
-            status = "duplicate" if known.get(item.receipt_id) == item.digest else "conflict"
+            # An erased id that never came so far as to have a digest is answered like a repeat.
+            status = "duplicate" if known.get(item.receipt_id) in (item.digest, "") else "conflict"
         batch.results[item.place] = _result(item, status)
     for item in batch.repeats:
         same = batch.sealed[item.receipt_id].digest == item.digest
@@ -196,8 +253,9 @@ def _result(item: _Sealed, status: Status) -> ItemResult:
 def _known_digests(assistant: Assistant, ids: list[str]) -> dict[str, str]:
     if not ids:
         return {}
-    found = Receipt.objects.filter(assistant=assistant, client_id__in=ids)
-    return dict(found.values_list("client_id", "payload_digest"))
+    erased = {erased_id(assistant.pk, name): name for name in ids}
+    found = Receipt.objects.filter(assistant=assistant, client_id__in=[*ids, *erased])
+    return {erased.get(name, name): digest for name, digest in found.values_list("client_id", "payload_digest")}
 
 
 def _announce(first: int) -> None:

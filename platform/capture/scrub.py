@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,11 +19,12 @@ from django.db import DataError, IntegrityError
 from assistants.models import ApiKey, Assistant
 from assistants.policies import policy_of
 from capture.claims import BATCH, Claim, LeaseLost, claim, hold, release
-from capture.masking import mask_feedback, mask_turn
+from capture.late_storing import ReadyFeedback, ReadyUpdate, TurnMissing, UpdateRefused
+from capture.masking import mask_feedback, mask_turn, mask_update
 from capture.models import Conversation, Quarantine, Receipt, Turn
 from capture.own_texts import OwnTexts
-from capture.payloads import FeedbackItem, TurnItem
-from capture.storing import Ready, ReadyFeedback, ReadyTurn, TurnMissing, Vectors, make_vectors, write
+from capture.payloads import FeedbackItem, TurnItem, UpdateItem
+from capture.storing import Ready, ReadyTurn, Vectors, make_vectors, write
 from capture.vault import PayloadUnreadable, decrypt, entities_key, stored_id
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
@@ -50,11 +51,12 @@ class _Opened:
     """A decrypted item."""
 
     row: Quarantine
-    item: TurnItem | FeedbackItem
+    item: TurnItem | FeedbackItem | UpdateItem
     client_id: str
     conversation: str
     api_key_id: int | None
     received_at: datetime
+    client: str
 
 
 def scrub_waiting(*, seconds: float | None = None, batch: int = BATCH) -> ScrubReport:
@@ -161,15 +163,15 @@ class _Batch:
         return ready
 
     def _conversation_names(self, opened: Sequence[_Opened]) -> dict[int, str]:
-        """{quarantine pk: conversation}. Feedback says which turn it means; the turn knows its conversation."""
+        """{quarantine pk: conversation}. What comes later says which turn it means; that knows its conversation."""
         names = {one.row.pk: one.conversation for one in opened if isinstance(one.item, TurnItem)}
         by_turn = {one.client_id: one.conversation for one in opened if isinstance(one.item, TurnItem)}
-        wanted = {one.item.turn for one in opened if isinstance(one.item, FeedbackItem)} - by_turn.keys()
+        wanted = {one.item.turn for one in opened if not isinstance(one.item, TurnItem)} - by_turn.keys()
         if wanted:
             found = Turn.objects.of(self.assistant).filter(client_id__in=wanted)
             by_turn |= dict(found.values_list("client_id", "conversation__external_id"))
         for one in opened:
-            if isinstance(one.item, FeedbackItem):
+            if not isinstance(one.item, TurnItem):
                 names[one.row.pk] = by_turn.get(one.item.turn, "")
         return names
 
@@ -177,6 +179,11 @@ class _Batch:
         if isinstance(one.item, FeedbackItem):
             text = mask_feedback(item=one.item, scrubber=self.scrubber, table=table)
             return ReadyFeedback(one.row, one.item, text, table.to_dict(), one.received_at)
+        if isinstance(one.item, UpdateItem):
+            tags, metadata = mask_update(item=one.item, scrubber=self.scrubber, table=table)
+            return ReadyUpdate(
+                one.row, one.item, tags, metadata, table.to_dict(), one.api_key_id, one.received_at
+            )  # fmt: skip
         masked = mask_turn(
             item=one.item, assistant=self.assistant, scrubber=self.scrubber, table=table, is_ours=own.holds
         )
@@ -190,6 +197,7 @@ class _Batch:
             policy_digest=self.policy_digest,
             api_key_id=one.api_key_id,
             received_at=one.received_at,
+            client=one.client,
         )
 
     def _write(self, ready: list[Ready], vectors: Vectors) -> None:
@@ -206,6 +214,10 @@ class _Batch:
             if len(ready) == 1:
                 self._hold(ready[0].row, "The turn that it belongs to is not stored (held, or removed).")
                 return
+        except UpdateRefused as refused:
+            if len(ready) == 1:
+                self._hold(ready[0].row, str(refused))
+                return
         except (DataError, IntegrityError, ValueError) as error:
             if len(ready) == 1:
                 self._hold(ready[0].row, f"Storing failed ({type(error).__name__}).")
@@ -217,10 +229,16 @@ class _Batch:
             self._write([item], vectors)
 
 
+_MODELS: Mapping[Quarantine.Kind, type[TurnItem | FeedbackItem | UpdateItem]] = {
+    Quarantine.Kind.TURN: TurnItem,
+    Quarantine.Kind.FEEDBACK: FeedbackItem,
+    Quarantine.Kind.UPDATE: UpdateItem,
+}
+
+
 def _opened(row: Quarantine, client_id: str) -> _Opened:
     envelope = json.loads(decrypt(row.payload))
-    model = FeedbackItem if row.kind == Quarantine.Kind.FEEDBACK else TurnItem
-    item = model.model_validate(envelope["item"])
+    item = _MODELS[Quarantine.Kind(row.kind)].model_validate(envelope["item"])
     conversation = ""
     if isinstance(item, TurnItem):
         conversation = stored_id(item.conversation) if item.conversation else client_id
@@ -231,4 +249,5 @@ def _opened(row: Quarantine, client_id: str) -> _Opened:
         conversation=conversation,
         api_key_id=envelope["api_key"] or None,
         received_at=datetime.fromisoformat(envelope["received"]),
+        client=envelope["client"],
     )

@@ -6,17 +6,18 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import transaction
 
 from assistants.models import Assistant
 from capture.citations import sentence_references
 from capture.claims import Claim, remove
+from capture.late_storing import ReadyFeedback, ReadyUpdate, write_feedback, write_updates
 from capture.masking import MaskedContext, MaskedTurn
-from capture.models import Conversation, Feedback, Passage, Quarantine, Retrieval, Turn
+from capture.models import Conversation, Passage, Quarantine, Retrieval, Turn
 from capture.own_texts import OwnTexts
-from capture.payloads import FeedbackItem, TurnItem
+from capture.payloads import TurnItem
 from generation.prompts import is_decline, split_sentences
 from knowledge.evidence import EvidencePassage, rank_evidence, sentence_matrices
 from knowledge.query import history_query, question_vectors
@@ -24,10 +25,6 @@ from knowledge.query import history_query, question_vectors
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-class TurnMissing(Exception):
-    """Feedback on a turn that is not stored: held, or removed."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +40,10 @@ class ReadyTurn:
     policy_digest: str
     api_key_id: int | None
     received_at: datetime
+    client: str
 
 
-@dataclass(frozen=True)
-class ReadyFeedback:
-    row: Quarantine
-    item: FeedbackItem
-    text: str
-    entities: dict[str, Any]
-    received_at: datetime
-
-
-Ready = ReadyTurn | ReadyFeedback
+Ready = ReadyTurn | ReadyFeedback | ReadyUpdate
 
 
 @dataclass(frozen=True)
@@ -63,6 +52,14 @@ class Vectors:
 
     queries: Mapping[str, NDArray[np.float32]]
     passages: Mapping[str, bytes]
+
+
+class _Stored(NamedTuple):
+    """A passage that is there."""
+
+    pk: int
+    source: str
+    metadata: dict[str, Any]
 
 
 def passage_digest(title: str, text: str) -> str:
@@ -92,15 +89,19 @@ def write(*, assistant: Assistant, claimed: Claim, ready: Sequence[Ready], vecto
 
     Raises:
         capture.claims.LeaseLost: the items are no longer ours; nothing was written.
-        TurnMissing: feedback on a turn that is neither stored nor among ``ready``.
+        capture.late_storing.TurnMissing: it is about a turn that is neither stored nor among ``ready``.
+        capture.late_storing.UpdateRefused: what an update adds does not fit.
     """
     remove(claimed.of(item.row for item in ready))
     turns = [item for item in ready if isinstance(item, ReadyTurn)]
     feedback = [item for item in ready if isinstance(item, ReadyFeedback)]
     if turns:
         _write_turns(assistant, turns, vectors)
+    updates = [item for item in ready if isinstance(item, ReadyUpdate)]
     if feedback:
-        _write_feedback(assistant, feedback)
+        write_feedback(assistant, feedback)
+    if updates:
+        write_updates(assistant, updates)
 
 
 def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> None:
@@ -113,12 +114,23 @@ def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vect
         evidence = _evidence(assistant, turn.masked, vectors)
         for context in turn.masked.contexts:
             retrievals.append(
-                Retrieval(
-                    turn=row, passage_id=passages[passage_digest(context.title, context.text)], rank=context.rank,
-                    score=context.score, evidence=evidence.get(context.rank, []),
-                )
+                _retrieval(row, context, passages[passage_digest(context.title, context.text)], evidence)
             )  # fmt: skip
     Retrieval.objects.bulk_create(retrievals)
+
+
+def _retrieval(
+    turn: Turn, context: MaskedContext, passage: _Stored, evidence: Mapping[int, list[list[float]]]
+) -> Retrieval:
+    return Retrieval(
+        turn=turn,
+        passage_id=passage.pk,
+        rank=context.rank,
+        score=context.score,
+        evidence=evidence.get(context.rank, []),
+        own_source=None if context.source == passage.source else context.source,
+        own_metadata=None if context.metadata == passage.metadata else context.metadata,
+    )
 
 
 def _conversations(assistant: Assistant, turns: Sequence[ReadyTurn]) -> dict[str, Conversation]:
@@ -133,12 +145,12 @@ def _conversations(assistant: Assistant, turns: Sequence[ReadyTurn]) -> dict[str
     return {conversation.external_id: conversation for conversation in found}
 
 
-def _passages(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> dict[str, int]:
+def _passages(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> dict[str, _Stored]:
     contexts: dict[str, MaskedContext] = {}
     for turn in turns:
         for context in turn.masked.contexts:
             contexts.setdefault(passage_digest(context.title, context.text), context)
-    known = dict(Passage.objects.filter(assistant=assistant, digest__in=contexts).values_list("digest", "pk"))
+    known = _stored(assistant, contexts)
     new = sorted(contexts.keys() - known.keys())  # in one order everywhere: two workers may meet on the same passages
     if new:
         Passage.objects.bulk_create(
@@ -152,8 +164,13 @@ def _passages(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors
             ],
             ignore_conflicts=True,
         )  # fmt: skip
-        known |= dict(Passage.objects.filter(assistant=assistant, digest__in=new).values_list("digest", "pk"))
+        known |= _stored(assistant, new)
     return known
+
+
+def _stored(assistant: Assistant, digests: Iterable[str]) -> dict[str, _Stored]:
+    rows = Passage.objects.filter(assistant=assistant, digest__in=digests)
+    return {row[0]: _Stored(*row[1:]) for row in rows.values_list("digest", "pk", "source", "metadata")}
 
 
 def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, vectors: Vectors) -> Turn:
@@ -178,6 +195,8 @@ def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, ve
         prompt_digest=item.prompt_digest,
         retrieval_config=item.retrieval_config,
         policy_digest=ready.policy_digest,
+        client=item.client or ready.client,
+        outcome=item.outcome,
         api_key_id=ready.api_key_id,
         latency_ms=round(item.latency_ms) if item.latency_ms is not None else None,
         prompt_tokens=item.prompt_tokens,
@@ -221,24 +240,6 @@ def _given_evidence(contexts: Iterable[MaskedContext]) -> dict[int, list[list[fl
             return None
         found[context.rank] = [list(row) for row in context.evidence]
     return found or None
-
-
-def _write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> None:
-    names = {ready.item.turn for ready in feedback}
-    rows = Turn.objects.of(assistant).filter(client_id__in=names).select_related("conversation")
-    turns = {turn.client_id: turn for turn in rows}
-    if names - turns.keys():
-        raise TurnMissing
-    Feedback.objects.bulk_create(
-        Feedback(
-            assistant=assistant, turn=turns[ready.item.turn], kind=ready.item.kind, value=ready.item.value,
-            text=ready.text,
-        )
-        for ready in feedback
-    )  # fmt: skip
-    for ready in feedback:
-        conversation = turns[ready.item.turn].conversation
-        Conversation.objects.filter(pk=conversation.pk).update(entities=ready.entities)
 
 
 def _query(masked: MaskedTurn, assistant: Assistant) -> str:

@@ -1,0 +1,125 @@
+"""Scrubbed feedback and updates are written to the turns that they belong to; within `capture.storing.write`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from assistants.models import Assistant
+from capture.models import Conversation, Feedback, Quarantine, Turn, TurnUpdate
+from capture.payloads import MAX_METADATA, MAX_TAGS, FeedbackItem, UpdateItem
+
+_MEASURES = ("outcome", "latency_ms", "prompt_tokens", "completion_tokens")
+
+
+class TurnMissing(Exception):
+    """Feedback on a turn, or an update of one, that is not stored: held, or removed."""
+
+
+class UpdateRefused(Exception):
+    """What an update adds does not fit into the turn. The message says why, without any of the text."""
+
+
+@dataclass(frozen=True)
+class ReadyFeedback:
+    """``entities``: the table of the conversation after this item."""
+
+    row: Quarantine
+    item: FeedbackItem
+    text: str
+    entities: dict[str, Any]
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class ReadyUpdate:
+    """``tags`` and ``metadata`` are scrubbed."""
+
+    row: Quarantine
+    item: UpdateItem
+    tags: list[str]
+    metadata: dict[str, Any]
+    entities: dict[str, Any]
+    api_key_id: int | None
+    received_at: datetime
+
+
+def write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> None:
+    """Raises:
+    TurnMissing: one of the turns is not stored.
+    """
+    names = {ready.item.turn for ready in feedback}
+    rows = Turn.objects.of(assistant).filter(client_id__in=names).select_related("conversation")
+    turns = {turn.client_id: turn for turn in rows}
+    if names - turns.keys():
+        raise TurnMissing
+    Feedback.objects.bulk_create(
+        Feedback(
+            assistant=assistant, turn=turns[ready.item.turn], kind=ready.item.kind, metric=ready.item.metric or "",
+            value=None if ready.item.value is None else float(ready.item.value),
+            boolean=isinstance(ready.item.value, bool), text=ready.text,
+            given_at=ready.item.time or ready.received_at, received_at=ready.received_at,
+        )
+        for ready in feedback
+    )  # fmt: skip
+    _keep_entities((turns[ready.item.turn], ready.entities) for ready in feedback)
+
+
+def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> None:
+    """Sets what the updates say, in order of arrival, and notes by which key it was changed.
+
+    Raises:
+        TurnMissing: one of the turns is not stored.
+        UpdateRefused: a turn would have more tags or metadata than a turn may.
+    """
+    names = {ready.item.turn for ready in updates}
+    # Locked: two workers may have updates of one turn where its conversation was moved between their claims.
+    rows = Turn.objects.of(assistant).filter(client_id__in=names).order_by("pk").select_for_update(of=("self",))
+    turns = {turn.client_id: turn for turn in rows.select_related("conversation").defer("embedding", "words")}
+    if names - turns.keys():
+        raise TurnMissing
+    notes: list[TurnUpdate] = []
+    for ready in updates:
+        turn = turns[ready.item.turn]
+        if changes := _apply(turn, ready):
+            notes.append(
+                TurnUpdate(turn=turn, api_key_id=ready.api_key_id, changes=changes, received_at=ready.received_at)
+            )
+    Turn.objects.bulk_update(turns.values(), [*_MEASURES, "tags", "metadata"])
+    TurnUpdate.objects.bulk_create(notes)
+    _keep_entities((turns[ready.item.turn], ready.entities) for ready in updates)
+
+
+def _apply(turn: Turn, ready: ReadyUpdate) -> dict[str, Any]:
+    """What it changed, as `TurnUpdate.changes`; nothing when all of that stood there already."""
+    changes: dict[str, Any] = {}
+    for name in _MEASURES:
+        value = getattr(ready.item, name)
+        if name == "latency_ms" and value is not None:
+            value = round(value)
+        if value is not None and value != getattr(turn, name):
+            changes[name] = [getattr(turn, name), value]
+            setattr(turn, name, value)
+    new_tags = [tag for tag in dict.fromkeys(ready.tags) if tag not in turn.tags]
+    if new_tags:
+        if len(turn.tags) + len(new_tags) > MAX_TAGS:
+            raise UpdateRefused(f"With this update the turn would have more than {MAX_TAGS} tags.")
+        turn.tags = [*turn.tags, *new_tags]
+        changes["tags"] = new_tags
+    new_keys = [key for key, value in ready.metadata.items() if key not in turn.metadata or turn.metadata[key] != value]
+    if new_keys:
+        merged = {**turn.metadata, **ready.metadata}
+        if len(json.dumps(merged, ensure_ascii=False)) > MAX_METADATA:
+            raise UpdateRefused(f"With this update the metadata would be larger than {MAX_METADATA} characters.")
+        turn.metadata = merged
+        changes["metadata"] = sorted(new_keys)
+    return changes
+
+
+def _keep_entities(pairs: Iterable[tuple[Turn, dict[str, Any]]]) -> None:
+    latest = {turn.conversation_id: entities for turn, entities in pairs}
+    for conversation, entities in latest.items():
+        Conversation.objects.filter(pk=conversation).update(entities=entities)
