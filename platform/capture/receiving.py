@@ -229,6 +229,7 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
                 "now": timezone.now(),
             },
             binary=True,
+            prepare=True,  # planning it takes as long as inserting one turn
         )
         created: dict[str, int] = dict(cursor.fetchall())
     known = _known_digests(assistant, [item.receipt_id for item in items if item.receipt_id not in created])
@@ -258,13 +259,20 @@ def _known_digests(assistant: Assistant, ids: list[str]) -> dict[str, str]:
     return {erased.get(name, name): digest for name, digest in found.values_list("client_id", "payload_digest")}
 
 
+_UNCLAIMED = f"""
+SELECT 1 FROM {Quarantine._meta.db_table}
+WHERE state = 'waiting' AND id < %(first)s::bigint AND claimed_until IS NULL ORDER BY id LIMIT 1
+"""  # noqa: S608
+
+
 def _announce(first: int) -> None:
     """Queues the scrub job unless it is queued already: whoever finds work before its own knows that somebody has.
 
     A job that was never queued (a crash right here) is made up for by the schedule.
     """
-    waits = Quarantine.objects.waiting().filter(pk__lt=first, claimed_until=None).order_by("pk")
-    if not waits.exists():
+    with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
+        waits = cursor.execute(_UNCLAIMED, {"first": first}, prepare=True).fetchone()
+    if waits is None:
         from capture.jobs import enqueue_scrub
 
         enqueue_scrub()

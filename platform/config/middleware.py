@@ -1,13 +1,16 @@
-"""Small middlewares: what a page may load, probes, and that an API never answers with an HTML error page."""
+"""Small middlewares: what a page may load, static files, probes, and that an API never answers with an HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
 
 from config import health
 from config.errors import is_api_path, problem
@@ -68,6 +71,26 @@ class ContentSecurityPolicyMiddleware(_Middleware):
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", API_POLICY if is_api_path(request.path) else PAGE_POLICY)
         return response
+
+
+@sync_and_async_middleware
+def static_files(get_response: type_of_next) -> type_of_next:
+    """ServeStatic's middleware, which knows event loops only: in a synchronous chain, where Django would start a loop
+    for every request because of it, only what asks for a static file goes through it."""
+    from servestatic.middleware import ServeStaticMiddleware
+
+    if iscoroutinefunction(get_response):
+        return cast("type_of_next", ServeStaticMiddleware(get_response))
+
+    @cache
+    def files() -> type_of_next:
+        return cast("type_of_next", async_to_sync(ServeStaticMiddleware(sync_to_async(get_response))))
+
+    def answer(request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        is_file = request.path_info.startswith(str(settings.STATIC_URL))
+        return files()(request) if is_file else get_response(request)
+
+    return answer
 
 
 class HealthMiddleware(_Middleware):

@@ -88,7 +88,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "config.middleware.ContentSecurityPolicyMiddleware",
     "config.middleware.HealthMiddleware",  # before anything that reads the host name
-    "servestatic.middleware.ServeStaticMiddleware",
+    "config.middleware.static_files",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -229,6 +229,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "Ratchet",
     "DESCRIPTION": "Post what your chatbot was asked, what it retrieved and what it answered; ask the assistant.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.0",  # types of pydantic are those of JSON Schema, which 3.0 has only in part
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
 }
