@@ -8,7 +8,10 @@ from django.contrib import admin
 
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
+from serving.erasure_admin import ErasureAdmin
 from serving.models import Deployment, Promotion
+
+__all__ = ["DeploymentAdmin", "ErasureAdmin", "PromotionAdmin"]
 
 READERS = (Role.ADMIN, Role.REVIEWER)
 

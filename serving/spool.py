@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,41 @@ def drain() -> int:
             taken += 1
         path.unlink(missing_ok=True)
     return taken
+
+
+@dataclass
+class Spooled:
+    """Files that are meant, with the ids of their turns, and how many cannot be opened."""
+
+    meant: dict[Path, str] = field(default_factory=dict)
+    unreadable: int = 0
+
+
+def find(meant: Callable[[int, dict[str, Any]], bool]) -> Spooled:
+    """Spooled turns, also those set aside, for which ``meant(assistant pk, item)`` holds."""
+    found = Spooled()
+    for path in sorted((*folder().glob("*.turn"), *folder().glob("*.half"), *folder().glob("*.refused"))):
+        try:
+            record = json.loads(decrypt(path.read_bytes()))
+            if meant(record["assistant"], record["item"]):
+                found.meant[path] = str(record["item"].get("id", ""))
+        except FileNotFoundError:
+            continue  # it was taken in meanwhile
+        except (PayloadUnreadable, ValueError, KeyError, TypeError):
+            found.unreadable += 1
+    return found
+
+
+def erase(found: Spooled) -> int:
+    """Deletes them; how many were still there."""
+    gone = 0
+    for path in found.meant:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        gone += 1
+    return gone
 
 
 def _set_aside(path: Path, why: str) -> None:

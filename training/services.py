@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
-from assistants.background import BackgroundWork, launch
+from assistants.background import launch
 from assistants.models import Assistant
 from assistants.services import audit
 from training.data.benchmark import read_items
@@ -115,14 +115,15 @@ def start_run(
     """Trains an adapter on a frozen dataset version.
 
     Raises:
-        NotPossible: the dataset is another assistant's, not frozen, empty, or of another prompt format.
+        NotPossible: the dataset is another assistant's, not frozen, empty, of another prompt format, blocked by a leak
+            audit, or has lost rows to an erasure.
         training.finetune.config.ConfigError: a setting is unknown or out of its limits.
         generation.engines.EngineUnavailable: the base model is not here.
     """
     _refuse_stranger(assistant, dataset)
     config = settings if isinstance(settings, FinetuneConfig) else FinetuneConfig.from_dict(dict(settings or {}))
-    if dataset.state != BackgroundWork.State.SUCCEEDED or not dataset.rows:
-        raise NotPossible(f"{dataset} is not frozen yet, or holds no rows. Wait for its build, or build another one.")
+    if why := dataset.why_unusable:
+        raise NotPossible(why)
     if dataset.prompt_digest != assistant.prompt_digest:
         raise NotPossible(
             f"{dataset} was made for prompt format {dataset.prompt_digest}; the assistant now uses "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from assistants.access import has_role
@@ -50,6 +52,9 @@ def dataset_export(request: HttpRequest, pk: int) -> HttpResponse:
     split = request.GET.get("split", Example.Split.TRAIN.value)
     if split not in Example.Split.values or dataset.state != "succeeded":
         raise Http404("There is no such split.")
+    if why := dataset.why_unusable:
+        messages.error(request, why)
+        return HttpResponseRedirect(reverse("admin:training_datasetversion_change", args=[pk]))
     actor: Any = request.user
     audit(
         assistant=dataset.assistant, actor=actor, action="dataset.exported", target=str(dataset),

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 
 from assistants.errors import FieldError
 from assistants.models import ApiKey, Assistant
+from capture.counting import count_statuses
 from capture.metrics import declare, holds, misfit
 from capture.models import Quarantine, Receipt, Turn
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
+from capture.room import added
 from capture.vault import conversation_key, encrypt, erased_id, keyed_hash, stored_id
 
 Status = Literal["created", "duplicate", "conflict", "invalid"]
@@ -95,7 +97,7 @@ def receive_turns(
                        client=client)  # fmt: skip
         batch.add(sealed)
     _store(assistant, Quarantine.Kind.TURN, batch)
-    return batch.finish()
+    return _counted(assistant, api_key, Quarantine.Kind.TURN, batch)
 
 
 def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Sequence[Any]) -> list[ItemResult]:
@@ -131,7 +133,7 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
                        conversation=conversation, identity=identity)  # fmt: skip
         batch.add(sealed)
     _store(assistant, Quarantine.Kind.FEEDBACK, batch)
-    return batch.finish()
+    return _counted(assistant, api_key, Quarantine.Kind.FEEDBACK, batch)
 
 
 def receive_update(*, assistant: Assistant, api_key: ApiKey | None, turn: str, fields: Any) -> ItemResult:
@@ -140,21 +142,29 @@ def receive_update(*, assistant: Assistant, api_key: ApiKey | None, turn: str, f
     With an ``update_id`` it counts once, for ever. Without one it is taken each time, and sets the same values again.
     """
     given = {**fields, "turn": turn} if isinstance(fields, Mapping) else fields
+    batch = _Batch(results=[None])
     try:
         item = UpdateItem.model_validate(given)
     except ValidationError as error:
-        return ItemResult(turn, "invalid", field_errors(error))
+        batch.results = [ItemResult(turn, "invalid", field_errors(error))]
+        return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)[0]
     found = _known_turns(assistant, [turn])
     if turn not in found:
-        return ItemResult(turn, "invalid", [{"field": "turn", "message": "There is no such turn"}])
+        batch.results = [ItemResult(turn, "invalid", [{"field": "turn", "message": "There is no such turn"}])]
+        return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)[0]
     turn_id, conversation = found[turn]
     name = stored_id(item.update_id) if item.update_id else uuid.uuid4().hex
     known = item.model_copy(update={"turn": turn_id})
-    batch = _Batch(results=[None])
     batch.add(_seal(known, api_key, place=0, client_id=turn, receipt_id=UPDATE_PREFIX + name,
                     conversation=conversation))  # fmt: skip
     _store(assistant, Quarantine.Kind.UPDATE, batch)
-    return batch.finish()[0]
+    return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)[0]
+
+
+def _counted(assistant: Assistant, key: ApiKey | None, kind: Quarantine.Kind, batch: _Batch) -> list[ItemResult]:
+    results = batch.finish()
+    count_statuses(assistant, key, kind.value, (result.status for result in results))
+    return results
 
 
 def _seal(
@@ -232,6 +242,8 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
             prepare=True,  # planning it takes as long as inserting one turn
         )
         created: dict[str, int] = dict(cursor.fetchall())
+    stored = [len(item.payload) for item in items if item.receipt_id in created]
+    added(assistant, len(stored), sum(stored))
     known = _known_digests(assistant, [item.receipt_id for item in items if item.receipt_id not in created])
     for item in items:
         status: Status = "created"

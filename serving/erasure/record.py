@@ -1,4 +1,4 @@
-"""One erasure: what was asked, what a dry run has found, what went. A model of `serving.models`, in a module of its own.
+"""One erasure: what was asked, what a dry run found, what went. A model of `serving.models`, in a module of its own.
 
 The same row is the dry run, the act and the receipt. What the scope names (a user, an id, words) is encrypted while it
 is needed and destroyed when the act is done; the receipt carries a keyed hash of it.
@@ -7,13 +7,13 @@ is needed and destroyed when the act is done; the receipt carries a keyed hash o
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from assistants.background import BackgroundQuerySet, BackgroundWork
+from assistants.background import BackgroundQuerySet, BackgroundWork, WorkLost
 from assistants.models import Assistant
 
 
@@ -73,11 +73,16 @@ class Erasure(BackgroundWork):
         return not self.is_dry and not self.is_done and not self.is_active
 
     def add(self, counts: dict[str, int]) -> None:
-        """Counts what went. Call it in the transaction that erases, so that a killed act never tells half."""
+        """Counts what went. Call it in the transaction that erases, so that a killed act never tells half.
+
+        Raises:
+            WorkLost: another process goes on with it; the transaction must be rolled back.
+        """
         for name, count in counts.items():
             if count:
                 self.counts[name] = self.counts.get(name, 0) + count
-        self._mine().update(counts=self.counts)
+        if not self._mine().update(counts=self.counts):
+            raise WorkLost
 
     def perform(self) -> None:
         from serving.erasure import acting, survey
@@ -86,6 +91,3 @@ class Erasure(BackgroundWork):
             survey.perform(self)
         else:
             acting.perform(self)
-
-    def live_counts(self) -> list[tuple[str, Any]]:
-        return sorted(self.counts.items())

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from django.db import transaction
 
+from capture.models import Turn
 from generation.prompts import PromptPassage, PromptStyle, SentenceRef, build_prompt, split_sentences
 from knowledge.query import question_vectors
 from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
@@ -33,6 +34,10 @@ HELD_OUT = "held-out document"
 
 class EmptyDataset(ValueError):
     """A recipe and labels that yield nothing to train on; the message says what is missing."""
+
+
+class TurnsErased(ValueError):
+    """Turns went while their rows were being made."""
 
 
 @dataclass
@@ -243,6 +248,14 @@ def shuffled(row: Candidate, rng: random.Random) -> Candidate:
     return replace(row, evidence=rng.sample(row.evidence, len(row.evidence)))
 
 
+def _refuse_erased(rows: Sequence[Candidate]) -> None:
+    """What was erased while the build had it in memory must not come back; the foreign keys refuse whatever goes
+    between this look and the commit."""
+    keys = {row.turn_id for row in rows if row.turn_id is not None}
+    if gone := len(keys) - Turn.objects.filter(pk__in=keys).count():
+        raise TurnsErased(f"{gone} of its turns were erased while it was built. Build it again.")
+
+
 def _freeze(
     dataset: DatasetVersion, recipe: Recipe, rows: Sequence[Candidate], blocked: list[dict[str, Any]], funnel: Funnel
 ) -> None:
@@ -256,6 +269,7 @@ def _freeze(
         mix.setdefault(example.origin, Counter())[example.kind] += 1
     documents = {c["source"] for row in rows for c in row.contexts if c.get("relevant") and c.get("source")}
     with transaction.atomic():
+        _refuse_erased(rows)
         dataset.examples.all().delete()
         Example.objects.bulk_create(examples, batch_size=1000)
         dataset.prompt_digest = dataset.assistant.prompt_digest

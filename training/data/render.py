@@ -18,13 +18,14 @@ class SftRow(TypedDict):
 
 
 def sft_rows(dataset: DatasetVersion, split: str) -> Iterator[SftRow]:
-    """Rows of one split (`Example.Split`) in the dataset's order.
+    """Rows of one split (`Example.Split`) in the dataset's order; those that were erased are left out.
 
     Raises:
         ValueError: an example's evidence does not fit its contexts (a build refuses such rows).
     """
     house = dataset.assistant.house
-    for example in dataset.examples.filter(split=split).order_by("position").iterator(chunk_size=500):
+    rows = dataset.examples.filter(split=split, erased_at=None).order_by("position")
+    for example in rows.iterator(chunk_size=500):
         yield sft_row(house, example)
 
 

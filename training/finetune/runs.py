@@ -64,7 +64,10 @@ def run_folder(run: Run) -> Path:
 
 
 def refuse_mismatch(run: Run) -> None:
-    """A dataset rendered with another prompt format than the assistant serves would train for nothing."""
+    """A dataset rendered with another prompt format than the assistant serves would train for nothing; one that has
+    lost rows to an erasure, or leaks, must not be trained on, also by a run that was queued before."""
+    if why := run.dataset.why_unusable:
+        raise RunRefused(why)
     now = run.assistant.prompt_digest
     for thing, digest in (("run", run.prompt_digest), ("dataset", run.dataset.prompt_digest)):
         if digest != now:

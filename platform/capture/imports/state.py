@@ -75,6 +75,18 @@ class StateFile:
             self.path.unlink()
 
 
+def forget_unknown(folder: Path) -> int:
+    """Deletes states whose last turn is no longer known under its readable id (it was erased); how many."""
+    gone = 0
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            progress = _progress(json.loads(path.read_bytes()))
+            if progress is not None and not Receipt.objects.filter(client_id=progress.last_id).exists():
+                path.unlink()
+                gone += 1
+    return gone
+
+
 def _progress(found: Any) -> Progress | None:
     if not isinstance(found, Mapping) or found.get("version") != _VERSION:
         return None

@@ -1,0 +1,164 @@
+"""Taking turns out of frozen datasets, and telling what was trained on them.
+
+A row of a frozen dataset is not deleted: it is emptied and marked, so that the version can say "3 of 412 rows erased"
+and its numbers still add up. What was trained on it cannot forget; it is named and is to be trained anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from django.db.models import Count, QuerySet
+from django.utils import timezone
+
+from assistants.models import Assistant
+from assistants.performing import log_path
+from capture.vault import keyed_hash
+from training.finetune.bases import from_state
+from training.models import Adapter, DatasetVersion, Example, Run
+
+ERASED_QUESTION = "[erased]"
+ROW_FILES = ("train.jsonl", "validation.jsonl")
+
+
+def rows_of(turns: Any) -> QuerySet[Example]:
+    """Rows made of these turns (keys or a subquery) that still hold their text."""
+    return Example.objects.filter(turn__in=turns, erased_at=None)
+
+
+def blocked_of(assistant: Assistant, questions: Collection[str]) -> list[tuple[DatasetVersion, int]]:
+    """Dataset versions that list one of the questions among the rows which the leakage guard refused, with how often.
+
+    Those entries know no turn, only the question: it is taken out wherever it stands, whoever else has asked it.
+    """
+    found: list[tuple[DatasetVersion, int]] = []
+    wanted = set(questions)
+    rows = DatasetVersion.objects.filter(assistant=assistant).exclude(blocked=[])
+    for dataset in rows.only("number", "blocked"):
+        hits = sum(entry.get("question") in wanted for entry in dataset.blocked)
+        if hits:
+            found.append((dataset, hits))
+    return found
+
+
+def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Collection[str]) -> Counter[str]:
+    """Empties the rows of frozen datasets that were made of these turns. Call it before the turns are deleted (their
+    lineage goes with them), in the same transaction.
+
+    ``questions`` are the texts of the erased turns' questions. Returns {table: rows}.
+    """
+    rows = rows_of(list(turns)).select_related("dataset").only("pk", "digest", "dataset_id")
+    examples = list(rows.select_for_update(of=("self",)).order_by("pk"))
+    now = timezone.now()
+    for example in examples:
+        example.history, example.contexts, example.evidence, example.sentences = [], [], [], []
+        example.question, example.rejected, example.group = ERASED_QUESTION, "", "erased"
+        # An open hash of a short text can be guessed; this one still tells the same row of two versions.
+        example.digest = keyed_hash("erased row", example.digest).hex()
+        example.turn_id, example.erased_at = None, now
+    Example.objects.bulk_update(
+        examples,
+        [
+            "history",
+            "contexts",
+            "evidence",
+            "sentences",
+            "question",
+            "rejected",
+            "group",
+            "digest",
+            "turn",
+            "erased_at",
+        ],
+        batch_size=500,
+    )
+    touched = Counter(example.dataset_id for example in examples)
+    for key in touched:
+        erased = Example.objects.filter(dataset=key).exclude(erased_at=None).count()
+        DatasetVersion.objects.filter(pk=key).update(erased_rows=erased, erased_at=now)
+    wanted = set(questions)
+    blocked = 0
+    for dataset, hits in blocked_of(assistant, wanted):
+        dataset.blocked = [
+            {**entry, "question": ERASED_QUESTION} if entry.get("question") in wanted else entry
+            for entry in dataset.blocked
+        ]
+        dataset.save(update_fields=["blocked"])
+        blocked += hits
+    return Counter({"dataset rows emptied": len(examples), "questions that the leakage guard listed": blocked})
+
+
+# --- What was trained on them -----------------------------------------------------------------------------------------
+
+
+def datasets_holding(turns: Any) -> dict[int, int]:
+    """{dataset pk: rows} made of these turns."""
+    return dict(rows_of(turns).order_by().values_list("dataset").annotate(n=Count("pk")))
+
+
+def runs_on(datasets: Collection[int]) -> QuerySet[Run]:
+    return Run.objects.filter(dataset__in=datasets).order_by("pk")
+
+
+def adapters_of(datasets: Collection[int]) -> QuerySet[Adapter]:
+    """Adapters that have learned from these datasets."""
+    return Adapter.objects.filter(run__dataset__in=datasets).select_related("run__dataset").order_by("number")
+
+
+def holding_erased(assistant: Assistant) -> QuerySet[Adapter]:
+    """Adapters that hold erased data: to be trained anew."""
+    return Adapter.objects.filter(assistant=assistant, run__dataset__erased_rows__gt=0)
+
+
+def stop_runs(datasets: Collection[int]) -> int:
+    """Asks the runs that train on these datasets just now to stop; how many still do something."""
+    active = list(Run.objects.active().filter(dataset__in=datasets))
+    for run in active:
+        if run.cancel_requested_at is None:
+            run.request_cancel()
+    return sum(run.is_active for run in active)
+
+
+def erase_files(runs: Iterable[Run]) -> Counter[str]:
+    """Deletes what ended runs keep of their rows: the files they trained from, checkpoints, sampled answers, and logs.
+
+    The adapters themselves stay until somebody replaces them: taking a live one away is for people to decide.
+    """
+    counts: Counter[str] = Counter()
+    for run in runs:
+        if run.folder:
+            folder = from_state(run.folder)
+            for name in ROW_FILES:
+                counts["files with training rows"] += _remove(folder / name)
+            if (folder / "work").is_dir():
+                shutil.rmtree(folder / "work", ignore_errors=True)
+                counts["checkpoint folders"] += 1
+        counts["logs of runs"] += _remove(log_path(run._meta.label, run.pk))
+        if run.progress.get("samples"):
+            run.progress = {key: value for key, value in run.progress.items() if key != "samples"}
+            run.save(update_fields=["progress"])
+            counts["sampled answers of runs"] += 1
+    return counts
+
+
+def kept_files(runs: Iterable[Run]) -> int:
+    """How many files and folders `erase_files` would delete."""
+    paths: list[Path] = []
+    for run in runs:
+        folder = from_state(run.folder) if run.folder else None
+        paths += [folder / name for name in (*ROW_FILES, "work")] if folder else []
+        paths.append(log_path(run._meta.label, run.pk))
+    return sum(path.exists() for path in paths)
+
+
+def _remove(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        path.unlink()
+        return 1
+    return 0
