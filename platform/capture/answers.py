@@ -10,9 +10,13 @@ from rest_framework.response import Response
 
 from assistants.errors import ApiError, FieldError
 from capture.bodies import Batch
-from capture.receiving import ItemResult
+from capture.receiving import ItemResult, Status
 
-_STATUSES = ("created", "duplicate", "conflict", "invalid")
+_STATUSES: tuple[Status, ...] = ("created", "duplicate", "conflict", "invalid")
+
+
+class ItemRefused(ApiError):
+    """One item was refused, and counted as such."""
 
 
 def take(batch: Batch, receive: Callable[[Sequence[Any]], list[ItemResult]]) -> list[ItemResult]:
@@ -31,12 +35,12 @@ def one(result: ItemResult, *, created: int = 201) -> Response:
     assistants.errors.ApiError: 404 there is no such turn, 409 a conflict, 422 not valid.
     """
     if result.status == "conflict":
-        raise ApiError(409, detail="This id was used before with other content.", errors=result.errors)
+        raise ItemRefused(409, detail="This id was used before with other content.", errors=result.errors)
     if result.status == "invalid":
         first = result.errors[0]
         unknown = first["field"] == "turn" and "no such" in first["message"]
         place = f"{first['field']}: " if first["field"] else ""
-        raise ApiError(404 if unknown else 422, detail=f"{place}{first['message']}", errors=result.errors)
+        raise ItemRefused(404 if unknown else 422, detail=f"{place}{first['message']}", errors=result.errors)
     body = {"id": result.client_id, "status": result.status}
     return Response(body, status=created if result.status == "created" else 200)
 

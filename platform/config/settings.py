@@ -51,7 +51,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 7
 SECURE_SSL_REDIRECT = HTTPS
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 60 * 60 * 24 * 30 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -74,6 +74,7 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",  # Swagger UI's own files, for /api/docs
     "django_q",
     "config",
     "assistants",
@@ -208,6 +209,11 @@ RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
 DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024, minimum=1024)
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 RATCHET_RATE_LIMIT = envstr("RATCHET_RATE_LIMIT", "6000/min")
+# How much of an assistant may wait in quarantine, or be held there.
+RATCHET_QUARANTINE_MAX_ITEMS = envint("RATCHET_QUARANTINE_MAX_ITEMS", 200_000, minimum=1)
+RATCHET_QUARANTINE_MAX_BYTES = envint("RATCHET_QUARANTINE_MAX_BYTES", 2 * 1024**3, minimum=1)
+# Who may read /metrics: with a token whoever sends it, without one this machine.
+RATCHET_METRICS_TOKEN = envstr("RATCHET_METRICS_TOKEN")
 # How long spans wait, encrypted, for the rest of their trace, after the last of them: when the root is there, and when
 # it is not; and how much of an assistant may wait.
 RATCHET_TRACE_SETTLE_SECONDS = envint("RATCHET_TRACE_SETTLE_SECONDS", 10, minimum=0, maximum=3600)
@@ -231,6 +237,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",  # types of pydantic are those of JSON Schema, which 3.0 has only in part
     "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "/static/ratchet/favicon.svg",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "defaultModelsExpandDepth": 0, "validatorUrl": None},
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
 }
 
