@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.http import HttpRequest
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -15,15 +13,17 @@ from assistants.auth import ApiKeyAuthentication, HasScope
 from assistants.errors import ApiError
 from assistants.limits import KeyThrottle
 from assistants.models import ApiKey, Scope
-from capture.answers import many, one, take
-from capture.bodies import batch_of, is_lines, read_batch, read_json
-from capture.models import Receipt
-from capture.payloads import FeedbackItem, TurnItem
+from capture import describing
+from capture.answers import ItemRefused, many, one, take
+from capture.bodies import Batch, batch_of, is_lines, read_batch, read_json
+from capture.counting import count, count_refusal
+from capture.models import IntakeCount, Receipt
 from capture.reading import find_turn, list_turns, turn_json
-from capture.receiving import receive_feedback, receive_turns
+from capture.receiving import product_of, receive_feedback, receive_turns, receive_update
+from capture.room import check_room
 from capture.vault import stored_id
 
-_BODY = OpenApiTypes.OBJECT
+_WRITES = ("POST", "PATCH")
 
 
 class LogView(APIView):
@@ -41,31 +41,25 @@ class LogView(APIView):
     def raw(self, request: Request) -> HttpRequest:
         return request._request
 
+    def handle_exception(self, exc: Exception) -> Response:
+        key = getattr(self.request, "auth", None)
+        counted = isinstance(exc, ItemRefused) or self.request.method not in _WRITES
+        if isinstance(exc, ApiError) and isinstance(key, ApiKey) and not counted:
+            count_refusal(key, exc)
+        return super().handle_exception(exc)
+
 
 class TurnsView(LogView):
     scopes: ClassVar[dict[str, str]] = {"POST": Scope.LOG, "GET": Scope.READ}
 
-    @extend_schema(
-        summary="Post one turn",
-        description="201 created, 200 known already with the same content, 409 known with other content.",
-        request={"application/json": TurnItem},
-        responses={201: _BODY, 200: _BODY},
-    )
+    @describing.post_turn
     def post(self, request: Request) -> Response:
         key = self.key(request)
-        result = receive_turns(assistant=key.assistant, api_key=key, items=[read_json(self.raw(request))])[0]
-        return one(result)
+        check_room(key.assistant)
+        items = [read_json(self.raw(request))]
+        return one(receive_turns(assistant=key.assistant, api_key=key, items=items, client=_client(request))[0])
 
-    @extend_schema(
-        operation_id="turns_list",
-        summary="List turns, newest first",
-        parameters=[
-            OpenApiParameter(name, str, required=False)
-            for name in ("cursor", "limit", "q", "since", "until", "adapter", "model", "declined", "feedback", "tag",
-                         "conversation")
-        ],
-        responses={200: _BODY},
-    )  # fmt: skip
+    @describing.list_turns
     def get(self, request: Request) -> Response:
         query = dict(request.query_params.lists())
         page = list_turns(assistant=self.key(request).assistant, query=query)
@@ -75,23 +69,32 @@ class TurnsView(LogView):
 class TurnBatchView(LogView):
     scopes: ClassVar[dict[str, str]] = {"POST": Scope.LOG}
 
-    @extend_schema(
-        summary="Post up to 1,000 turns",
-        description="207 with one result per item, in order: created, duplicate, conflict or invalid.",
-        request={"application/json": {"type": "array", "items": {"type": "object"}}},
-        responses={207: _BODY},
-    )
+    @describing.post_turns
     def post(self, request: Request) -> Response:
         key = self.key(request)
+        check_room(key.assistant)
         batch = read_batch(self.raw(request), "turns")
-        results = take(batch, lambda items: receive_turns(assistant=key.assistant, api_key=key, items=items))
+        client = _client(request)
+        results = take(
+            batch, lambda items: receive_turns(assistant=key.assistant, api_key=key, items=items, client=client)
+        )
+        _count_unreadable(key, batch)
         return many(results, batch.lines)
 
 
 class TurnView(LogView):
-    scopes: ClassVar[dict[str, str]] = {"GET": Scope.READ}
+    scopes: ClassVar[dict[str, str]] = {"GET": Scope.READ, "PATCH": Scope.LOG}
 
-    @extend_schema(summary="One turn, by its id or the client's", responses={200: _BODY})
+    @describing.patch_turn
+    def patch(self, request: Request, name: str) -> Response:
+        key = self.key(request)
+        check_room(key.assistant)
+        body = read_json(self.raw(request))
+        if isinstance(body, dict) and "turn" in body:
+            raise ApiError(422, detail="turn: the turn is named by the address")
+        return one(receive_update(assistant=key.assistant, api_key=key, turn=name, fields=body), created=202)
+
+    @describing.get_turn
     def get(self, request: Request, name: str) -> Response:
         assistant = self.key(request).assistant
         if "\x00" in name or len(name) > 200:
@@ -108,17 +111,23 @@ class TurnView(LogView):
 class FeedbackView(LogView):
     scopes: ClassVar[dict[str, str]] = {"POST": Scope.LOG}
 
-    @extend_schema(
-        summary="Post feedback on a turn (an object, or up to 1,000 in an array)",
-        request={"application/json": FeedbackItem},
-        responses={201: _BODY, 200: _BODY, 207: _BODY},
-    )
+    @describing.post_feedback
     def post(self, request: Request) -> Response:
         key = self.key(request)
+        check_room(key.assistant)
         raw = self.raw(request)
         body = None if is_lines(raw) else read_json(raw)
         if isinstance(body, dict) and set(body) != {"feedback"}:
             return one(receive_feedback(assistant=key.assistant, api_key=key, items=[body])[0])
         batch = read_batch(raw, "feedback") if body is None else batch_of(body, "feedback")
         results = take(batch, lambda items: receive_feedback(assistant=key.assistant, api_key=key, items=items))
+        _count_unreadable(key, batch)
         return many(results, batch.lines)
+
+
+def _client(request: Request) -> str:
+    return product_of(request.headers.get("User-Agent", ""))
+
+
+def _count_unreadable(key: ApiKey, batch: Batch) -> None:
+    count(key.assistant_id, key.pk, IntakeCount.Event.REFUSED, "unreadable", len(batch.unreadable))

@@ -1,0 +1,44 @@
+"""A synchronous source as an answer that is streamed.
+
+Django would collect a synchronous iterator whole before it sends the first byte of it, so it is asked for one piece at
+a time, in the request's own thread. Between pieces nothing is held: the connection goes back to the pool while the
+client reads. When the client goes away the source is closed, and stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+from django.http import StreamingHttpResponse
+
+
+def streamed(pieces: Iterator[bytes], *, content_type: str, filename: str) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(_asynchronous(pieces), content_type=content_type)
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _asynchronous(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        while (piece := await sync_to_async(_next)(pieces)) is not None:
+            yield piece
+    finally:
+        await sync_to_async(_close)(pieces)
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    try:
+        return next(pieces, None)
+    finally:
+        close_old_connections()
+
+
+def _close(pieces: Iterator[bytes]) -> None:
+    try:
+        pieces.close()  # type: ignore[attr-defined]
+    finally:
+        close_old_connections()
