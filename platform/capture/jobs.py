@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from capture import counting
 from capture.otlp import closing
 from capture.scrub import scrub_waiting as drain
 
@@ -12,6 +13,8 @@ SECONDS = 240
 def scrub_waiting() -> str:
     """Scrubs what waits; queues itself again when there is more than fits in one job. Also run each minute."""
     report = drain(seconds=SECONDS)
+    counting.flush()
+    counting.forget_old()
     if report.more:
         enqueue_scrub()
     return report.sentence
@@ -38,6 +41,7 @@ def ensure_schedule() -> None:
 def close_traces() -> str:
     """Makes turns of traces that are whole or have waited long enough. Also run each minute."""
     report = closing.close_traces(seconds=SECONDS)
+    counting.flush()
     if report.more:
         enqueue_close()
     return report.sentence
@@ -57,4 +61,39 @@ def ensure_close_schedule() -> None:
     Schedule.objects.get_or_create(
         name="Close traces",
         defaults={"func": "capture.jobs.close_traces", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
+    )
+
+
+def fill_vectors(turns: list[str], passages: list[int]) -> str:
+    """Embeds again what was changed: by ``str(pk)`` of turns, and pks of passages."""
+    from capture.vectors import fill
+
+    return f"{fill(turns, passages)} embedded"
+
+
+def enqueue_vectors(turns: list[str], passages: list[int]) -> None:
+    """Queues `fill_vectors`: a page does not wait for the embedder."""
+    from django.conf import settings
+    from django_q.tasks import async_task
+
+    if settings.RATCHET_FOREGROUND:
+        fill_vectors(turns, passages)
+        return
+    async_task("capture.jobs.fill_vectors", turns, passages, task_name="Embed changed texts")
+
+
+def expire_values() -> str:
+    """Destroys the values of uncertain masks whose time is over, and forgotten vectors are made. Run each hour."""
+    from capture import review, vectors
+
+    return f"{review.expire()} expired, {vectors.fill_forgotten()} embedded"
+
+
+def ensure_expiry_schedule() -> None:
+    """Runs `expire_values` each hour. Made with the first uncertain mask."""
+    from django_q.models import Schedule
+
+    Schedule.objects.get_or_create(
+        name="Destroy values that were not reviewed in time",
+        defaults={"func": "capture.jobs.expire_values", "schedule_type": Schedule.HOURLY, "repeats": -1},
     )

@@ -85,7 +85,8 @@ def _value(value: Any) -> Any:
     return found
 
 
-def _moment(value: datetime) -> datetime:
+def credible_moment(value: datetime) -> datetime:
+    """In UTC. Raises ValueError: not between the year 2000 and tomorrow."""
     value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if not _EARLIEST <= value <= timezone.now() + timedelta(days=1):
         raise ValueError("must lie between the year 2000 and tomorrow")
@@ -123,7 +124,7 @@ def _text(maximum: int, minimum: int = 0) -> Any:
 Identifier = Annotated[str, BeforeValidator(_exact), StringConstraints(min_length=1, max_length=200)]
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\- ]*$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-Moment = Annotated[datetime, AfterValidator(_moment)]
+Moment = Annotated[datetime, AfterValidator(credible_moment)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 Value = Annotated[bool | float | None, BeforeValidator(_value)]
 Outcome = Literal["", "resolved", "unresolved", "escalated", "abandoned"]

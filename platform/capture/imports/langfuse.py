@@ -187,6 +187,7 @@ def _score(row: Mapping[str, Any]) -> Piece:
             "kind": text(first(row, "dataType", "data_type")).upper(),
             "comment": text(row.get("comment")),
             "source": text(row.get("source")),
+            "time": moment(first(row, "timestamp", "createdAt", "created_at")),
         }
     )
 

@@ -31,7 +31,7 @@ MANY = ("contexts", "tags")
 OPINIONS = ("thumb", "rating", "correction", "comment")
 TARGETS = (
     "id", "conversation", "question", "response", "history", *MANY, "model", "adapter", "latency_ms", "prompt_tokens",
-    "completion_tokens", "time", "user", *OPINIONS,
+    "completion_tokens", "time", "user", *OPINIONS, "feedback_time",
 )  # fmt: skip
 _METADATA = "metadata."
 MAX_COLUMNS = 500
@@ -181,7 +181,7 @@ def convert(record: Any, mapping: ColumnMap) -> Converted:
     turn = {key: value for key, value in turn.items() if value not in (None, "", [], {})}
     turn["id"] = fit_id(row.one("id"), prefix="csv") or content_id("csv", turn)
     converted.turns = [turn]
-    converted.feedback = _feedback(row, turn["id"], converted.notes)
+    converted.feedback = _feedback(row, turn["id"], turn.get("time", ""), converted.notes)
     return converted
 
 
@@ -221,7 +221,8 @@ def _several(cell: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _feedback(row: _Cells, turn: str, notes: list[str]) -> list[Payload]:
+def _feedback(row: _Cells, turn: str, asked_at: str, notes: list[str]) -> list[Payload]:
+    when = moment(row.one("feedback_time")) or asked_at
     prefix = f"csv:{turn}" if len(turn) <= 80 else content_id("csv", turn)
     found: list[Payload] = []
     for target in OPINIONS:
@@ -230,6 +231,6 @@ def _feedback(row: _Cells, turn: str, notes: list[str]) -> list[Payload]:
             continue
         kind = "CORRECTION" if target == "correction" else ""
         label = text(given)
-        score = Score(target, target, number(given), "" if target == "rating" else label, kind)
+        score = Score(target, target, number(given), "" if target == "rating" else label, kind, time=when)
         found += feedback_of(score, turn=turn, prefix=prefix, notes=notes)
     return found

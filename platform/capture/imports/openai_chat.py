@@ -152,15 +152,17 @@ def _feedback(outer: Mapping[str, Any], known: Mapping[str, Any], converted: Con
     label = outer.get("label")
     given: Any = known["feedback"] if "feedback" in known else label if isinstance(label, bool) else None
     turn = converted.turns[-1]["id"]
+    when = converted.turns[-1].get("time") or ""
     if isinstance(given, Mapping):
+        when = moment(first(given, "time", "timestamp", "created_at")) or when
         value, label = number(first(given, "value", "score")), text(first(given, "label", "thumb"))
         name = text(given.get("name")) or "feedback"
-        score = Score("feedback", name, value, label, comment=text(given.get("comment")))
+        score = Score("feedback", name, value, label, comment=text(given.get("comment")), time=when)
     elif isinstance(given, bool | int | float | str):
         value = float(given) if isinstance(given, bool) else number(given)
-        score = Score("feedback", "feedback", value, given if isinstance(given, str) else "")
+        score = Score("feedback", "feedback", value, given if isinstance(given, str) else "", time=when)
         if thumb_of(score.value, score.label) is None and isinstance(given, str):
-            score = Score("feedback", "comment", None, given)
+            score = Score("feedback", "comment", None, given, time=when)
     else:
         return []
     prefix = f"openai:{turn}" if len(turn) <= 80 else content_id("openai", turn)

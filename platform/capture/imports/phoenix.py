@@ -197,5 +197,6 @@ def _annotations(attributes: Tree, span: str) -> Iterator[Piece]:
                         "label": text(inner.get("label")),
                         "comment": text(inner.get("explanation")),
                         "source": text(inner.get("annotator_kind")) or ("LLM" if word == "evaluation" else ""),
+                        "time": moment(first(inner, "created_at", "updated_at", "timestamp")),
                     }
                 )

@@ -50,6 +50,7 @@ class LivePoster:
     Args:
         max_waiting: items in quarantine (of all assistants) from which on it waits.
         say: tells the user why it waits.
+        client: what turns name as the program that posted them.
     """
 
     def __init__(
@@ -59,11 +60,15 @@ class LivePoster:
         max_waiting: int,
         say: Callable[[str], None],
         sleep: Callable[[float], None] = time.sleep,
+        client: str = "import",
     ) -> None:
         self._assistant, self._limit, self._say, self._sleep = assistant, max_waiting, say, sleep
+        self._client = client
 
     def turns(self, items: list[Payload]) -> list[Outcome]:
-        return self._post(lambda: receive_turns(assistant=self._assistant, api_key=None, items=items), items)
+        return self._post(
+            lambda: receive_turns(assistant=self._assistant, api_key=None, items=items, client=self._client), items
+        )
 
     def feedback(self, items: list[Payload]) -> list[Outcome]:
         return self._post(lambda: receive_feedback(assistant=self._assistant, api_key=None, items=items), items)

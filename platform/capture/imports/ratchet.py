@@ -9,7 +9,7 @@ from capture.imports.units import Converted, Payload, Refused
 from capture.imports.values import content_id, is_missing
 from capture.payloads import FeedbackItem, TurnItem
 
-_KINDS = ("thumb", "rating", "correction", "comment", "escalation")
+_KINDS = ("thumb", "rating", "correction", "comment", "escalation", "metric")
 _OF_EXPORT = {"client_id", "masked", "declined", "policy_digest", "feedback"}
 _FIELDS = TurnItem.model_fields.keys()
 _OPINION = FeedbackItem.model_fields.keys()
@@ -48,6 +48,8 @@ def convert(record: Any) -> Converted:
 
 def _opinion(turn: Any, place: int, given: Mapping[str, Any]) -> Payload:
     found = {key: value for key, value in given.items() if key in _OPINION and not is_missing(value)}
+    if found.get("metric") == "":  # as an export writes it for other kinds
+        del found["metric"]
     found.setdefault("id", content_id("feedback", turn, place, found))
     return {**found, "turn": turn}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assistants.models import Assistant
 from assistants.services import audit
+from capture import counting
 from capture.imports.formats import Flat, Format, Grouped
 from capture.imports.grouping import Spool, parts_for
 from capture.imports.outcome import Report, Tally
@@ -68,6 +69,7 @@ class Run:
             before = "" if isinstance(self.format, Grouped) else " What came before was taken."
             raise ImportProblem(f"{error}{before} Export it again.") from None
         self._flush()
+        counting.flush()
         if self.state is not None:
             counts = {**self.tally.counts, "refused": self.tally.refused}
             names = ", ".join(source.path.name for source in self.sources)
@@ -194,6 +196,7 @@ class Run:
         progress.reasons, progress.notes = dict(self.tally.reasons), dict(self.tally.notes)
         if self.state is not None:
             self.state.save(progress)
+        counting.flush_due()
 
 
 def _nothing(row: Row, reason: str) -> Unit:

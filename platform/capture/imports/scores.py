@@ -7,11 +7,12 @@ nothing that could be compared: both are left out, and counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from capture.imports.units import Payload
 from capture.imports.values import fit_id
-from capture.payloads import MAX_QUESTION
+from capture.payloads import MAX_QUESTION, credible_moment
 
 _UP = {
     "1", "up", "thumbs_up", "thumbsup", "thumb_up", "👍", "+1", "yes", "true", "good", "positive", "like", "liked",
@@ -30,7 +31,8 @@ NO_SCALE = "scores that are no thumb, rating, correction or comment were left ou
 
 @dataclass(frozen=True)
 class Score:
-    """One score. ``source``: ANNOTATION, API, EVAL (Langfuse) or HUMAN, LLM, CODE (Phoenix)."""
+    """One score. ``source``: ANNOTATION, API, EVAL (Langfuse) or HUMAN, LLM, CODE (Phoenix). ``time``: when it was
+    given, in ISO 8601; empty where nothing says."""
 
     id: str
     name: str
@@ -39,6 +41,7 @@ class Score:
     kind: str = ""
     comment: str = ""
     source: str = ""
+    time: str = ""
 
 
 def thumb_of(value: float | None, label: str) -> int | None:
@@ -73,8 +76,18 @@ def feedback_of(score: Score, *, turn: str, prefix: str, notes: list[str]) -> li
             notes.append("comments and corrections over 20,000 characters were left out")
             continue
         given = f"{prefix}:{score.id}:{payload['kind']}"
-        whole.append({"turn": turn, "id": fit_id(given, prefix=prefix, limit=120), **payload})
+        when = {"time": score.time} if is_credible(score.time) else {}
+        whole.append({"turn": turn, "id": fit_id(given, prefix=prefix, limit=120), **payload, **when})
     return whole
+
+
+def is_credible(time: str) -> bool:
+    """Whether the log API takes it: a thumb is not worth less because a clock was wrong."""
+    try:
+        credible_moment(datetime.fromisoformat(time))
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _opinion(score: Score) -> dict[str, Any]:

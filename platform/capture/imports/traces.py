@@ -51,8 +51,10 @@ def turn_of(trace: str, pieces: Sequence[Piece], *, prefix: str) -> Converted:
     scores = {str(p.get("id")): p for p in kept if p["what"] == "score"}
     if steps or traces:
         converted.turns = [_turn(turn_id, traces, steps, prefix, converted.notes)]
+    # A score without a time was given at the earliest when the turn was over, and seldom much later.
+    times = [turn["time"] for turn in converted.turns if turn.get("time")]
     for _, score in sorted(scores.items()):
-        given = Score(**{key: value for key, value in score.items() if key in _SCORE})
+        given = Score(**{"time": next(iter(times), ""), **{k: v for k, v in score.items() if k in _SCORE}})
         converted.feedback += feedback_of(given, turn=turn_id, prefix=prefix, notes=converted.notes)
     return converted
 

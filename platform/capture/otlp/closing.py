@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from assistants.models import ApiKey, Assistant
 from assistants.services import audit
+from capture import room
 from capture.imports.units import Converted, Refused
 from capture.models import WaitingSpans
 from capture.otlp.joining import NOTHING, converted
@@ -80,10 +81,12 @@ def close_traces(*, seconds: float | None = None) -> CloseReport:
 
 
 def _batches() -> Iterator[tuple[int, list[str]]]:
-    """(assistant, traces) of the longest waiting, as many as are opened at a time."""
+    """(assistant, traces) of the longest waiting, as many as are opened at a time; of none whose quarantine is full,
+    so that what comes too fast stays where it is until its own bound is reached, and is refused at the door then."""
     chosen: dict[int, list[str]] = {}
     size = 0
-    for row in WaitingSpans.objects.all().due(timezone.now())[:BATCH]:
+    due = WaitingSpans.objects.exclude(assistant__in=room.full_assistants()).due(timezone.now())
+    for row in due[:BATCH]:
         size += row["bytes"]
         if chosen and size > BATCH_BYTES:
             break
@@ -146,7 +149,8 @@ def _take(closing: _Closing, report: CloseReport) -> None:
         turns = [(trace, turn) for trace, found in mine for turn in found.turns]
         feedback = [(trace, item) for trace, found in mine for item in found.feedback]
         if turns:
-            results = receive_turns(assistant=closing.assistant, api_key=api_key, items=[turn for _, turn in turns])
+            results = receive_turns(assistant=closing.assistant, api_key=api_key, items=[turn for _, turn in turns],
+                                    client="otlp")  # fmt: skip
             report.turns += _count(turns, results, report)
         if feedback:
             given = [item for _, item in feedback]

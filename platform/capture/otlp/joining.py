@@ -24,7 +24,8 @@ def scores_alone(span: Span) -> Span | None:
     events = [event for event in span.get("events", ()) if event["name"] == genai.EVALUATION]
     if not attributes and not events:
         return None
-    return {"trace": span["trace"], "id": span["id"], "attributes": attributes, "events": events}
+    left: Span = {"trace": span["trace"], "id": span["id"], "attributes": attributes, "events": events}
+    return {**left, **slim({"end": span.get("end")})}
 
 
 def converted(trace: str, spans: Iterable[Span]) -> Converted:
@@ -70,8 +71,9 @@ def _pieces(trace: str, span: Span, notes: list[str]) -> Iterator[Piece]:
     }
     for _, piece in phoenix.pieces(record):
         if piece["what"] == "score":
-            # An identifier is unique on its span only.
-            yield {**piece, "id": f"{trace}:{span['id']}:{piece['name']}:{piece['id']}"}
+            # An identifier is unique on its span only; the score was set while the span lasted.
+            name = f"{trace}:{span['id']}:{piece['name']}:{piece['id']}"
+            yield {**slim({"time": span.get("end")}), **piece, "id": name}
             continue
         other = genai.step(span, notes) if genai.is_genai(span) else {}
         if other.get("kind") and "openinference.span.kind" not in attributes:
@@ -79,7 +81,7 @@ def _pieces(trace: str, span: Span, notes: list[str]) -> Iterator[Piece]:
         model = first(attributes, "llm.response.model_name", "llm.request.model_name")
         yield {**slim({"model": text(model)}), **other, **piece}
     for score in genai.scores(span):
-        yield {**score, "id": f"{trace}:{score['id']}"}
+        yield {**slim({"time": span.get("end")}), **score, "id": f"{trace}:{score['id']}"}
 
 
 def _speaking_parents(steps: list[Piece]) -> dict[str, str]:

@@ -13,7 +13,9 @@ from django.views.decorators.csrf import csrf_exempt
 from assistants import limits
 from assistants.auth import authenticate_key, require_scope
 from assistants.errors import ApiError
-from assistants.models import Scope
+from assistants.models import ApiKey, Scope
+from capture import counting
+from capture.models import IntakeCount
 from capture.otlp import wire
 from capture.otlp.decoding import decode
 from capture.otlp.receiving import RETRY_SECONDS, check_room, receive_spans
@@ -51,6 +53,14 @@ def traces(request: HttpRequest) -> HttpResponse:
         raise ApiError(405, detail="Use POST.", headers={"Allow": "POST"})
     key = authenticate_key(request.headers.get("Authorization"))
     require_scope(key, Scope.LOG.value)
+    try:
+        return _take(request, key)
+    except ApiError as error:
+        counting.count_refusal(key, error)
+        raise
+
+
+def _take(request: HttpRequest, key: ApiKey) -> HttpResponse:
     limits.take(key)
     encoding = wire.encoding_of(request)
     if encoding is None:
@@ -58,4 +68,5 @@ def traces(request: HttpRequest) -> HttpResponse:
     check_room(key.assistant)
     decoded = decode(wire.read_body(request), encoding)
     received = receive_spans(assistant=key.assistant, api_key=key, decoded=decoded)
+    counting.count(key.assistant_id, key.pk, IntakeCount.Event.REFUSED, "spans", received.rejected)
     return wire.answer(encoding, rejected=received.rejected, message=received.message)

@@ -111,7 +111,9 @@ class Command(BaseCommand):
                 format=chosen,
                 poster=DryPoster(assistant)
                 if dry
-                else LivePoster(assistant, max_waiting=options["max_waiting"], say=display.say),
+                else LivePoster(
+                    assistant, max_waiting=options["max_waiting"], say=display.say, client=f"import/{chosen.name}"
+                ),
                 report=report,
                 display=display,
                 batch=options["batch"],
