@@ -7,3 +7,9 @@ class CaptureConfig(AppConfig):
     name = "capture"
     verbose_name = "Capture"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from capture import export_guard
+        from capture.leaks import guard_export
+
+        export_guard.register(guard_export)

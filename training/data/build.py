@@ -22,6 +22,7 @@ from generation.prompts import PromptPassage, PromptStyle, SentenceRef, build_pr
 from knowledge.query import question_vectors
 from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
 from training.data.leakage import find_leaks
+from training.data.leaks import audit_rows
 from training.data.nearest import Kept
 from training.data.recipe import Recipe
 from training.data.split import bucket, is_validation
@@ -59,7 +60,7 @@ def perform(dataset: DatasetVersion) -> None:
     """
     recipe = Recipe.from_dict(dataset.recipe)
     funnel = Funnel()
-    dataset.beat(stage="collecting", done=0, total=5)
+    dataset.beat(stage="collecting", done=0, total=6)
     rows = _collect(dataset, funnel)
     dataset.beat(stage="leakage guard", done=1)
     rows, blocked = _guard(dataset, recipe, rows, funnel)
@@ -73,7 +74,7 @@ def perform(dataset: DatasetVersion) -> None:
             "No row with an answer is left. Label some turns as good or with a correction, or write synthetic "
             "questions."
         )
-    dataset.beat(stage="freezing", done=4)
+    dataset.beat(stage="leak audit", done=4)
     _freeze(dataset, recipe, rows, blocked, funnel)
 
 
@@ -264,6 +265,10 @@ def _freeze(
     for position, example in enumerate(examples):
         example.position = position
     content = hashlib.sha256("\n".join(f"{e.digest} {e.split} {e.weight}" for e in examples).encode()).hexdigest()
+    report = audit_rows(
+        dataset, examples, content_hash=content, beat=lambda read: dataset.beat(stage=f"leak audit, row {read}")
+    )
+    dataset.beat(stage="freezing", done=5)
     mix: dict[str, Counter[str]] = {}
     for example in examples:
         mix.setdefault(example.origin, Counter())[example.kind] += 1
@@ -279,10 +284,14 @@ def _freeze(
         dataset.blocked = blocked
         dataset.documents = sorted(documents)
         dataset.rows = len(examples)
+        report.save()
+        dataset.leak_report = report
         dataset.save(
-            update_fields=["prompt_digest", "content_hash", "funnel", "mix", "blocked", "documents", "rows"]
-        )
-        dataset.beat(done=5)
+            update_fields=[
+                "prompt_digest", "content_hash", "funnel", "mix", "blocked", "documents", "rows", "leak_report",
+            ]
+        )  # fmt: skip
+        dataset.beat(done=6)
 
 
 def _example(dataset: DatasetVersion, recipe: Recipe, row: Candidate) -> Example:
