@@ -8,10 +8,11 @@ from typing import Any
 
 from assistants.models import Assistant
 from capture.payloads import Context, FeedbackItem, TurnItem, UpdateItem
+from capture.uncertain import Occurrence, described, occurrences
 from capture.vault import keyed_hash
 from generation.prompts import Message
 from privacy.entities import EntityTable
-from privacy.findings import MaskedText
+from privacy.findings import MaskedText, placeholder
 from privacy.gazetteer import fold, gazetteer
 from privacy.scrubber import Kind, Scrubber, ScrubText
 
@@ -21,7 +22,7 @@ _LONG_NUMBER = 10**6
 
 @dataclass(frozen=True)
 class MaskedContext:
-    """One passage, scrubbed. ``changed``: something in its text was masked."""
+    """One passage, scrubbed. ``changed``: something in its text was masked. ``trusted``: it is the assistant's own."""
 
     rank: int
     title: str
@@ -31,6 +32,7 @@ class MaskedContext:
     metadata: dict[str, Any]
     evidence: Sequence[tuple[int, int, float]]
     changed: bool
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class MaskedTurn:
     tags: list[str]
     metadata: dict[str, Any]
     pii: list[dict[str, Any]] = field(default_factory=list)
+    # In memory only: what was masked, and which placeholders the conversation had before.
+    occurrences: Sequence[Occurrence] = field(default=(), repr=False)
+    known: frozenset[str] = frozenset()
 
 
 def mask_turn(
@@ -68,7 +73,9 @@ def mask_turn(
     completion = texts.add("completion", "response", item.completion)
     tags = [texts.add(f"tags.{i}", "user", tag) for i, tag in enumerate(item.tags)]
     rest = texts.tree("metadata", "user", metadata)
+    known = frozenset(placeholder(entity.entity_type, entity.ordinal) for entity in table.entities)
     texts.scrub(scrubber, table, deny)
+    found = texts.occurrences()
     return MaskedTurn(
         question=question(),
         history=[{"role": role, "content": content()} for role, content in history],
@@ -77,7 +84,9 @@ def mask_turn(
         contexts=[slots.read() for slots in contexts],
         tags=[tag()[:60] for tag in tags],
         metadata=rest(),
-        pii=texts.findings(),
+        pii=[described(one) for one in found],
+        occurrences=found,
+        known=known,
     )
 
 
@@ -172,19 +181,12 @@ class _Texts:
     def scrub(self, scrubber: Scrubber, table: EntityTable, deny: Sequence[str]) -> None:
         self._masked = scrubber.scrub_turn(self._texts, table, deny=deny)
 
-    def findings(self) -> list[dict[str, Any]]:
-        """What was masked where, without values. Placeholders that the text brought along are nobody's finding."""
+    def occurrences(self) -> list[Occurrence]:
+        """What was masked where, with the values: placeholders that the text brought along are nobody's finding."""
         return [
-            {
-                "field": name,
-                "placeholder": masked.text[span.start : span.end],
-                "type": span.entity_type,
-                "score": span.score,
-                "recognizer": span.recognizer,
-            }
-            for name, masked in zip(self._fields, self._masked, strict=True)
-            for span in masked.spans
-            if span.recognizer != "existing"
+            found
+            for name, given, masked in zip(self._fields, self._texts, self._masked, strict=True)
+            for found in occurrences(name, given.text, masked)
         ]
 
 
@@ -194,6 +196,7 @@ class _Slots:
 
     rank: int
     context: Context
+    trusted: bool
     title: Callable[[], str]
     source: Callable[[], str]
     text: Callable[[], str]
@@ -207,6 +210,7 @@ class _Slots:
         return cls(
             rank=rank,
             context=context,
+            trusted=trusted,
             title=texts.add(f"{name}.title", "context", context.title, trust),
             source=texts.add(f"{name}.source", "context", context.source, trust),
             text=texts.add(f"{name}.text", "context", context.text, trust),
@@ -227,4 +231,5 @@ class _Slots:
             metadata=metadata,
             evidence=self.context.evidence,
             changed=text != self.context.text,
+            trusted=self.trusted,
         )

@@ -17,21 +17,25 @@ from assistants.models import ApiKey, Assistant
 from capture.counted import IntakeCount
 from capture.late import Metric, TurnUpdate
 from capture.leak_reports import LeakReport
+from capture.review_models import KeptSpelling, Rescrub, UncertainMask
 from capture.waiting import WaitingSpans
 from knowledge.models import EMBEDDING_DIMENSION
 
 __all__ = [
     "Conversation",
     "Feedback",
-    "LeakReport",
     "IntakeCount",
+    "KeptSpelling",
+    "LeakReport",
     "Metric",
     "Passage",
     "Quarantine",
     "Receipt",
+    "Rescrub",
     "Retrieval",
     "Turn",
     "TurnUpdate",
+    "UncertainMask",
     "WaitingSpans",
 ]
 
@@ -216,7 +220,7 @@ class Turn(models.Model):
     pii = models.JSONField(
         default=list,
         blank=True,
-        help_text="Masked: [{field, placeholder, type, score, recognizer}]; no values.",
+        help_text="Masked: [{field, placeholder, type, score, recognizer, context_word, uncertain}]; no values.",
     )
     embedding = HalfVectorField(dimensions=EMBEDDING_DIMENSION, null=True, help_text="Of the history-aware question.")
     words = models.GeneratedField(

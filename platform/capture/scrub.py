@@ -10,21 +10,24 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from django.db import DataError, IntegrityError
 
 from assistants.models import ApiKey, Assistant
 from assistants.policies import policy_of
+from capture import counting
 from capture.claims import BATCH, Claim, LeaseLost, claim, hold, release
 from capture.late_storing import ReadyFeedback, ReadyUpdate, TurnMissing, UpdateRefused
 from capture.masking import mask_feedback, mask_turn, mask_update
-from capture.models import Conversation, Quarantine, Receipt, Turn
+from capture.models import Conversation, IntakeCount, Quarantine, Receipt, Turn
 from capture.own_texts import OwnTexts
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem
-from capture.storing import Ready, ReadyTurn, Vectors, make_vectors, write
+from capture.storing import Ready, ReadyTurn, StaleTable, Vectors, make_vectors, write
 from capture.vault import PayloadUnreadable, decrypt, entities_key, stored_id
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
@@ -68,6 +71,7 @@ def scrub_waiting(*, seconds: float | None = None, batch: int = BATCH) -> ScrubR
         if not claimed.rows:
             return report
         scrub_claimed(claimed, report)
+        counting.flush_due()
         if end is not None and time.monotonic() > end:
             report.more = True
             return report
@@ -109,6 +113,8 @@ class _Batch:
         self.report = report
         self.scrubber = Scrubber(policy_of(assistant))
         self.policy_digest = self.scrubber.policy.digest()
+        self.tables: dict[int, tuple[str, Mapping[str, Any]]] = {}
+        """{item: its conversation, and the table of masks that it was masked with}"""
 
     def run(self) -> None:
         opened = self._open()
@@ -121,6 +127,7 @@ class _Batch:
     def _hold(self, row: Quarantine, sentence: str) -> None:
         hold(self.claimed.of([row]), sentence)
         self.report.held += 1
+        counting.count(self.assistant.pk, None, IntakeCount.Event.HELD, row.kind)
         logger.warning("Quarantined item %s is held: %s", row.pk, sentence)
 
     def _open(self) -> list[_Opened]:
@@ -152,6 +159,7 @@ class _Batch:
             name = conversations[one.row.pk]
             try:
                 key = entities_key(self.assistant.pk, name)
+                self.tables[one.row.pk] = (name, tables.get(name, {}))
                 table = EntityTable.from_dict(tables.get(name, {}), key=key)
                 ready.append(self._mask_one(one, name, table, own))
             except ScrubError as error:
@@ -204,29 +212,34 @@ class _Batch:
         """All in one transaction; when the rows of one item are refused, one by one, so that only that one is held."""
         if not ready:
             return
+        tables: dict[str, Mapping[str, Any]] = {}
+        for item in ready:
+            tables.setdefault(*self.tables[item.row.pk])
         try:
-            write(assistant=self.assistant, claimed=self.claimed, ready=ready, vectors=vectors)
-        except LeaseLost:
+            write(assistant=self.assistant, claimed=self.claimed, ready=ready, vectors=vectors, tables=tables)
+        except (LeaseLost, StaleTable, TurnMissing, UpdateRefused, DataError, IntegrityError, ValueError) as error:
             if len(ready) == 1:
-                logger.warning("Quarantined item %s was taken over or removed meanwhile.", ready[0].row.pk)
-                return
-        except TurnMissing:
-            if len(ready) == 1:
-                self._hold(ready[0].row, "The turn that it belongs to is not stored (held, or removed).")
-                return
-        except UpdateRefused as refused:
-            if len(ready) == 1:
-                self._hold(ready[0].row, str(refused))
-                return
-        except (DataError, IntegrityError, ValueError) as error:
-            if len(ready) == 1:
-                self._hold(ready[0].row, f"Storing failed ({type(error).__name__}).")
+                self._refused(ready[0].row, error)
                 return
         else:
             self.report.scrubbed += len(ready)
+            for kind, n in Counter(one.row.kind for one in ready).items():
+                counting.count(self.assistant.pk, None, IntakeCount.Event.SCRUBBED, kind, n)
             return
         for item in ready:
             self._write([item], vectors)
+
+    def _refused(self, row: Quarantine, error: Exception) -> None:
+        if isinstance(error, LeaseLost):
+            logger.warning("Quarantined item %s was taken over or removed meanwhile.", row.pk)
+        elif isinstance(error, StaleTable):
+            release(self.claimed.of([row]))  # masked again with the table as it is now
+        elif isinstance(error, TurnMissing):
+            self._hold(row, "The turn that it belongs to is not stored (held, or removed).")
+        elif isinstance(error, UpdateRefused):
+            self._hold(row, str(error))
+        else:
+            self._hold(row, f"Storing failed ({type(error).__name__}).")
 
 
 _MODELS: Mapping[Quarantine.Kind, type[TurnItem | FeedbackItem | UpdateItem]] = {

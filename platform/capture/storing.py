@@ -18,6 +18,7 @@ from capture.masking import MaskedContext, MaskedTurn
 from capture.models import Conversation, Passage, Quarantine, Retrieval, Turn
 from capture.own_texts import OwnTexts
 from capture.payloads import TurnItem
+from capture.uncertain import Noted, note
 from generation.prompts import is_decline, split_sentences
 from knowledge.evidence import EvidencePassage, rank_evidence, sentence_matrices
 from knowledge.query import history_query, question_vectors
@@ -54,6 +55,10 @@ class Vectors:
     passages: Mapping[str, bytes]
 
 
+class StaleTable(Exception):
+    """A conversation's table of masks was changed since it was read (an annotator's save, or a review)."""
+
+
 class _Stored(NamedTuple):
     """A passage that is there."""
 
@@ -84,15 +89,27 @@ def make_vectors(assistant: Assistant, turns: Sequence[ReadyTurn], own: OwnTexts
 
 
 @transaction.atomic
-def write(*, assistant: Assistant, claimed: Claim, ready: Sequence[Ready], vectors: Vectors) -> None:
+def write(
+    *,
+    assistant: Assistant,
+    claimed: Claim,
+    ready: Sequence[Ready],
+    vectors: Vectors,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Stores items of one assistant in order of arrival and destroys their payloads.
 
+    Args:
+        tables: {conversation: its table of masks as it was when these items were masked}.
+
     Raises:
+        StaleTable: one of the tables is another one now; nothing was written.
         capture.claims.LeaseLost: the items are no longer ours; nothing was written.
         capture.late_storing.TurnMissing: it is about a turn that is neither stored nor among ``ready``.
         capture.late_storing.UpdateRefused: what an update adds does not fit.
     """
     remove(claimed.of(item.row for item in ready))
+    _refuse_stale(assistant, tables or {})
     turns = [item for item in ready if isinstance(item, ReadyTurn)]
     feedback = [item for item in ready if isinstance(item, ReadyFeedback)]
     if turns:
@@ -102,6 +119,14 @@ def write(*, assistant: Assistant, claimed: Claim, ready: Sequence[Ready], vecto
         write_feedback(assistant, feedback)
     if updates:
         write_updates(assistant, updates)
+
+
+def _refuse_stale(assistant: Assistant, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Two who number new people of one conversation would give the same number twice: the second begins again."""
+    rows = Conversation.objects.filter(assistant=assistant, external_id__in=tables).order_by("pk")
+    for name, entities in rows.select_for_update().values_list("external_id", "entities"):
+        if entities != tables[name]:
+            raise StaleTable
 
 
 def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> None:
@@ -117,6 +142,13 @@ def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vect
                 _retrieval(row, context, passages[passage_digest(context.title, context.text)], evidence)
             )  # fmt: skip
     Retrieval.objects.bulk_create(retrievals)
+    note(
+        [
+            Noted(row, row.conversation, turn.masked.occurrences, turn.masked.known, turn.policy_digest)
+            for row, turn in zip(rows, turns, strict=True)
+        ],
+        assistant=assistant,
+    )
 
 
 def _retrieval(
@@ -158,7 +190,7 @@ def _passages(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors
                 Passage(
                     assistant=assistant, digest=digest, title=contexts[digest].title, source=contexts[digest].source,
                     text=contexts[digest].text, metadata=contexts[digest].metadata,
-                    sentence_embeddings=vectors.passages[digest],
+                    sentence_embeddings=vectors.passages[digest], trusted=contexts[digest].trusted,
                 )
                 for digest in new
             ],

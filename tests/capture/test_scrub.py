@@ -128,7 +128,8 @@ def test_no_planted_value_is_left_in_any_column(cast: Cast) -> None:
     assert "[PERSON_1]" in turn.question
     assert "[PERSON_1]" in turn.response
     assert {finding["type"] for finding in turn.pii} >= {"PERSON", "EMAIL", "CREDIT_CARD", "IBAN", "PHONE"}
-    assert set(turn.pii[0]) == {"field", "placeholder", "type", "score", "recognizer"}
+    said = {"field", "placeholder", "type", "score", "recognizer", "context_word", "uncertain"}
+    assert set(turn.pii[0]) <= said
     assert set(turn.metadata) == {"user_key", "note", "number"}
 
 
