@@ -16,11 +16,14 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Turns", "forum", "capture.turn"),
             ("Conversations", "chat", "capture.conversation"),
+            ("Intake", "speed", "capture.intakecount"),
+            ("Review", "visibility_lock", "capture.uncertainmask"),
             ("Quarantine", "policy", "capture.quarantine"),
             ("Waiting traces", "hourglass_empty", "capture.waitingspans"),
             ("Erasures", "ink_eraser", "serving.erasure"),
             ("Leak audits", "plumbing", "capture.leakreport"),
             ("Feedback", "thumbs_up_down", "capture.feedback"),
+            ("Metrics", "straighten", "capture.metric"),
         ),
     ),
     (
@@ -65,6 +68,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Roles", "badge", "assistants.membership"),
             ("API keys", "key", "assistants.apikey"),
             ("Privacy policies", "shield_lock", "assistants.privacypolicy"),
+            ("Re-scrubs", "cleaning_services", "capture.rescrub"),
             ("Audit", "fact_check", "assistants.auditevent"),
             ("Failed jobs", "error", "django_q.failure"),
             ("Queued jobs", "pending", "django_q.ormq"),
