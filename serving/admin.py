@@ -20,14 +20,16 @@ READERS = (Role.ADMIN, Role.REVIEWER)
 class DeploymentAdmin(ScopedAdmin):
     view_roles = READERS
     list_display: ClassVar = ("assistant", "live", "before", "changed_at")
-    list_select_related: ClassVar = ("assistant", "adapter", "previous")
+    list_select_related: ClassVar = ("assistant", "adapter__run__dataset", "previous")
     fields: ClassVar = ("assistant", "adapter", "previous", "changed_at")
     readonly_fields: ClassVar = fields
     change_form_template = "serving/deployment.html"
 
     @admin.display(description="Live", ordering="adapter")
     def live(self, obj: Deployment) -> str:
-        return f"● {obj.adapter}" if obj.adapter else "base model"
+        if obj.adapter is None:
+            return "base model"
+        return f"● {obj.adapter}{', holds erased data' if obj.adapter.erased_rows else ''}"
 
     @admin.display(description="One step back")
     def before(self, obj: Deployment) -> str:

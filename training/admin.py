@@ -75,7 +75,9 @@ class AdapterAdmin(ScopedAdmin):
 
     @admin.display(description="Data")
     def dataset(self, obj: Adapter) -> str:
-        return str(obj.run.dataset) if obj.run else "imported"
+        if obj.run is None:
+            return "imported"
+        return f"{obj.run.dataset}{' ● holds erased data: retrain' if obj.erased_rows else ''}"
 
     @admin.display(description="Verdict")
     def verdict(self, obj: Adapter) -> str:

@@ -14,7 +14,6 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from assistants.access import assistants_of, has_role
-from assistants.background import BackgroundWork
 from assistants.models import Role
 from assistants.presenting import moment
 from assistants.scoped_admin import ScopedAdmin
@@ -165,7 +164,7 @@ class DatasetAdmin(TrainingWorkAdmin):
 
     list_display = ("__str__", "assistant", "state_label", "rows", "mix_text", "content", "how_far", "when", "train")
     list_filter = ("state", "assistant")
-    list_select_related = ("assistant",)
+    list_select_related = ("assistant", "leak_report")
     list_before_template = "training/dataset_list_top.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DatasetVersion]:
@@ -174,7 +173,8 @@ class DatasetAdmin(TrainingWorkAdmin):
 
     @admin.display(description="Mix")
     def mix_text(self, obj: DatasetVersion) -> str:
-        return " · ".join(f"{origin} {sum(kinds.values())}" for origin, kinds in sorted(obj.mix.items()))
+        mix = " · ".join(f"{origin} {sum(kinds.values())}" for origin, kinds in sorted(obj.mix.items()))
+        return f"{mix} · {obj.erased_rows} erased" if obj.erased_rows else mix
 
     @admin.display(description="Content")
     def content(self, obj: DatasetVersion) -> str:
@@ -182,8 +182,8 @@ class DatasetAdmin(TrainingWorkAdmin):
 
     @admin.display(description="")
     def train(self, obj: DatasetVersion) -> str:
-        if obj.state != BackgroundWork.State.SUCCEEDED or not obj.rows:
-            return ""
+        if obj.why_unusable:
+            return "blocked" if obj.leak_report is not None and obj.leak_report.blocks else ""
         return format_html('<a href="{}?dataset={}">Train</a>', reverse("admin:training_run_start"), obj.pk)
 
     def get_urls(self) -> list[URLPattern]:

@@ -145,7 +145,7 @@ def dataset_page(
         "title": str(dataset),
         "dataset": dataset,
         "panel": panel,
-        "may_train": may_train and dataset.state == "succeeded" and dataset.rows > 0,
+        "may_train": may_train and not dataset.why_unusable,
         "may_manage": may_train,
         "stale_prompt": dataset.prompt_digest != dataset.assistant.prompt_digest,
         "mix": mix_table(dataset),

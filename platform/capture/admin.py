@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Prefetch, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.db.models import Count, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from assistants.access import assistants_of
+from assistants.access import assistants_of, has_role
+from assistants.errors import ApiError
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
-from assistants.services import audit
 from capture.admin_parts import actor_of, excerpt, moment
+from capture.exporting import CONTENT_TYPES, Export, Format, open_export
 from capture.filters import AdapterFilter, FeedbackFilter, VerdictFilter
-from capture.models import Conversation, Feedback, Quarantine, Retrieval, Turn
+from capture.intake_admin import IntakeAdmin, MetricAdmin
+from capture.leak_admin import LeakReportAdmin
+from capture.models import Conversation, Feedback, Quarantine, Turn
 from capture.quarantine_admin import QuarantineAdmin
-from capture.reading import EXPORT_LIMIT, json_lines, readable
+from capture.rescrub_admin import RescrubAdmin
+from capture.review_admin import UncertainMaskAdmin
+from capture.streaming import streamed
+from capture.turn_list import FOUND_BY_MEANING, LIKE, BoundedPaginator, LikeFilter, MeaningList
 from capture.turn_page import page_of, provenance, turns_for_page
 from capture.waiting_admin import WaitingSpansAdmin
 
-__all__ = ["ConversationAdmin", "FeedbackAdmin", "QuarantineAdmin", "TurnAdmin", "WaitingSpansAdmin"]
+__all__ = [
+    "ConversationAdmin",
+    "FeedbackAdmin",
+    "IntakeAdmin",
+    "LeakReportAdmin",
+    "MetricAdmin",
+    "QuarantineAdmin",
+    "RescrubAdmin",
+    "TurnAdmin",
+    "UncertainMaskAdmin",
+    "WaitingSpansAdmin",
+]
 
 EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
 
@@ -35,7 +53,7 @@ class TurnAdmin(ScopedAdmin):
 
     list_display = ("asked", "answered", "passages", "verdict", "thumbs", "made_by", "when")
     list_display_links = ("asked",)
-    list_filter = (VerdictFilter, FeedbackFilter, AdapterFilter, "declined", "assistant")
+    list_filter = (LikeFilter, VerdictFilter, FeedbackFilter, AdapterFilter, "declined", "assistant")
     list_before_template = "capture/turn_list_top.html"
     date_hierarchy = "asked_at"
     search_fields = ("question",)
@@ -43,7 +61,8 @@ class TurnAdmin(ScopedAdmin):
     show_full_result_count = False
     list_per_page = 50
     ordering = ("-asked_at", "-id")
-    actions = ("export",)
+    actions = ("export", "export_parquet")
+    paginator = BoundedPaginator
 
     class Media:
         js = ("capture/list.js",)
@@ -53,16 +72,10 @@ class TurnAdmin(ScopedAdmin):
         return rows.defer("embedding", "words", "history", "pii", "completion", "metadata")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
-        base = super().get_changelist(request, **kwargs)
+        return type("TurnList", (MeaningList, super().get_changelist(request, **kwargs)), {})
 
-        class TurnList(base):  # type: ignore[misc, valid-type]
-            def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Turn]:
-                rows: QuerySet[Turn] = super().get_queryset(request, *args, **kwargs)
-                return rows.select_related("resolution").prefetch_related(
-                    Prefetch("retrievals", queryset=Retrieval.objects.only("turn_id", "rank")), "feedback"
-                )
-
-        return TurnList
+    def get_list_display(self, request: HttpRequest) -> Sequence[str]:
+        return ("likeness", *self.list_display) if request.GET.get(LIKE, "").strip() else self.list_display
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Turn], search_term: str
@@ -72,7 +85,13 @@ class TurnAdmin(ScopedAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         own = assistants_of(request.user, *self.view_roles)
+        rest = request.GET.copy()
+        for name in (LIKE, "p", "e"):
+            rest.pop(name, None)
         context = {
+            "like": request.GET.get(LIKE, "").strip(),
+            "like_most": FOUND_BY_MEANING,
+            "unlike": f"?{rest.urlencode()}",
             "any_turns": Turn.objects.filter(assistant__in=own).exists(),
             "waiting": Quarantine.objects.filter(assistant__in=own).aggregate(
                 waiting=Count("pk", filter=Q(state="waiting")), held=Count("pk", filter=Q(state="held"))
@@ -121,26 +140,32 @@ class TurnAdmin(ScopedAdmin):
     def when(self, turn: Turn) -> SafeString:
         return moment(turn.asked_at)
 
+    @display(description="Similarity")
+    def likeness(self, turn: Turn) -> str:
+        return f"{1 - turn.distance:.2f}"  # type: ignore[attr-defined]
+
     @admin.action(description="Export as JSON lines")
     def export(self, request: HttpRequest, turns: QuerySet[Turn]) -> HttpResponseBase | None:
-        allowed = list(assistants_of(request.user, *EXPORTERS))
-        keys = list(turns.filter(assistant__in=allowed).order_by().values_list("pk", flat=True)[: EXPORT_LIMIT + 1])
-        if not keys or len(keys) > EXPORT_LIMIT:
-            problem = (
-                f"At most {EXPORT_LIMIT} turns at a time; filter the list." if keys else "Admins may export turns."
-            )
-            self.message_user(request, problem, messages.ERROR)
+        return self._export(request, turns, "jsonl")
+
+    @admin.action(description="Export as Parquet")
+    def export_parquet(self, request: HttpRequest, turns: QuerySet[Turn]) -> HttpResponseBase | None:
+        return self._export(request, turns, "parquet")
+
+    def _export(self, request: HttpRequest, turns: QuerySet[Turn], form: Format) -> HttpResponseBase | None:
+        own = turns.filter(assistant__in=assistants_of(request.user, *EXPORTERS))
+        if not own.exists():
+            self.message_user(request, "Admins and privacy officers may export turns.", messages.ERROR)
             return None
-        chosen = Turn.objects.filter(pk__in=keys).order_by("-asked_at", "-id")
-        for assistant in allowed:
-            count = chosen.filter(assistant=assistant).count()
-            if count:
-                audit(assistant=assistant, actor=actor_of(request), action="turns.exported", target=f"{count} turns")
-        response = StreamingHttpResponse(
-            json_lines(readable(chosen).iterator(chunk_size=200)), content_type="application/x-ndjson"
-        )
-        response.headers["Content-Disposition"] = 'attachment; filename="turns.jsonl"'
-        return response
+        # The columns of the list are not those of an export, and neither is its order where it was searched by meaning.
+        chosen = Turn.objects.filter(pk__in=own.order_by().values("pk"))
+        told = {"page": "turns", "filters": sorted(set(request.GET) - {"p", "e"})}
+        try:
+            pieces = open_export(Export(turns=chosen, format=form, actor=actor_of(request), told=told))
+        except ApiError as error:
+            self.message_user(request, str(error.detail), messages.ERROR)
+            return None
+        return streamed(pieces, content_type=CONTENT_TYPES[form], filename=f"turns.{form}")
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -157,6 +182,7 @@ class TurnAdmin(ScopedAdmin):
         context = {
             **self.admin_site.each_context(request), **(extra_context or {}), "opts": self.opts, "title": "Turn",
             "page": page_of(turn, viewer=viewer), "turn": turn, "provenance": provenance(turn),
+            "may_erase": has_role(viewer, turn.assistant, Role.PRIVACY.value),
         }  # fmt: skip
         return TemplateResponse(request, "capture/turn.html", context)
 

@@ -96,7 +96,8 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
     items = QueueItem.objects.filter(queue__assistant=assistant).aggregate(
         open=Count("pk", filter=Q(done=False)), done=Count("pk", filter=Q(done=True))
     )
-    dataset = DatasetVersion.objects.filter(assistant=assistant, state=DatasetVersion.State.SUCCEEDED).first()
+    frozen = DatasetVersion.objects.filter(assistant=assistant, state=DatasetVersion.State.SUCCEEDED)
+    dataset = frozen.select_related("leak_report").first()
     since = {"resolved_at__gt": dataset.created_at} if dataset else {}
     return {
         "documents": documents,
@@ -109,7 +110,7 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
         "run": Run.objects.filter(assistant=assistant).order_by("-created_at").first(),
         "evaluation": Evaluation.objects.filter(assistant=assistant).select_related("adapter").first(),
         "adapters": Adapter.objects.filter(assistant=assistant).count(),
-        "deployment": Deployment.objects.filter(assistant=assistant).select_related("adapter").first(),
+        "deployment": Deployment.objects.filter(assistant=assistant).select_related("adapter__run__dataset").first(),
     }
 
 
@@ -137,6 +138,13 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
     steps: list[Step] = []
     if held := c["quarantine"]["held"]:
         steps.append(_held(held))
+    live = c["deployment"].adapter if c["deployment"] else None
+    if live is not None and live.erased_rows:
+        steps.append(Step(f"{live} is live and holds erased data: {live.erased_rows} of its rows were erased.",
+                          "Build a new dataset and train again", reverse("admin:training_datasetversion_add"), "amber"))
+    if c["dataset"] and c["dataset"].leak_report and c["dataset"].leak_report.blocks:
+        steps.append(Step(f"The leak audit blocks {c['dataset']}.", "Read what it found",
+                          reverse("admin:capture_leakreport_change", args=[c["dataset"].leak_report_id]), "amber"))
     if not c["documents"]["ready"]:
         steps.append(Step("The assistant knows nothing yet.", "Load documents", _list("knowledge_document"), "blue"))
     if not c["turns"]:
