@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -62,6 +63,8 @@ class WorkAdmin(ScopedAdmin):
 class WorkPageAdmin(WorkAdmin):
     """With the two addresses that `assistants/_work.html` needs: what changes meanwhile, and cancel."""
 
+    cancel_roles: ClassVar[Collection[str]] = ADMINS
+
     def cancel(self, work: Any, actor: Any) -> bool:
         """Asks the work to stop, in the words of its room's service. False when it had ended already."""
         raise NotImplementedError
@@ -97,8 +100,8 @@ class WorkPageAdmin(WorkAdmin):
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         work = self.readable(request, pk)
-        if not has_role(request.user, work.assistant, *ADMINS):
-            raise PermissionDenied("Only admins cancel work.")
+        if not has_role(request.user, work.assistant, *self.cancel_roles):
+            raise PermissionDenied(f"Only these roles cancel it: {', '.join(self.cancel_roles)}.")
         if self.cancel(work, request.user):
             messages.success(request, f"{work} stops." if work.is_active else f"{work} was taken out of the queue.")
         else:
@@ -113,7 +116,7 @@ class WorkPageAdmin(WorkAdmin):
             "live": live_state(work),
             "live_url": reverse(f"admin:{self._name('live')}", args=[work.pk]),
             "cancel_url": reverse(f"admin:{self._name('cancel')}", args=[work.pk])
-            if work.can_cancel and has_role(request.user, assistant, *ADMINS)
+            if work.can_cancel and has_role(request.user, assistant, *self.cancel_roles)
             else "",
         }
 
