@@ -18,6 +18,7 @@ from capture.answers import ItemRefused, many, one, take
 from capture.bodies import Batch, batch_of, is_lines, read_batch, read_json
 from capture.counting import count, count_refusal
 from capture.models import IntakeCount, Receipt
+from capture.negotiation import OneKind
 from capture.reading import find_turn, list_turns, turn_json
 from capture.receiving import product_of, receive_feedback, receive_turns, receive_update
 from capture.room import check_room
@@ -32,6 +33,7 @@ class LogView(APIView):
     authentication_classes = (ApiKeyAuthentication,)
     permission_classes = (HasScope,)
     throttle_classes = (KeyThrottle,)
+    content_negotiation_class = OneKind
     scopes: ClassVar[dict[str, str]] = {}
 
     def key(self, request: Request) -> ApiKey:

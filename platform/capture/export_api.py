@@ -36,8 +36,9 @@ class TurnExportView(LogView):
         ordered = None
         if like is not None:
             told["like"] = f"given, {len(like)} characters"
-            found = nearest(turns, likeness_of(like, assistant=key.assistant), limit=limit or MAX_NEAREST)
-            ordered = [near.turn for near in found]
+            among = Turn.objects.of(key.assistant)
+            likeness = likeness_of(like, among=among, glossary=key.assistant.glossary)
+            ordered = [near.turn for near in nearest(turns, likeness, limit=limit or MAX_NEAREST)]
         if limit is not None:
             told["limit"] = limit
         export = Export(turns=turns, format=form, api_key=key, told=told, limit=limit, ordered=ordered)

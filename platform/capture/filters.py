@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from assistants.access import assistants_of
 from capture.models import Turn, TurnQuerySet
+from capture.turn_list import adapters_of
 
 
 class VerdictFilter(SimpleListFilter):
@@ -50,8 +51,7 @@ class AdapterFilter(SimpleListFilter):
     NONE = "-"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        turns = Turn.objects.filter(assistant__in=assistants_of(request.user))
-        names = turns.order_by("adapter").values_list("adapter", flat=True).distinct()[:50]
+        names = adapters_of(list(assistants_of(request.user).values_list("pk", flat=True)))
         return [(name or self.NONE, name or "No adapter") for name in names]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:

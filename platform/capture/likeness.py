@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,7 @@ from django.db import connection, transaction
 from django.db.models import F, FloatField, Value
 
 from assistants.errors import ApiError
-from assistants.models import Assistant
-from capture.models import Turn, TurnQuerySet
+from capture.models import TurnQuerySet
 from capture.turn_filters import bad, plain
 from capture.vault import stored_id
 from knowledge.embedding import embed
@@ -54,8 +54,12 @@ class Near:
     similarity: float
 
 
-def likeness_of(like: str, *, assistant: Assistant) -> Likeness:
+def likeness_of(like: str, *, among: TurnQuerySet, glossary: Mapping[str, str] | None = None) -> Likeness:
     """``like``: a text, our id of a turn, or ``turn:`` and the client's id of one.
+
+    Args:
+        among: the turns that may be named.
+        glossary: of the assistant, so that a text is read as its questions are.
 
     Raises:
         assistants.errors.ApiError: 422, no text, or no such turn; 503, the engine does not answer.
@@ -63,16 +67,10 @@ def likeness_of(like: str, *, assistant: Assistant) -> Likeness:
     text = plain("like", like, MAX_CHARS).strip()
     if not text:
         raise bad("like", "must not be blank")
-    named = _named_turn(text, assistant)
-    if named is not None:
-        return named
-    return text_likeness(text, glossary=assistant.glossary)
+    return _named_turn(text, among) or _of_text(text, glossary)
 
 
-def text_likeness(text: str, *, glossary: dict[str, str] | None = None) -> Likeness:
-    """Raises:
-    assistants.errors.ApiError: 503, the engine does not answer.
-    """
+def _of_text(text: str, glossary: Mapping[str, str] | None) -> Likeness:
     from generation.engines import EngineError
 
     try:
@@ -101,8 +99,7 @@ def nearest(turns: TurnQuerySet, likeness: Likeness, *, limit: int, exact: bool 
     return [Near(pk, round(1.0 - distance, 4)) for distance, pk in sorted((d, pk) for pk, d in found)]
 
 
-def _named_turn(text: str, assistant: Assistant) -> Likeness | None:
-    own = Turn.objects.of(assistant)
+def _named_turn(text: str, own: TurnQuerySet) -> Likeness | None:
     if text.startswith(TURN_PREFIX):
         own = own.filter(client_id=stored_id(text.removeprefix(TURN_PREFIX)))
     else:
@@ -110,7 +107,7 @@ def _named_turn(text: str, assistant: Assistant) -> Likeness | None:
             own = own.filter(pk=uuid.UUID(text))
         except ValueError:
             return None
-    row = own.values_list("pk", "embedding").first()
+    row = own.order_by("pk").values_list("pk", "embedding").first()
     if row is None:
         raise bad("like", "there is no such turn")
     if row[1] is None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Prefetch
 from django.utils.timezone import is_naive
 
@@ -22,7 +21,6 @@ from capture.vault import stored_id
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = MAX_NEAREST
-EXPORT_LIMIT = 10_000
 
 
 def readable(turns: TurnQuerySet) -> TurnQuerySet:
@@ -89,13 +87,6 @@ def turn_json(turn: Turn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def json_lines(turns: Iterable[Turn]) -> Iterator[str]:
-    """One turn per line."""
-    encoder = DjangoJSONEncoder(ensure_ascii=False)
-    for turn in turns:
-        yield encoder.encode(turn_json(turn)) + "\n"
-
-
 @dataclass(frozen=True)
 class Page:
     """``similarity`` of each turn where the list was searched by meaning."""
@@ -123,8 +114,8 @@ def list_turns(*, assistant: Assistant, query: Query) -> Page:
     if like is not None:
         if cursor:
             raise bad("cursor", f"has no meaning with like, which gives the nearest turns, at most {MAX_LIMIT}")
-        found = nearest(turns, likeness_of(like, assistant=assistant), limit=limit)
-        return _nearest_page(found)
+        likeness = likeness_of(like, among=Turn.objects.of(assistant), glossary=assistant.glossary)
+        return _nearest_page(nearest(turns, likeness, limit=limit))
     if cursor:
         turns = turns.older_than(*_read_cursor(cursor))
     rows = list(readable(turns.newest_first())[: limit + 1])

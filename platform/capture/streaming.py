@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import connections
 from django.http import StreamingHttpResponse
 
 
@@ -34,11 +34,18 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
     try:
         return next(pieces, None)
     finally:
-        close_old_connections()
+        _release()
 
 
 def _close(pieces: Iterator[bytes]) -> None:
     try:
         pieces.close()  # type: ignore[attr-defined]
     finally:
-        close_old_connections()
+        _release()
+
+
+def _release() -> None:
+    """As Django does after a request, but not inside of a transaction that somebody else began."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()

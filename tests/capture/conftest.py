@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -70,6 +71,15 @@ def api(cast: Cast, client: Client) -> Call:
         return getattr(client, method)(f"/api/v1/{path}", body, headers=headers, **extra)
 
     return call
+
+
+def streamed_bytes(response: Any) -> bytes:
+    """The whole body of an answer that is streamed from an asynchronous source."""
+
+    async def collect() -> bytes:
+        return b"".join([piece async for piece in response.streaming_content])
+
+    return async_to_sync(collect)()
 
 
 def turn_item(**fields: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from capture import scrub
 from capture.models import Quarantine, Turn
 from capture.services import receive_turns, scrub_waiting
 from privacy.findings import ScrubError
-from tests.capture.conftest import Cast, turn_item
+from tests.capture.conftest import Cast, streamed_bytes, turn_item
 from tests.factories import make_feedback, make_queue, make_turn
 
 TURNS = "admin:capture_turn_changelist"
@@ -160,7 +160,7 @@ def test_export_is_for_admins_and_audited(enter: Any, cast: Cast) -> None:
     assert refused.headers["Content-Type"].startswith("text/html") or refused.status_code == 302
     assert not AuditEvent.objects.filter(action="turns.exported").exists()
     response = enter(cast.alice).post(reverse(TURNS), body)
-    lines = b"".join(response.streaming_content).decode().splitlines()
+    lines = streamed_bytes(response).decode().splitlines()
     assert json.loads(lines[0])["id"] == str(turn.pk)
     event = AuditEvent.objects.get(action="turns.exported")
     assert (event.actor, event.assistant) == (cast.alice, cast.bot)

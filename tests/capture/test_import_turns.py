@@ -13,8 +13,8 @@ import pytest
 from django.core.management import CommandError
 
 from assistants.models import AuditEvent
+from capture.exporting import Export, pieces_of
 from capture.models import Feedback, Quarantine, Receipt, Turn
-from capture.reading import json_lines, readable
 from capture.services import receive_turns, scrub_waiting
 from tests.capture.conftest import Cast, turn_item
 from tests.capture.import_samples import BLOB, SPANS, lines, own_state, run, states, turns, written
@@ -56,8 +56,8 @@ def test_our_export_goes_into_another_assistant(cast: Cast, tmp_path: Path) -> N
     receive_turns(assistant=cast.bot, api_key=None, items=turns(3, question="I am Ada Lovelace. What is the fee?"))
     scrub_waiting()
     path = tmp_path / "export.jsonl.gz"
-    text = "".join(json_lines(readable(Turn.objects.of(cast.bot))))
-    path.write_bytes(gzip.compress(text.encode()))
+    lines = pieces_of(Export(turns=Turn.objects.of(cast.bot), format="jsonl"))
+    path.write_bytes(gzip.compress(b"".join(lines)))
     assert run(path, assistant="other").code == 0
     scrub_waiting()
     (copy,) = Turn.objects.filter(assistant=cast.other, client_id="i-1")
