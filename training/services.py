@@ -11,7 +11,8 @@ from django.db import transaction
 from django.db.models import Max
 
 from assistants.background import launch
-from assistants.models import Assistant
+from assistants.models import Assistant, Rendering
+from assistants.policies import rules_of
 from assistants.services import audit
 from training.data.benchmark import read_items
 from training.data.recipe import Recipe
@@ -87,7 +88,7 @@ def build_dataset(
     _refuse_stranger(assistant, benchmark, synthesis)
     if synthesis is not None and synthesis.is_active:
         raise NotPossible(f"{synthesis} is still writing. Wait for its end, or cancel it.")
-    recipe = recipe or Recipe()
+    recipe = recipe or Recipe(surrogates=rules_of(assistant).rendering == Rendering.SURROGATES)
     with transaction.atomic():
         Assistant.objects.select_for_update().get(pk=assistant.pk)  # numbers are given one by one
         last = DatasetVersion.objects.filter(assistant=assistant).aggregate(last=Max("number"))["last"] or 0

@@ -11,6 +11,8 @@ from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from assistants.models import Rendering
+from assistants.policies import rules_of
 from training.data.recipe import Recipe, RecipeError
 from training.models import Benchmark, DatasetVersion, Example, Kind, Origin, Synthesis
 from training.pages import AssistantForm, one_of, page_of, render_page, require_admin_somewhere, words_of
@@ -32,6 +34,10 @@ RECIPE_FIELDS: dict[str, tuple[str, str]] = {
     "validation_share": ("Share for validation", "By conversation or document, never by row."),
     "shuffled_share": ("Share with shuffled evidence", "So that the first place is a hint and not a rule."),
     "near_duplicate": ("Similarity that counts as the same question", "Against the benchmark and among the rows."),
+    "surrogates": (
+        "Invented values for what was masked",
+        "In training and exports; otherwise the model reads and learns to write [PERSON_1].",
+    ),
     "seed": ("Seed", "Same input and seed, same content hash."),
 }
 COLOURS = {
@@ -70,11 +76,24 @@ class BuildForm(AssistantForm):
         )
         for field in fields(Recipe):
             label, help_text = recipe_label(field.name)
+            if isinstance(field.default, bool):
+                self.fields[field.name] = forms.BooleanField(
+                    label=label,
+                    help_text=help_text,
+                    initial=self._policy_says(field.name, field.default),
+                    required=False,
+                )
+                continue
             kind = forms.IntegerField if isinstance(field.default, int) else forms.FloatField
             self.fields[field.name] = kind(label=label, help_text=help_text, initial=field.default)
         if not self.is_bound:
             self.initial.setdefault("benchmark", benchmark.queryset.first())  # type: ignore[attr-defined]
             self.initial.setdefault("synthesis", synthesis.queryset.first())  # type: ignore[attr-defined]
+
+    def _policy_says(self, name: str, default: bool) -> bool:
+        """What the privacy policy of the first assistant offered says about it."""
+        first = self.own.first() if name == "surrogates" and not self.is_bound else None
+        return default if first is None else rules_of(first).rendering == Rendering.SURROGATES
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}

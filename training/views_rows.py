@@ -13,7 +13,7 @@ from assistants.access import has_role
 from assistants.models import Role
 from assistants.presenting import json_lines_response
 from assistants.services import audit
-from training.data.render import sft_row, sft_rows
+from training.data.render import sft_row, sft_rows, surrogates_of, with_surrogates
 from training.models import DatasetVersion, Example
 from training.pages import ADMINS, readable, render_page
 
@@ -26,7 +26,7 @@ def row_page(request: HttpRequest, pk: int, position: int) -> HttpResponse:
     if example is None:
         raise Http404("There is no such row.")
     try:
-        row = sft_row(dataset.assistant.house, example)
+        row = sft_row(dataset.assistant.house, with_surrogates(example, surrogates_of(dataset)))
     except ValueError as error:
         row, problem = None, str(error)
     else:

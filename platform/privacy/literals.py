@@ -52,10 +52,10 @@ class LiteralIndex:
         parts = {word: set(names) for word, names in self._parts.items()}
         return LiteralIndex(table, dict(self._values), parts, set(self._lengths))
 
-    def knows(self, text: str) -> bool:
-        """Whether this value was found, or given, before."""
-        key = literal_key(text)
-        return bool(key) and self._known(key) is not None
+    def is_given(self, text: str) -> bool:
+        """Whether this value is known to be personal: by a deny list, the session, or the people themselves."""
+        known = self._values.get(literal_key(text))
+        return known is not None and known.private
 
     def hits(self, document: Document) -> Iterator[tuple[Finding, str | None]]:
         """Findings of known values in the unmasked rest of a document, longest first."""

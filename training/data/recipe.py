@@ -32,6 +32,8 @@ class Recipe:
     """Rows whose evidence is offered in random order, so that the first place is a prior and not a rule."""
     near_duplicate: float = 0.9
     """Cosine from which a question counts as one of the benchmark's, or as one that is there already."""
+    surrogates: bool = False
+    """Write invented values where something was masked, in training and exports; stored rows keep placeholders."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -57,6 +59,10 @@ class Recipe:
             if name not in known:
                 raise RecipeError(f"A recipe has no field {name!r}; it has {', '.join(known)}.")
             wanted = type(known[name].default)
+            if wanted is bool:
+                if not isinstance(value, bool):
+                    raise RecipeError(f"{name} must be true or false.")
+                continue
             if isinstance(value, bool) or not isinstance(value, (wanted, int)):
                 raise RecipeError(f"{name} must be a number.")
         return cls(**values)

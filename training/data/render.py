@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, TypedDict
 
-from generation.prompts import House, Message, Prompt, PromptPassage, SentenceRef, build_prompt, render_completion
+from assistants.policies import policy_of
+from capture.vault import keyed_hash
+from generation.prompts import (
+    House,
+    Message,
+    Prompt,
+    PromptPassage,
+    SentenceRef,
+    build_prompt,
+    render_completion,
+    split_sentences,
+)
+from privacy.surrogates import Surrogates
 from training.models import DatasetVersion, Example
+
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 class SftRow(TypedDict):
@@ -24,9 +41,56 @@ def sft_rows(dataset: DatasetVersion, split: str) -> Iterator[SftRow]:
         ValueError: an example's evidence does not fit its contexts (a build refuses such rows).
     """
     house = dataset.assistant.house
+    surrogates = surrogates_of(dataset)
     rows = dataset.examples.filter(split=split, erased_at=None).order_by("position")
     for example in rows.iterator(chunk_size=500):
-        yield sft_row(house, example)
+        yield sft_row(house, with_surrogates(example, surrogates))
+
+
+def surrogates_of(dataset: DatasetVersion) -> Surrogates | None:
+    """Draws the invented values of this dataset; None where its recipe keeps placeholders."""
+    if not dataset.recipe.get("surrogates"):
+        return None
+    # Of the dataset as it was frozen: the same file can be made again, and another dataset has other names.
+    salt = keyed_hash("surrogates", dataset.assistant_id, dataset.content_hash)
+    regions = policy_of(dataset.assistant).regions
+    return Surrogates(salt, regions=regions, avoid=_corpus_words(dataset.pk, dataset.content_hash))
+
+
+def with_surrogates(example: Example, surrogates: Surrogates | None) -> Example:
+    """The row as it is trained on: invented values for its placeholders, the same ones in question, passages and
+    response. A row in which a value would move the end of a sentence keeps its placeholders: evidence counts sentences.
+    """
+    if surrogates is None:
+        return example
+
+    def draw(text: str) -> str:
+        return surrogates.render(text, example.group)
+
+    contexts = [{**c, "title": draw(c["title"]), "text": draw(c["text"])} for c in example.contexts]
+    for before, after in zip(example.contexts, contexts, strict=True):
+        if len(split_sentences(before["text"])) != len(split_sentences(after["text"])):
+            return example
+    drawn = copy.copy(example)
+    drawn.question, drawn.rejected, drawn.contexts = draw(example.question), draw(example.rejected), contexts
+    drawn.history = [{**message, "content": draw(message["content"])} for message in example.history]
+    drawn.sentences = [{**sentence, "text": draw(sentence["text"])} for sentence in example.sentences]
+    return drawn
+
+
+@lru_cache(maxsize=2)
+def _corpus_words(dataset_pk: int, content_hash: str) -> frozenset[str]:
+    """Casefolded words of all rows: an invented name shall have none of them. ``content_hash`` is part of the key."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    rows = Example.objects.filter(dataset=dataset_pk).values_list("question", "rejected", "contexts", "sentences")
+    for question, rejected, contexts, sentences in rows.iterator(chunk_size=500):
+        texts = [question, rejected, *(c["text"] for c in contexts), *(s["text"] for s in sentences)]
+        for text in texts:
+            if hash(text) not in seen:  # passages repeat, and are most of the text
+                seen.add(hash(text))
+                found.update(word.casefold() for word in _WORD.findall(text))
+    return frozenset(found)
 
 
 def sft_row(house: House, example: Example) -> SftRow:
