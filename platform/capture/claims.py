@@ -2,14 +2,15 @@
 
 A claim is a lease (``claimed_until``): a worker that dies loses it by the clock, and whoever comes next does the work
 again from the start. The time of the lease is also its token: a worker that was only slow finds at writing that its
-rows carry another time, or none, and writes nothing.
+rows carry another time, or none, and writes nothing. Beside it the worker's session holds an advisory lock, which goes
+with the session: a lease without its lock belongs to nobody, and need not be waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
 from django.db.models import F, Min
@@ -20,7 +21,7 @@ from capture.models import Quarantine
 LEASE = timedelta(minutes=10)
 BATCH = 64
 MAX_CLAIMS = 3
-_CLAIM_LOCK = 0x5C2B
+_CLAIM_LOCK, _LEASE_LOCKS = 0x5C2B, 0x5C2C
 """Advisory lock: claims are made one after the other (milliseconds each), so two can never share a conversation."""
 
 
@@ -54,6 +55,7 @@ def claim(*, limit: int = BATCH, only: int | None = None) -> Claim:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
     now = timezone.now()
+    _end_orphaned(now)
     _hold_killers(now)
     taken = Quarantine.objects.filter(claimed_until__gt=now).values("conversation_key")
     free = Quarantine.objects.waiting().exclude(conversation_key__in=taken).order_by("pk")
@@ -62,6 +64,8 @@ def claim(*, limit: int = BATCH, only: int | None = None) -> Claim:
     rows = list(free.select_for_update(skip_locked=True, of=("self",))[:limit])
     rows = _without_overtaking(_one_by_one(rows))
     until = now + LEASE
+    if rows:
+        _lock_lease(until)
     Quarantine.objects.filter(pk__in=[row.pk for row in rows]).update(claimed_until=until, attempts=F("attempts") + 1)
     return Claim(rows, until)
 
@@ -71,6 +75,13 @@ def release(claimed: Claim) -> None:
     Quarantine.objects.filter(pk__in=claimed.keys, claimed_until=claimed.until).update(
         claimed_until=None, attempts=F("attempts") - 1
     )
+    done(claimed)
+
+
+def done(claimed: Claim) -> None:
+    """Lets go of the lock behind the lease, when nothing of the claim is left to do."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [_LEASE_LOCKS, _token(claimed.until)])
 
 
 def hold(claimed: Claim, error: str) -> None:
@@ -89,6 +100,36 @@ def remove(claimed: Claim) -> None:
     mine = Quarantine.objects.filter(pk__in=claimed.keys, claimed_until=claimed.until)
     if mine.delete()[0] != len(claimed.rows):
         raise LeaseLost
+
+
+def _lock_lease(until: datetime) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, %s)", [_LEASE_LOCKS, _token(until)])
+
+
+def _token(until: datetime) -> int:
+    """Microseconds, as many as an advisory lock has bits for."""
+    return (until - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) % 2**31
+
+
+# An attempt that ended because the database did is not the item's fault.
+_END_ORPHANED = f"""
+UPDATE {Quarantine._meta.db_table}
+SET claimed_until = %(now)s,
+    attempts = greatest(0, attempts - (pg_postmaster_start_time() > claimed_until - %(lease)s)::int)
+WHERE claimed_until > %(now)s AND NOT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = %(locks)s AND objsubid = 2
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND objid = ((extract(epoch FROM claimed_until) * 1000000)::bigint %% 2147483648)::oid
+)
+"""  # noqa: S608
+
+
+def _end_orphaned(now: datetime) -> None:
+    """Ends leases of workers whose session is gone: killed, or the database was."""
+    with connection.cursor() as cursor:
+        cursor.execute(_END_ORPHANED, {"now": now, "lease": LEASE, "locks": _LEASE_LOCKS})
 
 
 def _hold_killers(now: datetime) -> None:

@@ -21,7 +21,7 @@ from django.db import DataError, IntegrityError
 from assistants.models import ApiKey, Assistant
 from assistants.policies import policy_of
 from capture import counting
-from capture.claims import BATCH, Claim, LeaseLost, claim, hold, release
+from capture.claims import BATCH, Claim, LeaseLost, claim, done, hold, release
 from capture.late_storing import ReadyFeedback, ReadyUpdate, TurnMissing, UpdateRefused
 from capture.masking import mask_feedback, mask_turn, mask_update
 from capture.models import Conversation, IntakeCount, Quarantine, Receipt, Turn
@@ -102,6 +102,7 @@ def scrub_claimed(claimed: Claim, report: ScrubReport) -> None:
     except BaseException:
         release(claimed)  # only what still carries our lease: neither the stored nor the held
         raise
+    done(claimed)
 
 
 class _Batch:

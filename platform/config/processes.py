@@ -58,7 +58,7 @@ def web(host: str, port: int) -> Program:
 
 def worker() -> Program:
     """Short jobs: scrubbing, embedding, the schedule."""
-    return Program("worker", [sys.executable, str(ROOT / "manage.py"), "qcluster"], {"RATCHET_PROCESS": "worker"})
+    return Program("worker", [sys.executable, str(ROOT / "manage.py"), "worker"], {"RATCHET_PROCESS": "worker"})
 
 
 def launcher() -> Program:
