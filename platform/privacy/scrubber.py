@@ -154,8 +154,8 @@ class _Turn:
                 value = text[finding.start : finding.end]
                 if self._table.is_released(Value(finding.entity_type, value)):
                     continue
-                # What the deny list or an earlier turn names is no question any more, however low the score.
-                kept.append((finding if self._literals.knows(value) else replace(finding, uncertain=True), None))
+                # What the deny list names is no question, however low the score.
+                kept.append((finding if self._literals.is_given(value) else replace(finding, uncertain=True), None))
                 continue
             kept.append((finding, None))
         spans = document.add(kept)
