@@ -107,6 +107,8 @@ def reset() -> None:
     """Forgets what was not written."""
     with _lock:
         _counts.clear()
+        while _timer:
+            _timer.pop().cancel()
 
 
 # In one order everywhere, so that two processes wait for each other in the same order. Assistants and keys that were

@@ -81,7 +81,7 @@ def intake_of(assistants: QuerySet[Assistant]) -> list[Intake]:
         intake.spans, intake.traces, intake.oldest_span = part["n"] or 0, part["n_traces"], part["oldest"]
     for recent in _recent(found):
         for period in PERIODS:
-            found[recent["assistant_id"]].rates[recent["event"]][period] = recent[period] or 0
+            found[recent["assistant_id"]].rates[recent["event"]][period] = recent[f"in_{period}"] or 0
     return list(found.values())
 
 
@@ -112,9 +112,9 @@ def _recent(assistants: Iterable[int]) -> Iterable[Any]:
         rows.order_by()
         .values("assistant_id", "event")
         .annotate(
-            minute=Sum("count", filter=Q(minute__gte=since["minute"], minute__lt=this_minute)),
-            hour=Sum("count", filter=Q(minute__gte=since["hour"])),
-            day=Sum("count"),
+            in_minute=Sum("count", filter=Q(minute__gte=since["minute"], minute__lt=this_minute)),
+            in_hour=Sum("count", filter=Q(minute__gte=since["hour"])),
+            in_day=Sum("count"),
         )
     )
 

@@ -126,8 +126,8 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
             continue
         turn_id, conversation = turns[item.turn]
         known = item.model_copy(update={"turn": turn_id})
-        # Without an id it is told by its content, and a client that tries again may have set the time anew.
-        identity = known.canonical() if item.id else known.model_copy(update={"time": None}).canonical()
+        # The time is no part of it: a client that says the same again may have set the time anew.
+        identity = known.model_copy(update={"time": None}).canonical()
         name = stored_id(item.id) if item.id else keyed_hash("feedback", identity).hex()
         sealed = _seal(known, api_key, place=place, client_id=shown, receipt_id=FEEDBACK_PREFIX + name,
                        conversation=conversation, identity=identity)  # fmt: skip

@@ -55,7 +55,7 @@ class Client(Background):
         contexts: passages in rank order, texts or ``{"text", "title", "source", "score"}``. id: made up here unless
         given. time: when it was asked; now, unless given. user: who asked, for masking; never stored.
         more: other fields of the API: ``history``, ``model``, ``adapter``, ``latency_ms``, ``prompt_tokens``,
-        ``completion_tokens``, ``tags``.
+        ``completion_tokens``, ``tags``, ``outcome``, ``client`` (the host's name and version).
         """
         name = id if isinstance(id, str) and id else uuid.uuid4().hex
         item: dict[str, Any] = {"id": name, "conversation": conversation, "question": question, "response": response}
@@ -63,19 +63,21 @@ class Client(Background):
             item["time"] = time or datetime.now(timezone.utc)
             given = islice([contexts] if isinstance(contexts, str) else contexts, _TOO_MANY)
             item["contexts"] = [{"text": text} if isinstance(text, str) else text for text in given]
-            item["metadata"] = {"ratchet_client": __version__, **(metadata or {}), **({"user": user} if user else {})}
-            self._put(encode("turn", name, {**more, **item}))
+            item["metadata"] = {**(metadata or {}), **({"user": user} if user else {})}
+            self._put(encode("turn", name, {"client": f"ratchet-client/{__version__}", **more, **item}))
         except Exception as error:
             self._reject(name, str(error) if isinstance(error, ValueError) else f"not a turn ({type(error).__name__})")
         return name
 
     def feedback(
-        self, /, turn: str, kind: str, *, value: float | None = None, text: str | None = None, id: str | None = None,
-        **more: Any,
+        self, /, turn: str, kind: str, *, value: float | bool | None = None, text: str | None = None,
+        metric: str | None = None, id: str | None = None, time: datetime | str | None = None, **more: Any,
     ) -> None:  # fmt: skip
         """Puts feedback about a turn into the queue: ``thumb`` (value 1 or -1), ``rating`` (1 to 5), ``correction`` or
-        ``comment`` (text), ``escalation``. Without an id the same feedback on the same turn counts once."""
-        item = {**more, "turn": turn, "kind": kind, "value": value, "text": text, "id": id}
+        ``comment`` (text), ``escalation``, ``metric`` (its name as metric; value a number, True or False). Without an
+        id the same feedback on the same turn counts once. time: when it was given; now, unless given."""
+        item = {**more, "turn": turn, "kind": kind, "value": value, "text": text, "metric": metric, "id": id}
+        item["time"] = time or datetime.now(timezone.utc)
         try:
             self._put(encode("feedback", str(turn), item))
         except ValueError as error:

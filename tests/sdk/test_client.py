@@ -47,7 +47,7 @@ def test_a_turn_with_everything_arrives(house: House) -> None:
         "A fixed plan has an exit fee of £35.",
         "Tell us 10 days before you move.",
     ]
-    assert turn.metadata["ratchet_client"] == __version__
+    assert turn.client == f"ratchet-client/{__version__}"
     assert turn.metadata["shop"] == "north"
     assert "user" not in turn.metadata
     assert set(Feedback.objects.filter(turn=turn).values_list("kind", flat=True)) == {"thumb", "comment"}
@@ -86,6 +86,7 @@ def test_large_batches_are_packed_unless_the_server_cannot_unpack(house: House) 
     client.log_turn(QUESTION, ANSWER * 100)
     assert client.flush()
     assert house.door.seen[0].headers.get("Content-Encoding") == "gzip"
+    assert (len(house.door.seen), client.stats["created"]) == (1, 1), "it was unpacked there"
     house.door.plain_only = True
     other = house.client()
     for _ in range(2):
@@ -274,3 +275,18 @@ def test_the_loop_goes_on_while_the_server_is_slow(house: House) -> None:
 
     assert asyncio.run(main()) < 0.25
     assert len(house.received()) == 50
+
+
+def test_metrics_and_the_time_of_feedback_arrive(house: House) -> None:
+    client = house.client()
+    name = client.log_turn(QUESTION, ANSWER, client="shop-bot/2.1", outcome="resolved")
+    client.feedback(name, "metric", metric="resolved", value=True, time="2026-03-01T10:00:00Z")
+    client.feedback(name, "metric", metric="minutes", value=2.5)
+    client.feedback(name, "metric", metric="Not a name", value=1)
+    assert client.flush()
+    turn = house.turns()[name]
+    assert (turn.client, turn.outcome) == ("shop-bot/2.1", "resolved")
+    given = {row.metric: row for row in Feedback.objects.filter(turn=turn)}
+    assert (given["resolved"].shown_value, given["minutes"].shown_value) == (True, 2.5)
+    assert given["resolved"].given_at.isoformat() == "2026-03-01T10:00:00+00:00"
+    assert client.stats["refused"] == 1
