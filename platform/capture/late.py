@@ -50,7 +50,7 @@ class TurnUpdate(models.Model):
     turn = models.ForeignKey("capture.Turn", on_delete=models.CASCADE, related_name="updates")
     api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.SET_NULL, related_name="+")
     changes = models.JSONField(
-        help_text="{field: [before, after]}; of tags those that were added, of metadata the keys that were set."
+        help_text="{field: [before, after]}; of tags how many were added, of metadata the keys that were set."
     )
     received_at = models.DateTimeField()
 

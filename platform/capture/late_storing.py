@@ -108,7 +108,7 @@ def _apply(turn: Turn, ready: ReadyUpdate) -> dict[str, Any]:
         if len(turn.tags) + len(new_tags) > MAX_TAGS:
             raise UpdateRefused(f"With this update the turn would have more than {MAX_TAGS} tags.")
         turn.tags = [*turn.tags, *new_tags]
-        changes["tags"] = new_tags
+        changes["tags"] = len(new_tags)  # no text: what is masked or erased later stands in the turn alone
     new_keys = [key for key, value in ready.metadata.items() if key not in turn.metadata or turn.metadata[key] != value]
     if new_keys:
         merged = {**turn.metadata, **ready.metadata}

@@ -207,7 +207,7 @@ def _tidy(passage: Passage) -> None:
     blank: dict[str, Any] = {}
     if passage.source and not passage.retrievals.filter(own_source=None).exists():
         blank["source"] = ""
-    if passage.metadata and not passage.retrievals.filter(own_metadata=None).exists():
+    if passage.metadata and not passage.retrievals.filter(own_metadata__isnull=True).exists():
         blank["metadata"] = {}
     if blank:
         Passage.objects.filter(pk=passage.pk).update(**blank)

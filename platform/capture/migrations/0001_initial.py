@@ -292,7 +292,7 @@ class Migration(migrations.Migration):
             name='TurnUpdate',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('changes', models.JSONField(help_text='{field: [before, after]}; of tags those that were added, of metadata the keys that were set.')),
+                ('changes', models.JSONField(help_text='{field: [before, after]}; of tags how many were added, of metadata the keys that were set.')),
                 ('received_at', models.DateTimeField()),
                 ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='assistants.apikey')),
                 ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='updates', to='capture.turn')),
