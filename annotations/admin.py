@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from annotations.agreement import agreement_of
-from annotations.export import export_lines
+from annotations.export import export_lines, opened
 from annotations.guideline import render_guideline
 from annotations.models import Annotation, Queue, Resolution
 from annotations.progress import people_progress, queue_progress
@@ -26,6 +26,7 @@ from assistants.access import has_role
 from assistants.models import Assistant, Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
+from capture.export_guard import ExportBlocked
 
 ADMINS = (Role.ADMIN.value,)
 SETTLERS = (Role.REVIEWER.value, Role.ADMIN.value)
@@ -256,8 +257,15 @@ class ResolutionAdmin(ReadOnlyAdmin):
 
 def export_response(
     request: HttpRequest, rows: QuerySet[Annotation], name: str, queue: Queue | None
-) -> StreamingHttpResponse:
-    """A download of labels, noted in the audit trail of each assistant that it touches."""
+) -> HttpResponseBase:
+    """A download of labels, noted in the audit trail of each assistant that it touches; back to the page, with the
+    reason, when the leak audit objects."""
+    try:
+        lines = opened(export_lines(rows))
+    except ExportBlocked as blocked:
+        messages.error(request, str(blocked))
+        back = reverse("admin:annotations_queue_change", args=[queue.pk]) if queue else request.get_full_path()
+        return HttpResponseRedirect(back)
     counts = rows.order_by().values_list("turn__assistant").annotate(n=Count("pk"))
     by_assistant = Assistant.objects.in_bulk([key for key, _ in counts])
     for key, n in counts:
@@ -265,6 +273,6 @@ def export_response(
             assistant=by_assistant[key], actor=request.user, action="annotations.exported",  # type: ignore[arg-type]
             target=str(queue or ""), details={"labels": n},
         )  # fmt: skip
-    response = StreamingHttpResponse(export_lines(rows), content_type="application/x-ndjson; charset=utf-8")
+    response = StreamingHttpResponse(lines, content_type="application/x-ndjson; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.jsonl"'
     return response

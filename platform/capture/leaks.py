@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Count, Max
 from django.utils import timezone
 
 from assistants.models import Assistant
@@ -24,8 +25,11 @@ from capture.own_texts import OwnTexts
 from capture.payloads import Context
 from capture.storing import passage_digest
 from capture.vault import entities_key, keyed_hash
+from knowledge.models import Document
 from privacy.canaries import Matcher, Person, people
 from privacy.entities import EntityTable
+from privacy.normalise import normalise
+from privacy.values import literal_key, ngrams, words_of
 from privacy.wordlists import words
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ _NOT_SAID = frozenset(
     """)
 )
 """Ids, digests, names of ours, moments: some look like telephone numbers, and none is what somebody said."""
-_scanners: dict[tuple[int, str, frozenset[str]], LeakScanner] = {}
+_scanners: dict[tuple[int, str, frozenset[str], str], LeakScanner] = {}
 _scanning = threading.Lock()
 
 
@@ -63,18 +67,35 @@ def scanner_of(assistant: Assistant) -> LeakScanner:
 
     policy = policy_of(assistant)
     accepted = LeakReport.objects.all().accepted_keys(assistant)
-    place = (assistant.pk, policy.digest(), accepted)
+    seen = Document.objects.ready().filter(assistant=assistant).aggregate(n=Count("pk"), last=Max("updated_at"))
+    place = (assistant.pk, policy.digest(), accepted, str(seen))
     with _scanning:
         found = _scanners.pop(place, None) or LeakScanner(
             policy,
             canaries=Matcher.of(canaries_of(assistant)),
             key=lambda value: keyed_hash("leak", assistant.pk, value).hex()[:32],
             accepted=accepted,
+            printed=printed_allowances(assistant, policy.allow),
         )
         _scanners[place] = found
         while len(_scanners) > KEPT_SCANNERS:
             del _scanners[next(iter(_scanners))]
     return found
+
+
+def printed_allowances(assistant: Assistant, allow: Sequence[str]) -> frozenset[str]:
+    """The values of an allow list that the assistant's own documents print, as `values.literal_key`.
+
+    That somebody has put a value on the list is not enough to let it out; that anybody may read it in the documents is.
+    """
+    keys = {key for value in allow if (key := literal_key(normalise(value).text))}
+    lengths = {key.count(" ") + 1 for key in keys}
+    found: set[str] = set()
+    if keys:
+        texts = Document.objects.ready().filter(assistant=assistant).values_list("text", flat=True)
+        for text in texts.iterator(chunk_size=50):
+            found.update(key for _, _, key in ngrams(words_of(normalise(text).text), lengths) if key in keys)
+    return frozenset(found)
 
 
 @dataclass(frozen=True)

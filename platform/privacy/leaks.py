@@ -88,7 +88,8 @@ def strict_policy(policy: Policy) -> Policy:
 
 
 class LeakScanner:
-    """Reads rows of one assistant. ``key`` makes the keyed hash by which an accepted value is known again."""
+    """Reads rows of one assistant. ``key`` makes the keyed hash by which an accepted value is known again; ``printed``
+    are the words (`values.literal_key`) of allowed values that the assistant's own documents print."""
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class LeakScanner:
         canaries: Matcher,
         key: Callable[[str], str],
         accepted: frozenset[str] = frozenset(),
+        printed: frozenset[str] = frozenset(),
     ) -> None:
         from privacy.recognizers import get_analyzer
 
@@ -106,6 +108,7 @@ class LeakScanner:
         self._canaries = canaries
         self._key = key
         self._accepted = accepted
+        self._allowed = printed
         self._denied = LiteralIndex(EntityTable(secrets.token_bytes(32)))
         for value in policy.deny:
             self._denied.add(Value("PERSON", normalise(value).text, private=True))
@@ -195,6 +198,8 @@ class LeakScanner:
         """Whether a trusted context of this row prints the same, as the scrubber's own rule has it."""
         if item.trusted or hit.private or hit.entity_type not in PUBLIC_TYPES:
             return False
+        if hit.words and hit.words in self._allowed:
+            return True
         for text in trusted:
             words, entities = self._print(text)
             if hit.words and f" {hit.words} " in words:
