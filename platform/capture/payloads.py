@@ -87,7 +87,10 @@ def _value(value: Any) -> Any:
 
 def credible_moment(value: datetime) -> datetime:
     """In UTC. Raises ValueError: not between the year 2000 and tomorrow."""
-    value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:  # a zone that leads out of the calendar
+        raise ValueError("must lie between the year 2000 and tomorrow") from None
     if not _EARLIEST <= value <= timezone.now() + timedelta(days=1):
         raise ValueError("must lie between the year 2000 and tomorrow")
     return value
