@@ -67,7 +67,7 @@ class Peer:
 
 MLFLOW = Peer(
     name="mlflow",
-    requirements=("mlflow==3.17.2", "psycopg2-binary"),
+    requirements=("mlflow==3.17.2", "psycopg[binary]"),
     command=("mlflow", "server", "--backend-store-uri", "{url}", "--host", "127.0.0.1", "--port", "{port}"),
     stored="SELECT count(*) FROM (SELECT trace_id FROM spans GROUP BY 1 HAVING count(*) = 3) AS whole",
     ready="/health",

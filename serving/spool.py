@@ -14,7 +14,7 @@ from django.conf import settings
 
 from assistants.models import ApiKey, Assistant
 from capture.services import receive_turns
-from capture.vault import PayloadUnreadable, decrypt, encrypt
+from capture.vault import PayloadUnreadable, decrypt, encrypt, keyring
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,34 @@ def keep(assistant: Assistant, api_key: ApiKey | None, item: dict[str, Any]) -> 
         logger.error("A turn could not be spooled and is lost: %s", error)
         return False
     return True
+
+
+def reseal() -> int:
+    """Closes spooled turns of another data key with the first; how many. What no key opens stays as it is."""
+    done = 0
+    header = keyring(settings.RATCHET_DATA_KEY).header
+    for path in folder().glob("*.turn"):
+        try:
+            sealed = path.read_bytes()
+            if sealed.startswith(header):
+                continue
+            content = decrypt(sealed)
+        except (FileNotFoundError, PayloadUnreadable):
+            continue  # taken in meanwhile, or set aside at the next drain
+        half = path.with_suffix(".half")
+        half.write_bytes(encrypt(content))
+        if path.exists():  # else it has been taken in since, and would be once more
+            os.replace(half, path)
+            done += 1
+        else:
+            half.unlink()
+    return done
+
+
+def sealed_otherwise() -> int:
+    """Spooled turns that another key than the first has closed."""
+    header = keyring(settings.RATCHET_DATA_KEY).header
+    return sum(1 for path in folder().glob("*.turn") if not path.read_bytes().startswith(header))
 
 
 def has_waiting() -> bool:

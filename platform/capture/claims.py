@@ -116,7 +116,9 @@ def _token(until: datetime) -> int:
 _END_ORPHANED = f"""
 UPDATE {Quarantine._meta.db_table}
 SET claimed_until = %(now)s,
-    attempts = greatest(0, attempts - (pg_postmaster_start_time() > claimed_until - %(lease)s)::int)
+    attempts = greatest(
+        0, attempts - (pg_postmaster_start_time() > claimed_until - make_interval(secs => %(lease)s))::int
+    )
 WHERE claimed_until > %(now)s AND NOT EXISTS (
     SELECT FROM pg_locks
     WHERE locktype = 'advisory' AND classid = %(locks)s AND objsubid = 2
@@ -129,7 +131,7 @@ WHERE claimed_until > %(now)s AND NOT EXISTS (
 def _end_orphaned(now: datetime) -> None:
     """Ends leases of workers whose session is gone: killed, or the database was."""
     with connection.cursor() as cursor:
-        cursor.execute(_END_ORPHANED, {"now": now, "lease": LEASE, "locks": _LEASE_LOCKS})
+        cursor.execute(_END_ORPHANED, {"now": now, "lease": LEASE.total_seconds(), "locks": _LEASE_LOCKS})
 
 
 def _hold_killers(now: datetime) -> None:

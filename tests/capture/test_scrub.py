@@ -405,3 +405,15 @@ def test_a_batch_costs_as_many_queries_as_one_turn(cast: Cast, django_assert_max
     with django_assert_max_num_queries(40):
         scrub_waiting()
     assert Turn.objects.count() == 20
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_killed_worker_had_claimed_is_taken_over_at_once(cast: Cast) -> None:
+    """Its session is gone, and its lock with it; nobody waits for the clock. A lease with its lock stands."""
+    post(cast, turn_item())
+    assert len(claim().rows) == 1
+    assert claim().rows == []
+    connection.close()
+    (row,) = claim().rows
+    assert row.attempts == 1  # it counts: the item may be what killed the worker
+    assert claim().rows == []

@@ -1,0 +1,113 @@
+"""A new data key: what waits, encrypted, is opened with the old one and closed with the new one, a few rows at a time.
+
+What is still to be done is seen from the rows themselves, whose first bytes name their key. So it may be stopped at any
+moment and begun again, and two at once only share the work.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from capture.models import Quarantine, WaitingSpans
+from capture.vault import HEADER, PayloadUnreadable, decrypt, encrypt, keyring
+
+BATCH = 200
+_TABLES = (Quarantine._meta.db_table, WaitingSpans._meta.db_table)
+
+
+@dataclass
+class RotationReport:
+    """``done`` were closed anew; no key of ours opens ``unreadable``, which stay as they are."""
+
+    done: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+
+def rotate(*, batch: int = BATCH) -> Iterator[RotationReport]:
+    """Closes every payload with the first key of RATCHET_DATA_KEY; yields after each batch, which is committed by then.
+
+    Rows that are being scrubbed are waited for: they are gone afterwards, or given back.
+    """
+    report = RotationReport()
+    for table in _TABLES:
+        after = 0
+        while (last := _rotate_some(table, after, batch, report)) is not None:
+            after = last
+            yield report
+    yield report
+
+
+def remaining() -> int:
+    """Payloads that another key than the first has closed."""
+    header = keyring(settings.RATCHET_DATA_KEY).header
+    with connection.cursor() as cursor:
+        counts = []
+        for table in _TABLES:
+            cursor.execute(f"SELECT count(*) FROM {table} WHERE {_OTHER}", {"header": header, "size": HEADER})  # noqa: S608
+            counts.append(int(cursor.fetchone()[0]))
+    return sum(counts)
+
+
+# Stored outside of the row and not compressed, so only the piece that holds these bytes is read.
+_OTHER = "substring(payload FROM 1 FOR %(size)s) <> %(header)s"
+
+
+@transaction.atomic
+def _rotate_some(table: str, after: int, batch: int, report: RotationReport) -> int | None:
+    """The last row that was looked at; None when there is no other."""
+    ring = keyring(settings.RATCHET_DATA_KEY)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id, payload FROM {table} WHERE id > %(after)s AND {_OTHER} ORDER BY id LIMIT %(batch)s FOR UPDATE",  # noqa: S608
+            {"after": after, "batch": batch, "header": ring.header, "size": HEADER},
+        )
+        rows = cursor.fetchall()
+        for key, payload in rows:
+            try:
+                fresh = encrypt(decrypt(payload))
+            except PayloadUnreadable:
+                report.unreadable.append(f"{table} {key}")
+                continue
+            cursor.execute(f"UPDATE {table} SET payload = %s WHERE id = %s", [fresh, key])  # noqa: S608
+            report.done += 1
+    return rows[-1][0] if rows else None
+
+
+def add_key(path: Path) -> None:
+    """Puts a new key in front of those in the file, which closes what comes from the next start on.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    fresh = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    _write(path, [fresh, *_read(path)])
+
+
+def drop_old_keys(path: Path) -> int:
+    """Leaves only the first key in the file; how many went. Raises OSError as `add_key`."""
+    keys = _read(path)
+    _write(path, keys[:1])
+    return len(keys) - 1
+
+
+def _read(path: Path) -> list[str]:
+    return [key.strip() for key in path.read_text(encoding="utf-8").split(",") if key.strip()]
+
+
+def _write(path: Path, keys: list[str]) -> None:
+    """The file is whole at every moment: without it nothing that waits could be opened."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        handle.write(",".join(keys))
+        handle.flush()
+        os.fsync(handle.fileno())
+    half.replace(path)

@@ -1,0 +1,126 @@
+"""Another data key: everything that waits is closed with it, in batches, and the old one can be forgotten."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from assistants.models import AuditEvent
+from capture import rotation
+from capture.models import Quarantine, Turn, WaitingSpans
+from capture.otlp.closing import close_traces
+from capture.otlp.decoding import decode
+from capture.otlp.receiving import receive_spans
+from capture.otlp.wire import Encoding
+from capture.services import receive_turns, scrub_waiting
+from capture.vault import PayloadUnreadable, decrypt, encrypt
+from serving import spool
+from tests.capture.conftest import turn_item
+from tests.capture.otlp_samples import Bot, body_of
+from tests.factories import make_assistant
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, settings: Any) -> Path:
+    """One key in a file, and a state folder for the spool."""
+    path = tmp_path / "ratchet_data_key"
+    path.write_text(base64.urlsafe_b64encode(bytes(range(32))).decode())
+    settings.SECRETS_DIR, settings.VAR_DIR, settings.RATCHET_DATA_KEY = tmp_path, tmp_path, path.read_text()
+    settings.RATCHET_TRACE_SETTLE_SECONDS = 0
+    return path
+
+
+@pytest.fixture
+def restart(key_file: Path, settings: Any) -> Callable[[], None]:
+    def read_again() -> None:
+        settings.RATCHET_DATA_KEY = key_file.read_text()
+
+    return read_again
+
+
+def run(*options: str) -> str:
+    out = io.StringIO()
+    call_command("rotate_keys", *options, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def fill() -> None:
+    bot = make_assistant("bot")
+    receive_turns(assistant=bot, api_key=None, items=[turn_item(id=f"t-{n}", conversation=f"c-{n}") for n in range(7)])
+    decoded = decode(body_of(Bot().openinference()), Encoding.PROTOBUF)
+    receive_spans(assistant=bot, api_key=None, decoded=decoded)
+    assert spool.keep(bot, None, turn_item(id="spooled"))
+
+
+def test_everything_that_waits_is_opened_by_the_new_key_alone(key_file: Path, restart: Callable[[], None]) -> None:
+    fill()
+    assert "Restart" in run("--new")
+    restart()
+    with pytest.raises(CommandError, match="9 payloads are still closed"):
+        run("--drop-old")
+    assert "9 payloads" in run()
+    assert "0 payloads" in run()
+    assert "1 old keys" in run("--drop-old")
+    restart()
+    assert "," not in key_file.read_text()
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert scrub_waiting().scrubbed == 7
+    assert (close_traces().turns, spool.drain()) == (1, 1)
+    assert scrub_waiting().held == 0
+    assert Turn.objects.count() == 9
+    actions = set(AuditEvent.objects.values_list("action", flat=True))
+    assert {"key.added", "key.rotated", "key.dropped"} <= actions
+
+
+def test_it_goes_on_where_it_was_stopped(key_file: Path, restart: Callable[[], None]) -> None:
+    fill()
+    rotation.add_key(key_file)
+    restart()
+    next(iter(rotation.rotate(batch=3)))
+    assert rotation.remaining() == 8 - 3
+    assert Quarantine.objects.count() + WaitingSpans.objects.count() == 8
+    *_, report = rotation.rotate(batch=3)
+    assert (report.done, rotation.remaining()) == (5, 0)
+
+
+def test_what_no_key_opens_is_named_and_left(key_file: Path, settings: Any) -> None:
+    fill()
+    settings.RATCHET_DATA_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
+    key_file.write_text(settings.RATCHET_DATA_KEY)
+    with pytest.raises(CommandError, match="No key opens 8 payloads"):
+        run()
+    with pytest.raises(CommandError, match="still closed"):
+        run("--drop-old")
+
+
+def test_keys_of_the_environment_are_changed_there(key_file: Path, settings: Any) -> None:
+    settings.RATCHET_DATA_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
+    before = key_file.read_text()
+    for step in ("--new", "--drop-old"):
+        with pytest.raises(CommandError, match="from the environment"):
+            run(step)
+    assert key_file.read_text() == before
+
+
+def test_a_sealed_payload_shows_any_change(key_file: Path) -> None:
+    content = json.dumps(turn_item()).encode()
+    sealed = encrypt(content)
+    assert decrypt(memoryview(sealed)) == content
+    assert encrypt(content) != sealed
+    for place in range(len(sealed)):
+        damaged = bytearray(sealed)
+        damaged[place] ^= 1
+        with pytest.raises(PayloadUnreadable):
+            decrypt(bytes(damaged))
+    for length in (0, 4, 5, 28, 29, 44):
+        with pytest.raises(PayloadUnreadable):
+            decrypt(sealed[:length])
