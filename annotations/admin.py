@@ -155,7 +155,7 @@ class QueueAdmin(ScopedAdmin):
         messages.success(request, f"{added} turn{'' if added == 1 else 's'} added.")
         return HttpResponseRedirect(reverse("admin:annotations_queue_change", args=[queue.pk]))
 
-    def export(self, request: HttpRequest, queue_id: int) -> StreamingHttpResponse:
+    def export(self, request: HttpRequest, queue_id: int) -> HttpResponseBase:
         """All labels of the queue, also replaced ones (`counts` says which count)."""
         queue = get_object_or_404(Queue.objects.select_related("assistant"), pk=queue_id)
         if not has_role(request.user, queue.assistant, *SETTLERS):
@@ -213,7 +213,7 @@ class AnnotationAdmin(ReadOnlyAdmin):
         return "counts" if label.replaced_by_id is None else "replaced"
 
     @admin.action(description="Export as JSON lines")
-    def export_selected(self, request: HttpRequest, rows: QuerySet[Annotation]) -> StreamingHttpResponse:
+    def export_selected(self, request: HttpRequest, rows: QuerySet[Annotation]) -> HttpResponseBase:
         return export_response(request, rows, "annotations", None)
 
 
