@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import regex
 
+from privacy.features import Features, Gate
 from privacy.gazetteer import FUNCTION_WORDS, fold, gazetteer
 from privacy.scanning import Hit, ScanRecognizer, bounded
 from privacy.wordlists import words
@@ -83,6 +84,17 @@ _STATES = (
     r"|T[NX]|UT|V[AT]|W[AIVY])"
 )
 _STATE_ZIP = regex.compile(rf"(?:\b{_CAP}(?:[ ]{_CAP}){{0,2}},?\s)?\b{_STATES},?\s\d{{5}}(?:-\d{{4}})?\b")
+# Irish postcodes (routing key, unique identifier) and those of countries that write them before the town.
+_EIRCODE = regex.compile(r"(?<![\w\-])(?:D6W|[AC-FHKNPRTV-Y]\d{2}) ?[0-9AC-FHKNPRTV-Y]{4}(?![\w\-])")
+_ZIP_PLACE = regex.compile(
+    rf"(?<![\w.,/])(?!(?:19|20)\d\d )(?:\d{{4,5}}|\d{{4}} ?[A-Z]{{2}}) (?P<words>{_CAP})(?![\w\-])"
+)
+_INDIAN_DOOR = regex.compile(
+    r"\b(?:house|h\.|flat|plot|door|shop) ?(?:no|number)\b\.? ?[:#]? ?\d{1,5}[A-Za-z]?(?:[/\-]\d{1,4})?\b"
+    r"(?:, ?(?:sector|phase|block|ward|lane|cross|main|floor)[ \-]?\w{1,4}\b){0,3}",
+    regex.I,
+)
+_STREET_END = regex.compile(rf"(?:(?i:{_SUFFIX})|\b{_STREET})\Z")
 _DOOR = regex.compile(r"(?:Apt|Apartment|Suite|Ste|Flat)\b\.?\s?#?\d{1,5}[A-Za-z]?\b", regex.I)
 _ZIP = regex.compile(r"(?<![\w\-.])\d{5}(?:-\d{4})?(?![\w\-]|\.\d)")
 _CUE = regex.compile(
@@ -111,6 +123,90 @@ _UNITS = frozenset(
 )
 
 
+# What a street word in front begins with, and what a cue has: cheap to look for before the patterns.
+_PREFIX_STEMS = tuple(
+    f"{stem} "
+    for stem in words(
+        "rue avenue av. boulevard bd place chemin allée impasse quai chaussée chaussee route cours via viale"
+        " piazza corso vicolo largo strada calle avenida avda plaza paseo carrera camino ronda carrer rua"
+        " travessa praça ul. ulica al. os. pl. jalan"
+    )
+)
+_JOIN_STARTS = frozenset("dlv(\n \u00a0")
+_HOUSE_REACH = 16
+_STREET_REACH = 200
+_STREET_STEMS = tuple(words("street road rd avenue ave lane crescent boulevard terrace mews gardens drive grove close"))
+_CUE_STEMS = ("address", "live", "living", "move", "moving", "resid", "deliver", "ship", "sent to")
+
+
+def _needs_street_end(features: Features) -> bool:
+    """A number stands right after a street word or after a word that ends like one."""
+    text = features.text
+    return any(
+        text[start - 1 : start] == " " and _STREET_END.search(text, max(0, start - 16), start - 1)
+        for start, _ in features.runs
+    )
+
+
+def _before_two_letters(features: Features) -> Iterator[tuple[int, int]]:
+    """Where a word ends in a digit and two letters, as a British postcode does, with what may belong to it."""
+    text = features.text
+    for start, end in features.runs:
+        letters = text[end : end + 3]
+        if letters[:2].isalpha() and (len(letters) < 3 or not (letters[2].isalnum() or letters[2] in "_-")):
+            yield max(0, start - 6), end + 2
+
+
+def _around_street_words(features: Features) -> list[tuple[int, int]]:
+    """Stretches around street words that stand in front ("rue", "via") with something like a name after them."""
+    text, lower = features.text, features.lower
+    if len(lower) != len(text):  # a letter whose small form is two: places would not agree
+        return [(0, len(text))]
+    found: list[tuple[int, int]] = []
+    for stem in _PREFIX_STEMS:
+        place = lower.find(stem)
+        while place != -1:
+            follower = text[place + len(stem) : place + len(stem) + 1]
+            if (follower.isupper() or follower in _JOIN_STARTS) and not text[max(0, place - 1) : place].isalnum():
+                found.append((max(0, place - _HOUSE_REACH), place + _STREET_REACH))
+            place = lower.find(stem, place + 1)
+    return _united(found)
+
+
+def _united(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    united: list[tuple[int, int]] = []
+    for start, end in sorted(stretches):
+        if united and start <= united[-1][1]:
+            united[-1] = (united[-1][0], max(end, united[-1][1]))
+        else:
+            united.append((start, end))
+    return united
+
+
+_STREET_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
+    ("street", _ENGLISH, 0.8, lambda features: features.digit),
+    ("street, number last", _AFTER, 0.7, _needs_street_end),
+    ("box", _BOX, 0.8, lambda f: f.any_of(("box", "apo", "fpo", "dpo", "postfach", "boite", "boîte"))),
+    (
+        "state and ZIP",
+        _STATE_ZIP,
+        0.65,
+        lambda f: any(f.text[s - 3 : s - 1].isupper() for s, e in f.runs if e - s == 5),
+    ),
+    ("street and ZIP", _ZIP_CITY, 0.7, lambda f: any("," in f.text[max(0, s - 6) : s] for s, e in f.runs if e - s > 2)),
+    ("Canadian postcode", _CANADA, 0.6, lambda features: features.letters_and_digits),
+    ("door", _DOOR, 0.5, lambda f: f.any_of(("apt", "apartment", "suite", "ste", "flat"))),
+    ("Indian door", _INDIAN_DOOR, 0.6, lambda f: f.any_of(("house", "plot", "door", "shop", "flat"))),
+)
+
+
+_GUARDED_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
+    ("lower case", _LOWER, 0.65, lambda features: features.any_of(_STREET_STEMS)),
+    ("street word first, lower case", _BEFORE_LOWER, 0.65, lambda features: features.any_of(_PREFIX_STEMS)),
+    ("between two numbers", _TWO_NUMBERS, 0.55, lambda features: features.longest_run >= 3),
+)
+
+
 class AddressScan(ScanRecognizer):
     """Street addresses with what follows them (flat, town, postcode), and postcodes alone."""
 
@@ -120,55 +216,73 @@ class AddressScan(ScanRecognizer):
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits; bare US ZIP codes score 0.2 and need a context word."""
-        yield from self._streets(text)
-        yield from self._after_cues(text)
-        yield from self._postcodes(text)
+        return self.read(Features(text))
+
+    def read(self, features: Features) -> Iterator[Hit]:
+        """As `scan`; a rule is tried where the text has what it needs."""
+        yield from self._streets(features)
+        yield from self._after_cues(features)
+        yield from self._postcodes(features)
 
     @staticmethod
-    def _streets(text: str) -> Iterator[Hit]:
-        for rule, pattern, score in (
-            ("street", _ENGLISH, 0.8),
-            ("street, number last", _AFTER, 0.7),
-            ("box", _BOX, 0.8),
-            ("state and ZIP", _STATE_ZIP, 0.65),
-            ("street and ZIP", _ZIP_CITY, 0.7),
-            ("Canadian postcode", _CANADA, 0.6),
-            ("door", _DOOR, 0.5),
-        ):
+    def _streets(features: Features) -> Iterator[Hit]:
+        text = features.text
+        for rule, pattern, score, needed in _STREET_RULES:
+            if not needed(features):
+                continue
             for match in bounded(pattern, text):
                 yield Hit(match.start(), _with_tail(text, match.end()), score, rule)
-        for match in bounded(_BEFORE, text):
-            if any(char.isdigit() for char in match.group()):
-                yield Hit(match.start(), _with_tail(text, match.end()), 0.7, "street word first")
-        for rule, pattern, score in (
-            ("lower case", _LOWER, 0.65),
-            ("street word first, lower case", _BEFORE_LOWER, 0.65),
-            ("between two numbers", _TWO_NUMBERS, 0.55),
-        ):
+        for start, end in _around_street_words(features):
+            for match in bounded(_BEFORE, text, start, end):
+                if any(char.isdigit() for char in match.group()):
+                    yield Hit(match.start(), _with_tail(text, match.end()), 0.7, "street word first")
+        for rule, pattern, score, needed in _GUARDED_RULES:
+            if not needed(features):
+                continue
             for match in bounded(pattern, text):
                 if not _prose(match.group("words"), unknown_only=pattern is _TWO_NUMBERS):
                     yield Hit(match.start(), _with_tail(text, match.end()), score, rule)
 
     @staticmethod
-    def _after_cues(text: str) -> Iterator[Hit]:
-        for match in bounded(_CUE, text):
-            end = _until_prose(text, *match.span("value"))
-            yield Hit(match.start("value"), _with_tail(text, end), 0.65, "cue", "address")
-        for rule, pattern in (("corner", _CORNER), ("postcode cue", _POSTCODE_CUE)):
-            for match in bounded(pattern, text):
-                yield Hit(*match.span("value"), 0.65, rule, "address")
+    def _after_cues(features: Features) -> Iterator[Hit]:
+        text = features.text
+        if features.any_of(_CUE_STEMS):
+            for match in bounded(_CUE, text):
+                end = _until_prose(text, *match.span("value"))
+                yield Hit(match.start("value"), _with_tail(text, end), 0.65, "cue", "address")
+        for rule, pattern, stems in (
+            ("corner", _CORNER, ("corner of",)),
+            ("postcode cue", _POSTCODE_CUE, ("zip", "code", "plz")),
+        ):
+            if features.any_of(stems):
+                for match in bounded(pattern, text):
+                    yield Hit(*match.span("value"), 0.65, rule, "address")
 
     @staticmethod
-    def _postcodes(text: str) -> Iterator[Hit]:
-        for match in bounded(_PLACE_ZIP, text):
-            if fold(match.group("words")) in gazetteer().places:
-                yield Hit(*match.span(), 0.55, "place and postcode")
-        for match in bounded(_UK_POSTCODE_LOWER, text):
-            upper = _UK_POSTCODE.fullmatch(match.group()) is not None
-            score = 0.65 if upper or " " in match.group() else 0.3
-            yield Hit(*match.span(), score, "UK postcode")
-        for match in bounded(_ZIP, text):
-            yield Hit(*match.span(), 0.2, "ZIP")
+    def _postcodes(features: Features) -> Iterator[Hit]:
+        text = features.text
+        if features.longest_run >= 4:
+            for match in bounded(_PLACE_ZIP, text):
+                if fold(match.group("words")) in gazetteer().places:
+                    yield Hit(*match.span(), 0.55, "place and postcode")
+        for start, end in features.runs:
+            if 4 <= end - start <= 5:
+                found = _ZIP_PLACE.match(text, start)
+                if found is not None and fold(found.group("words")) in gazetteer().places:
+                    yield Hit(*found.span(), 0.55, "postcode and place")
+        for start, end in _before_two_letters(features):
+            for match in bounded(_UK_POSTCODE_LOWER, text, start, end):
+                upper = _UK_POSTCODE.fullmatch(match.group()) is not None
+                score = 0.65 if upper or " " in match.group() else 0.3
+                yield Hit(*match.span(), score, "UK postcode")
+        if features.letters_and_digits:
+            for match in bounded(_EIRCODE, text):
+                value = match.group()
+                mixed = any(map(str.isdigit, value[3:])) and any(map(str.isalpha, value[3:]))
+                yield Hit(*match.span(), 0.55 if mixed and value.isupper() else 0.2, "Eircode")
+        if features.longest_run >= 5:
+            for match in bounded(_ZIP, text):
+                yield Hit(*match.span(), 0.2, "ZIP")
 
 
 def _prose(words: str, *, unknown_only: bool = False) -> bool:

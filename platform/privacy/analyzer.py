@@ -8,7 +8,6 @@ only when a hit asks for its context.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
@@ -24,14 +23,15 @@ from presidio_analyzer import (
 from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 
+from privacy.features import Features
 from privacy.findings import Finding
-from privacy.scanning import PRIVATE_KEY, Features
+from privacy.remembered import Remembered
+from privacy.scanning import PRIVATE_KEY, FailClosed, Hit, ScanRecognizer
 from privacy.wordlists import words
 
 LANGUAGE = "en"
-# Texts of at least this many characters are searched once; so many are remembered (some 10 MB).
-_REMEMBER_FROM = 200
-_REMEMBERED = 20_000
+# Texts of at least this many characters are searched once, as long as they are remembered.
+_REMEMBER_FROM = 64
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _STOP_WORDS = frozenset(
     words("""
@@ -165,39 +165,71 @@ class OfflineAnalyzer(AnalyzerEngine):
             context_aware_enhancer=WholeWordEnhancer(),
         )
         self._ordered = list(recognizers)
-        self._known: dict[tuple[bytes, frozenset[str]], tuple[Finding, ...]] = {}
+        self._known = Remembered()
 
     def find(self, text: str, entity_types: Collection[str]) -> list[Finding]:
         """Everything the recognisers of these types report, before thresholds.
 
-        Long texts are remembered by their digest: the same passages come back in most turns of a
-        log. What is remembered are places and types, never text.
+        Texts of some length are remembered by a keyed digest: the same passages come back in most
+        turns of a log. What is remembered are places and types, never text.
 
         Raises ScrubTimeout when one of them could not finish.
         """
         if len(text) < _REMEMBER_FROM:
             return self._search(text, entity_types)
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        key = (digest, frozenset(entity_types))
+        key = self._known.key(text, entity_types)
         known = self._known.get(key)
         if known is None:
             known = tuple(self._search(text, entity_types))
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = known
+            self._known.put(key, known)
         return list(known)
 
     def _search(self, text: str, entity_types: Collection[str]) -> list[Finding]:
-        artifacts = self.nlp_engine.process_text(text, LANGUAGE)
-        wanted = [r for r in self._ordered if r.supported_entities[0] in entity_types]
-        results: list[RecognizerResult] = []
-        for recognizer in wanted:
-            results += recognizer.analyze(text, recognizer.supported_entities, artifacts)
-        if results:
-            results = self.context_aware_enhancer.enhance_using_context(
-                text=text, raw_results=results, nlp_artifacts=artifacts, recognizers=wanted
+        artifacts = WordArtifacts(text, self.nlp_engine, LANGUAGE)
+        found: list[Finding] = []
+        for recognizer in self._ordered:
+            if recognizer.supported_entities[0] not in entity_types:
+                continue
+            if isinstance(recognizer, ScanRecognizer | FailClosed):
+                hits = recognizer.hits(artifacts.features)
+                if hits:
+                    found += self._with_context(recognizer, hits, artifacts)
+            else:
+                results = recognizer.analyze(text, recognizer.supported_entities, artifacts)
+                found += map(_finding, self._enhance_using_context(text, results, artifacts, [recognizer]))
+        return found
+
+    def _with_context(
+        self, recognizer: ScanRecognizer | FailClosed, hits: list[Hit], artifacts: WordArtifacts
+    ) -> Iterator[Finding]:
+        """The hits as findings, their scores raised where a context word stands near.
+
+        What Presidio's enhancer does, without its copies of everything, and without looking for
+        words around hits in a text that has none of the recogniser's.
+        """
+        enhancer = self.context_aware_enhancer
+        near = bool(recognizer.context) and artifacts.features.any_of(map(str.lower, recognizer.context))
+        for hit in hits:
+            score, word = hit.score, ""
+            if near:
+                around = enhancer._extract_surrounding_words(
+                    artifacts, artifacts.features.text[hit.start : hit.end], hit.start
+                )
+                word = enhancer._find_supportive_word_in_context(
+                    around, recognizer.context, enhancer.context_matching_mode
+                )
+            if word:
+                raised = max(score + enhancer.context_similarity_factor, enhancer.min_score_with_context_similarity)
+                score = min(raised, enhancer.MAX_SCORE)
+            yield Finding(
+                start=hit.start,
+                end=hit.end,
+                entity_type=recognizer.supported_entities[0],
+                score=float(score),
+                recognizer=f"{recognizer.name}:{hit.rule}",
+                context_word=word or hit.context_word,
+                private=hit.private,
             )
-        return [_finding(result) for result in results]
 
 
 def _finding(result: RecognizerResult) -> Finding:

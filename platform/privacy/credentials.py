@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import regex
 
+from privacy.features import Features, Gate
 from privacy.gazetteer import FUNCTION_WORDS, gazetteer
-from privacy.scanning import Features, Hit, PatternScan, ScanRecognizer, bounded
+from privacy.scanning import Hit, PatternScan, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 _PREFIXED = regex.compile(
@@ -15,6 +16,8 @@ _PREFIXED = regex.compile(
     r"|github_pat_[A-Za-z0-9_]{20,255}|glpat-[\w\-]{16,64}|(?:sk|pk|rk)[_-](?:live|test|ant|proj)?"
     r"[_-]?[A-Za-z0-9_\-]{16,200}|xox[abeoprs]-[A-Za-z0-9\-]{10,250}|AIza[0-9A-Za-z_\-]{30,45}"
     r"|hf_[A-Za-z0-9]{20,64}|npm_[A-Za-z0-9]{30,64}|pypi-[A-Za-z0-9_\-]{30,255}|whsec_[\w+/=]{16,120}"
+    r"|shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}|dapi[a-f0-9]{32}|\d{8,10}:AA[\w\-]{30,40}|lin_api_\w{30,60}|ntn_\w{30,60}"
+    r"|key-[a-f0-9]{32}|(?:AC|SK)[a-f0-9]{32}|glsa_\w{32,64}|figd_[\w\-]{30,64}|AGE-SECRET-KEY-1[A-Z0-9]{50,64}"
     r"|SG\.[\w\-]{16,40}\.[\w\-]{16,80}|ya29\.[\w\-]{20,255}|dop_v1_[a-f0-9]{40,64}"
     r"|eyJ[\w\-]{8,4000}\.[\w\-]{8,4000}(?:\.[\w\-]{0,4000})?)"
 )
@@ -22,17 +25,19 @@ _KEY_BLOCK = regex.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^\ue000]{0,12000}?"
     r"(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)"
 )
-_IN_URL = regex.compile(r"://[^\s:/@]{0,80}:(?P<value>[^\s@/]{1,200})@")
+_IN_URL = regex.compile(r"://[^\s:/@]{0,80}:(?P<value>[^\s/]{1,200})@")
 _HEADER = regex.compile(r"\b(?:bearer|basic) (?P<value>(?=[^\s\d]{0,80}\d)[\w.~+/\-]{12,2000}=*)", regex.I)
 _QUOTE = r"[\"'“”‘’`]?"
 _VALUE = r"(?P<value>[^\s\"'“”`,;\ue000]{3,200})"
 _PASSWORD = regex.compile(
-    r"(?:pass ?word|passwd|pwd|pass ?phrase|pass ?code|memorable word|secret word)s?"
-    rf"{_QUOTE}(?: (?:is|was|are)(?: now| still)?:? | ?(?:=>|:=|[:=]) ?| to ){_QUOTE}{_VALUE}",
+    r"(?:pass ?word|passwd|pwd|pass ?phrase|pass ?code|memorable word|secret word|passwort|kennwort|mot de passe"
+    r"|contrase[ñn]a|wachtwoord|parola d['’]ordine)s?"
+    rf"{_QUOTE}(?: (?:is|was|are|ist|est|es|è)(?: now| still)?:? | ?(?:=>|:=|[:=]) ?| to ){_QUOTE}{_VALUE}",
     regex.I,
 )
 _KEYED = regex.compile(
-    r"(?:secret|api[ _-]?key|access[ _-]?key|auth[ _-]?token|token|private[ _-]?key|credential)s?"
+    r"(?:secret|(?:api|access|account|signing|encryption|licen[cs]e|private)[ _-]?key|auth[ _-]?token|token"
+    r"|credential)s?"
     rf"{_QUOTE}(?: (?:is|was):? | ?(?:=>|:=|[:=]) ?){_QUOTE}{_VALUE}",
     regex.I,
 )
@@ -43,20 +48,35 @@ _CODE = regex.compile(
     regex.I,
 )
 _RANDOM = regex.compile(r"(?<![\w/+=\-])(?=[A-Za-z_/+=\-]{0,63}\d)(?=[\d_/+=\-]{0,63}[A-Za-z])[\w/+\-]{24,512}={0,2}")
+_LOGIN = (
+    r"(?:user ?name|user[ _-]?id|log ?in(?: name| id)?|screen ?name|gamer ?tag|handle|nick(?: ?name)?|benutzername)"
+)
 _USERNAME = regex.compile(
-    r"\b(?:user ?name|user[ _-]?id|log ?in(?: name| id)?|screen ?name|gamer ?tag|handle)"
-    rf"{_QUOTE}(?: (?:is|was):? | ?[:=] ?){_QUOTE}@?(?P<value>[\w][\w.\-]{{2,63}})",
+    rf"\b(?:{_LOGIN}{_QUOTE}(?: (?:is|was):? | ?[:=] ?)|(?:user|usr|uid|account name){_QUOTE} ?[:=](?![:=]) ?){_QUOTE}"
+    r"(?P<value>@?[\w][\w.\-]{2,63})",
     regex.I,
 )
-_HANDLE = regex.compile(r"(?<![\w.@/])@(?P<value>[A-Za-z0-9_]{3,30})\b(?!\.\w)")
+# Without "is" or a colon between them only what no word looks like.
+_USERNAME_BESIDE = regex.compile(rf"\b{_LOGIN} (?P<value>@?(?=[A-Za-z_.\-]{{0,62}}\d)[A-Za-z][\w.\-]{{3,63}})", regex.I)
+_HANDLE = regex.compile(r"(?<![\w.@/])(?P<value>@[A-Za-z0-9_]{3,30})\b(?!\.\w)")
+_NUMBERED_HANDLE = regex.compile(r"(?<![\w.@/])(?P<value>@(?=[A-Za-z_]{3,29}\d)[A-Za-z0-9_]{4,30})\b(?![.(]\w)")
 _HANDLE_CONTEXT = words("twitter instagram insta telegram tiktok github handle follow dm tag tagged discord slack")
 
+_SHORTEST_RANDOM = 24
 _CODE_WORDS = frozenset(
     words(
         "none null nil true false str string int integer bytes bool optional any undefined required"
         " empty redacted hidden changeme yourpassword example xxx xxxx test value key secret token"
         " password username user name"
     )
+)
+
+
+_SECRET_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
+    ("key block", _KEY_BLOCK, 1.0, lambda features: "-----BEGIN" in features.text),
+    ("in a URL", _IN_URL, 0.9, lambda features: "://" in features.text and features.at_sign),
+    ("authorization header", _HEADER, 0.9, lambda features: features.any_of(("bearer ", "basic "))),
+    ("code", _CODE, 0.8, lambda f: f.digit and f.any_of(("pin", "cvv", "cvc", "otp", "code", "password"))),
 )
 
 
@@ -71,30 +91,31 @@ class SecretScan(ScanRecognizer):
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits; long random strings score 0.3 and need a context word."""
-        features = Features(text)
-        for rule, pattern in (("key prefix", _PREFIXED), ("key block", _KEY_BLOCK)):
-            for match in bounded(pattern, text):
-                yield Hit(*match.span(), 1.0, rule)
-        if "://" in text:
-            for match in bounded(_IN_URL, text):
-                yield Hit(*match.span("value"), 0.9, "in a URL")
-        if features.any_of(("bearer ", "basic ")):
-            for match in bounded(_HEADER, text):
-                yield Hit(*match.span("value"), 0.9, "authorization header")
-        if features.any_of(("pass", "pwd", "memorable", "secret")):
-            yield from self._spoken(text, _PASSWORD, is_password, "password")
+        return self.read(Features(text))
+
+    def read(self, features: Features) -> Iterator[Hit]:
+        """As `scan`; a rule is tried where the text has what it needs."""
+        for start, end in features.long_words:
+            for match in bounded(_PREFIXED, features.text, start, end):
+                yield Hit(*match.span(), 1.0, "key prefix")
+            if features.digit and end - start >= _SHORTEST_RANDOM:
+                for match in bounded(_RANDOM, features.text, start, end):
+                    yield Hit(*match.span(), 0.3, "random string")
+        for rule, pattern, score, needed in _SECRET_RULES:
+            if needed(features):
+                for match in bounded(pattern, features.text):
+                    yield Hit(*match.span("value" if "value" in pattern.groupindex else 0), score, rule)
+        if features.any_of(("pass", "pwd", "memorable", "secret", "kennwort", "contrase", "wachtwoord", "parola")):
+            yield from self._spoken(features.text, _PASSWORD, is_password, "password")
         if features.any_of(("secret", "key", "token", "credential")):
-            yield from self._spoken(text, _KEYED, is_key, "key")
-        if features.digit:
-            for match in bounded(_CODE, text):
-                yield Hit(*match.span("value"), 0.8, "code")
-            for match in bounded(_RANDOM, text):
-                yield Hit(*match.span(), 0.3, "random string")
+            yield from self._spoken(features.text, _KEYED, is_key, "key")
 
     @staticmethod
     def _spoken(text: str, pattern: regex.Pattern[str], check: object, rule: str) -> Iterator[Hit]:
         for match in bounded(pattern, text):
-            value = match.group("value").rstrip(".!?)]}>")
+            value = match.group("value").rstrip(".?)]}>")
+            if not any(map(str.isdigit, value)):
+                value = value.rstrip(".!?)]}>")
             if callable(check) and check(value):
                 start = match.start("value")
                 yield Hit(start, start + len(value), 0.85, rule)
@@ -107,8 +128,9 @@ def _ordinary(value: str) -> bool:
         return True
     if not any(char.isalnum() for char in value) or value[0] in "<[{($%*":
         return True
-    expression = regex.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|\w+\(.*|[a-z]+(?:_[a-z]+)+", value)
-    return expression is not None
+    if regex.fullmatch(r"[a-z]+(?:_[a-z]+)+", value):
+        return all(part in _CODE_WORDS or gazetteer().is_common(part) for part in value.split("_"))
+    return regex.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|\w+\(.*", value) is not None
 
 
 def is_password(value: str) -> bool:
@@ -127,9 +149,14 @@ def credential_recognizers() -> list[ScanRecognizer]:
         SecretScan(),
         PatternScan(
             "USERNAME",
-            [("user name", _USERNAME, 0.7)],
-            gate=lambda f: f.any_of(("user", "log", "screen", "gamer", "handle")),
+            [("user name", _USERNAME, 0.7), ("beside user name", _USERNAME_BESIDE, 0.6)],
+            gate=lambda f: f.any_of(("user", "usr", "uid", "log", "screen", "gamer", "handle", "nick", "account name")),
             check=is_password,
+        ),
+        PatternScan(
+            "USERNAME",
+            [("numbered handle", _NUMBERED_HANDLE, 0.55)],
+            gate=lambda f: f.at_sign and f.digit,
         ),
         PatternScan(
             "USERNAME",

@@ -29,6 +29,7 @@ HARD_TYPES: frozenset[str] = frozenset(
         "BANK_ACCOUNT",
         "US_SSN",
         "UK_NINO",
+        "NATIONAL_ID",
         "PASSPORT",
         "DRIVER_LICENSE",
         "IP_ADDRESS",
@@ -40,7 +41,7 @@ SOFT_TYPES: frozenset[str] = frozenset({"LOCATION", "DATE_OF_BIRTH", "USERNAME",
 ALL_TYPES: frozenset[str] = HARD_TYPES | SOFT_TYPES
 
 # What must never be stored, not even when a company's own document prints it.
-TRUSTED_SOURCE_TYPES: frozenset[str] = frozenset({"SECRET", "CREDIT_CARD", "IBAN", "US_SSN", "UK_NINO"})
+TRUSTED_SOURCE_TYPES: frozenset[str] = frozenset({"SECRET", "CREDIT_CARD", "IBAN", "US_SSN", "UK_NINO", "NATIONAL_ID"})
 
 PLACEHOLDER = re.compile(r"\[(" + "|".join(sorted(ALL_TYPES)) + r")_([1-9][0-9]{0,5})\]")
 

@@ -15,7 +15,10 @@ from presidio_analyzer.predefined_recognizers import (
 from privacy.scanning import FailClosed, Hit, PatternScan, ScanRecognizer, bounded
 from privacy.wordlists import words
 
-_CARD = regex.compile(r"(?<![\d.\w])\d(?:[ \-]?\d){11,18}(?![\d\w]|\.\d)")
+# Any dash, and a dot or a slash where the same one stands between all groups of four.
+_CARD = regex.compile(
+    r"(?<![\d.\w])(?:\d(?:[ \-\u2010-\u2015\u2212]{0,2}\d){11,18}|\d{4}([./_])\d{4}\1\d{4}\1\d{1,7})(?![\d\w]|\.\d)"
+)
 _CARD_CONTEXT = words("card credit debit visa mastercard amex maestro discover jcb diners cc pan")
 # Issuer ranges with the lengths they are issued in; other Luhn-valid numbers need a context word.
 _ISSUER = regex.compile(
@@ -23,28 +26,35 @@ _ISSUER = regex.compile(
     r"|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12,15}|(?:2131|1800)\d{11}"
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12,15}|62\d{14,17}|(?:5[06-8]|6\d)\d{11,17}"
 )
-_IBAN = regex.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![A-Z0-9])", regex.I)
+_IBAN = regex.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-.]{0,2}[A-Z0-9]){11,30}(?![A-Z0-9])", regex.I)
 _IBAN_MIN = 15
 
 _SSN = regex.compile(r"(?<![\d\-])(?!000|666)\d{3}(?P<sep>[\- ])(?!00)\d{2}(?P=sep)(?!0000)\d{4}(?![\d\-])")
 _SSN_PLAIN = regex.compile(r"(?<![\d.\-])(?!000|666)\d{9}(?![\d.\-])")
 _UK_LICENCE = regex.compile(r"\b[A-Z9]{5}\d{6}[A-Z9]{2}\d[A-Z]{2}\b", regex.I)
+_TWO_LETTERS = regex.compile(r"(?<!\w)[A-Za-z]{2} ?\Z")
 _SORT_CODE = regex.compile(r"(?<![\d\-])\d{2}([\- ])\d{2}\1\d{2}(?![\d\-])")
 
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
-_DATE = regex.compile(
-    r"(?<![\d.\-/])(?:\d{4}[\-/.]\d{1,2}[\-/.]\d{1,2}|\d{1,2}[\-/. ]\d{1,2}[\-/. ](?:\d{4}|\d{2})"
-    rf"|\d{{1,2}}(?:st|nd|rd|th)?(?: of)?[ \-]{_MONTH},?[ \-]\d{{2,4}}"
-    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d\-/])",
-    regex.I,
+# The first letters of a month in English, German, French, Spanish, Italian and Dutch.
+_MONTH = (
+    r"\b(?:jan|gen|ene|feb|fev|f[ée]v|mar|m[äa]r|maa|apr|abr|avr|may|mai|mag|mei|jun|jui|giu|jul|lug|aug|ago|ao[uû]|sep|set"
+    r"|oct|okt|ott|out|nov|dec|dez|dic|d[ée]c)\p{L}{0,8}\.?"
 )
+_DATE_FORM = (
+    r"(?<![\d.\-/])(?:\d{4}[\-/.]\d{1,2}[\-/.]\d{1,2}|\d{1,2}[\-/. ]{1,2}\d{1,2}[\-/. ]{1,2}(?:\d{4}|\d{2})"
+    rf"|\d{{1,2}}(?:st|nd|rd|th|er|\.)?(?: of| de)?[ \-]{_MONTH},?(?: of| de)?(?:[ \-]\d{{2,4}})?"
+    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?(?:,? \d{{4}})?|{_MONTH},?(?: of| de)? (?:19|20)\d{{2}})(?![\d\-/])"
+)
+_DATE = regex.compile(_DATE_FORM, regex.I)
+_DATE_CUE = regex.compile(rf"(?<!\w)d[./]?\s?o[./]?\s?b\b\.?\s?(?:is|was|[:=])?\s?(?P<value>{_DATE_FORM})", regex.I)
+_BIRTH_STEMS = ("born", "birth", "dob", "geb", "né", "naiss", "nacid", "nacim", "nato", "nata", "nasc")
 
 
 class CardScan(ScanRecognizer):
     """Payment card numbers of 12 to 19 digits with a valid Luhn digit (ISO/IEC 7812-1)."""
 
     def __init__(self) -> None:
-        super().__init__("CREDIT_CARD", context=_CARD_CONTEXT, gate=lambda features: features.seven_digits)
+        super().__init__("CREDIT_CARD", context=_CARD_CONTEXT, gate=lambda features: features.longest_chain >= 12)
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits: 1.0 in an issuer's range, 0.3 otherwise."""
@@ -68,7 +78,7 @@ class IbanScan(ScanRecognizer):
     """International bank account numbers with valid check digits (ISO 13616, modulo 97)."""
 
     def __init__(self) -> None:
-        super().__init__("IBAN", gate=lambda features: features.digit)
+        super().__init__("IBAN", gate=lambda features: features.country_and_check)
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits: the longest valid prefix of each candidate, since words may follow a number."""
@@ -80,7 +90,7 @@ class IbanScan(ScanRecognizer):
 
 def _valid_iban_length(candidate: str) -> int:
     for end in range(len(candidate), 0, -1):
-        compact = candidate[:end].replace(" ", "").replace("-", "").upper()
+        compact = candidate[:end].replace(" ", "").replace("-", "").replace(".", "").upper()
         if len(compact) < _IBAN_MIN:
             return 0
         whole_word = end == len(candidate) or not candidate[end].isalnum()
@@ -99,6 +109,7 @@ class LicenceScan(FailClosed, UsLicenseRecognizer):
 
     CONTEXT = [*UsLicenseRecognizer.CONTEXT, "licence", "licences", "dvla", "driver's"]
     gate = staticmethod(lambda features: features.digit and features.any_of(("lic", "driv", "permit", "dls")))
+    stretches = staticmethod(lambda features: features.digit_words)
 
 
 class PassportScan(FailClosed, UsPassportRecognizer):
@@ -118,7 +129,14 @@ class BankAccountScan(FailClosed, UsBankRecognizer):
 class NinoScan(FailClosed, UkNinoRecognizer):
     """UK national insurance numbers."""
 
-    gate = staticmethod(lambda features: features.digit)
+    gate = staticmethod(lambda features: features.longest_chain >= 6)
+    stretches = staticmethod(
+        lambda f: [
+            (max(0, start - 4), min(len(f.text), start + 12))
+            for start, end in f.runs
+            if end - start in {2, 6} and _TWO_LETTERS.search(f.text, max(0, start - 4), start)
+        ]
+    )
 
 
 def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
@@ -137,7 +155,7 @@ def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
             "US_SSN",
             [("grouped", _SSN, 0.5), ("nine digits", _SSN_PLAIN, 0.05)],
             context=("ssn", "ssns", "social", "security", "ssn#"),
-            gate=lambda features: features.seven_digits,
+            gate=lambda features: features.longest_chain >= 9,
         ),
         NinoScan(supported_entity="UK_NINO"),
         PassportScan(supported_entity="PASSPORT"),
@@ -145,12 +163,20 @@ def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
         PatternScan(
             "DRIVER_LICENSE",
             [("UK licence", _UK_LICENCE, 0.6)],
-            gate=lambda features: features.digit,
+            gate=lambda features: features.longest_run >= 6 and features.letters_and_digits,
         ),
         PatternScan(
             "DATE_OF_BIRTH",
             [("date", _DATE, 0.2)],
-            context=("born", "birth", "birthday", "birthdate", "dob", "d.o.b"),
-            gate=lambda features: features.digit and features.any_of(("born", "birth", "dob", "d.o.b")),
+            context=words(
+                "born birth birthday birthdate dob geboren geb geburtsdatum geburtstag né née naissance nacido nacida"
+                " nacimiento nato nata nascita geboortedatum"
+            ),
+            gate=lambda features: features.digit and features.any_of(_BIRTH_STEMS),
+        ),
+        PatternScan(
+            "DATE_OF_BIRTH",
+            [("date after d.o.b.", _DATE_CUE, 0.65)],
+            gate=lambda features: features.digit and features.any_of(("o.b", "/o/b", "dob")),
         ),
     ]

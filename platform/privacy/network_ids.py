@@ -7,14 +7,20 @@ from collections.abc import Iterator
 import regex
 from presidio_analyzer.predefined_recognizers import IpRecognizer, MacAddressRecognizer
 
-from privacy.scanning import FailClosed, Features, Hit, ScanRecognizer, bounded
+from privacy.features import Features
+from privacy.scanning import FailClosed, Hit, ScanRecognizer, bounded
 
-_LOCAL_PART = regex.compile(r"[\w.!#$%&'*+/=?^`{|}~\-]++\Z")
+# Searched backwards from the at-sign: the last character that cannot belong to a local part.
+_NOT_LOCAL = regex.compile(r"(?r)[^\w.!#$%&'*+/=?^`{|}~\-]")
 _DOMAIN = regex.compile(r"(?:[\w](?:[\w\-]{0,61}[\w])?\.){1,8}(?:xn--[a-z0-9\-]{2,58}|[^\W\d_]{2,24})")
+_DOT = r"(?:\s?[(\[{<]\s?(?:dot|punkt|point|punto)\s?[)\]}>]\s?| dot |\.)"
+_JOINED = rf"[\w.+\-]{{1,64}}(?:(?:{_DOT}| (?:underscore|dash|hyphen|minus|plus) )[\w+\-]{{1,64}}){{0,4}}+"
 _SPELLED = regex.compile(
-    r"\b(?P<value>[\w.+\-]{2,64}\s?[(\[{<]\s?at\s?[)\]}>]\s?[\w\-]{1,63}"
-    r"(?:(?:\s?[(\[{<]\s?dot\s?[)\]}>]\s?|\.)[\w\-]{1,63}){1,4})"
-    r"|\b(?P<words>[\w.+\-]{2,64} at [\w\-]{2,63}(?: dot [a-z]{2,20}){1,3})\b",
+    rf"\b{_JOINED}(?:\s?[(\[{{<]\s?(?:at|ät|@)\s?[)\]}}>]\s?[\w\-]{{1,63}}(?:{_DOT}[\w\-]{{1,63}}){{1,4}}"
+    r"|\s?(?: at |@)\s?[\w\-]{2,63}(?: dot [a-z]{2,20}){1,3}"
+    r"|\s{1,2}@\s{1,2}[\w\-]{2,63}(?:\.[\w\-]{2,63}){1,4}"
+    r"| at (?:gmail|googlemail|hotmail|outlook|live|msn|yahoo|ymail|icloud|aol|gmx|web|proton|protonmail|mail)"
+    r"\.(?:com|net|org|de|fr|es|it|nl|ie|in|me|co\.uk|co\.in|com\.au))\b",
     regex.IGNORECASE,
 )
 # Loopback, unspecified, masks, and the networks reserved for documentation (RFC 5737).
@@ -40,20 +46,26 @@ class EmailScan(ScanRecognizer):
         super().__init__("EMAIL", gate=_has_address)
 
     def scan(self, text: str) -> Iterator[Hit]:
-        """Hits for `local@domain.tld` and for spelled-out forms."""
+        """Hits for `local@domain.tld`."""
         at_sign = text.find("@")
         while at_sign != -1:
             domain = _DOMAIN.match(text, at_sign + 1, at_sign + 1 + _DOMAIN_REACH)
             if domain is not None:
                 low = max(0, at_sign - _LOCAL_REACH)
-                local = _LOCAL_PART.search(text, low, at_sign)
-                if local is not None:
-                    start = local.start() + _leading_marks(local.group())
-                    if start < at_sign:
-                        yield Hit(start, domain.end(), 1.0, "address")
+                before = _NOT_LOCAL.search(text, low, at_sign)
+                start = before.end() if before is not None else low
+                start += _leading_marks(text[start:at_sign])
+                if start < at_sign:
+                    yield Hit(start, domain.end(), 1.0, "address")
             at_sign = text.find("@", at_sign + 1)
-        for match in bounded(_SPELLED, text):
-            yield Hit(*match.span(), 0.7, "spelled out")
+
+    def read(self, features: Features) -> Iterator[Hit]:
+        """As `scan`, and spelled-out forms where a word hints at one."""
+        yield from self.scan(features.text)
+        if features.any_of(_SPELLED_HINTS):
+            for match in bounded(_SPELLED, features.text):
+                if any(char.isalpha() for char in match.group()):
+                    yield Hit(*match.span(), 0.7, "spelled out")
 
 
 def _leading_marks(local: str) -> int:
@@ -61,8 +73,16 @@ def _leading_marks(local: str) -> int:
     return len(local) - len(local.lstrip("'`.=/|{*!?&#"))
 
 
+_SPELLED_HINTS = (
+    " dot ",
+    *(" @ ", "at)", "at]", "at>", "at}", "at )", "at ]", "ät)", "(@", "[@"),
+    *(" at gmail.", " at googlemail.", " at hotmail.", " at outlook.", " at live.", " at msn.", " at yahoo."),
+    *(" at ymail.", " at icloud.", " at aol.", " at gmx.", " at web.", " at proton", " at mail."),
+)
+
+
 def _has_address(features: Features) -> bool:
-    return features.at_sign or features.any_of((" dot ", "(at)", "[at]", " at)", "<at>", "{at}"))
+    return features.at_sign or features.any_of(_SPELLED_HINTS)
 
 
 class UrlScan(ScanRecognizer):
@@ -82,10 +102,31 @@ class UrlScan(ScanRecognizer):
                 yield Hit(match.start(), match.start() + len(url), 0.6, "query or user")
 
 
+def _address_chunks(features: Features) -> list[tuple[int, int]]:
+    """The stretches without white space that have what an IP address needs: dots between digits, or colons."""
+    text = features.text
+    places = [start for start, _ in features.runs if start > 1 and text[start - 1] == "." and text[start - 2].isdigit()]
+    if "::" in text or text.count(":") >= _FEWEST_COLONS:
+        places += [match.start() for match in _COLON.finditer(text)]
+    return [
+        (start, end)
+        for start, end in features.chunks(sorted(places))
+        if "::" in text[start:end]
+        or text.count(":", start, end) >= _FEWEST_COLONS
+        or text.count(".", start, end) >= _FEWEST_DOTS
+    ]
+
+
+_COLON = regex.compile(":")
+_FEWEST_COLONS = 6
+_FEWEST_DOTS = 3
+
+
 class IpScan(FailClosed, IpRecognizer):
     """Presidio's IP patterns, without loopback, unspecified, mask and slice-like addresses."""
 
-    gate = staticmethod(lambda features: features.digit and (features.colon or "." in features.text))
+    gate = staticmethod(lambda features: bool(_address_chunks(features)))
+    stretches = staticmethod(_address_chunks)
 
     def invalidate_result(self, pattern_text: str) -> bool:
         """Whether the text is no address, or one that points at nobody."""
@@ -102,7 +143,7 @@ class IpScan(FailClosed, IpRecognizer):
 class MacScan(FailClosed, MacAddressRecognizer):
     """Presidio's MAC patterns behind a gate."""
 
-    gate = staticmethod(lambda features: features.any_of((":", "-", ".")))
+    gate = staticmethod(lambda features: features.hexadecimal_pair)
 
 
 def network_recognizers() -> list[ScanRecognizer | FailClosed]:

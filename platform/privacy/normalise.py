@@ -1,8 +1,8 @@
 """One readable form of a text for the recognisers, with the way back to the original offsets.
 
 Undoes what hides personal data from patterns: compatibility forms (full-width digits, ligatures),
-zero-width and bidirectional marks inside words, and percent- or entity-encoded at-signs in e-mail
-addresses.
+zero-width and bidirectional marks inside words, percent- and entity-encoding, and Greek or Cyrillic
+letters that pass for Latin ones.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064"
     "\u2066-\u206f\ufe00-\ufe0f\ufeff\U000e0001-\U000e007f]"
 )
-_ENCODED_AT = re.compile(r"%40|&#0*64;|&#x0*40;|&commat;", re.IGNORECASE)
-_ENCODED = re.compile(r"%([2-7][0-9A-F])|&#0*(6[0-9]|4[0-9]);|&#x0*([2-7][0-9A-F]);|&(commat);", re.IGNORECASE)
-# Longest address around an encoded at-sign, and longest run of combining marks taken as one
-# character: both keep hostile input from costing more than linear time.
-_ADDRESS_REACH = 320
+_HINT = re.compile(r"%[2-7C-Ec-e][0-9A-Fa-f]|&#|&(?:commat|nbsp|plus|period);", re.IGNORECASE)
+_ENCODED = re.compile(
+    r"(?:%[0-9A-F]{2}){1,2000}|&#0*([0-9]{2,7});|&#x0*([0-9A-F]{2,6});|&(commat|nbsp|plus|period);", re.IGNORECASE
+)
+_NAMED = {"commat": "@", "nbsp": " ", "plus": "+", "period": "."}
+_LAST_CODE_POINT = 0x10FFFF
+_LATIN = str.maketrans(
+    "аеорсухіјѕԁһԛԝӏАВЕЅІЈКМНОРСТУХ" + "οναιρκυΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "aeopcyxijsdhqwlABESIJKMHOPCTYX" + "ovaipkuABEZHIKMNOPTYX",
+)
+_LOOKALIKE = re.compile(f"[{''.join(map(chr, _LATIN))}]")
+_MIXED_WORD = re.compile(
+    r"[^\W\d_]*(?:[A-Za-z][^\W\d_]*?[\u0370-\u03ff\u0400-\u052f]|[\u0370-\u03ff\u0400-\u052f][^\W\d_]*?[A-Za-z])[^\W\d_]*"
+)
+# Longest run of combining marks taken as one character: hostile input costs no more than linear time.
 _CLUSTER_LIMIT = 32
 
 
@@ -50,9 +60,9 @@ class NormalisedText:
 
 
 def normalise(original: str) -> NormalisedText:
-    """NFKC, invisible marks removed, encoded e-mail addresses decoded; any string is accepted."""
+    """NFKC, invisible marks removed, escapes decoded, lookalikes in Latin; any string is accepted."""
     if not _needs_work(original):
-        return NormalisedText(original)
+        return NormalisedText(_unmixed(original))
     chars: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -61,11 +71,11 @@ def normalise(original: str) -> NormalisedText:
             chars.append(char)
             starts.append(start)
             ends.append(end)
-    return NormalisedText("".join(chars), tuple(starts), tuple(ends))
+    return NormalisedText(_unmixed("".join(chars)), tuple(starts), tuple(ends))
 
 
 def _needs_work(text: str) -> bool:
-    if _ENCODED_AT.search(text):
+    if _HINT.search(text):
         return True
     if text.isascii():
         return False
@@ -103,29 +113,49 @@ def _joins_hangul(char: str) -> bool:
 
 
 def _encoded_characters(text: str) -> dict[int, tuple[int, str]]:
-    """start -> (end, character) of every escape in a word that hides an at-sign."""
+    """start -> (end, character) of every escape that stands for a printable character."""
     found: dict[int, tuple[int, str]] = {}
-    searched = 0
-    for at_sign in _ENCODED_AT.finditer(text):
-        low = max(searched, at_sign.start() - _ADDRESS_REACH)
-        high = min(len(text), at_sign.end() + _ADDRESS_REACH)
-        left = at_sign.start()
-        while left > low and not text[left - 1].isspace():
-            left -= 1
-        right = at_sign.end()
-        while right < high and not text[right].isspace():
-            right += 1
-        for escape in _ENCODED.finditer(text, left, right):
-            found[escape.start()] = (escape.end(), _decode(escape))
-        searched = max(searched, right)
+    for match in _ENCODED.finditer(text):
+        decimal, hexadecimal, named = match.groups()
+        if decimal or hexadecimal:
+            code = int(decimal) if decimal else int(hexadecimal, 16)
+            char = chr(code) if code <= _LAST_CODE_POINT else ""
+            if char and char.isprintable():
+                found[match.start()] = (match.end(), char)
+        elif named:
+            found[match.start()] = (match.end(), _NAMED[named.lower()])
+        else:
+            found |= _percent_decoded(match.group(), match.start())
     return found
 
 
-def _decode(escape: re.Match[str]) -> str:
-    percent, decimal, hexadecimal, named = escape.groups()
-    if named:
-        return "@"
-    if decimal:
-        return chr(int(decimal))
-    char = chr(int(percent or hexadecimal, 16))
-    return char if char.isprintable() else escape.group()[0]
+def _percent_decoded(run: str, offset: int) -> dict[int, tuple[int, str]]:
+    """The characters of a run of %XX in UTF-8; bytes that are none stay as they are written."""
+    found: dict[int, tuple[int, str]] = {}
+    data = bytes.fromhex(run.replace("%", ""))
+    position = 0
+    while position < len(data):
+        length = _utf8_length(data[position])
+        try:
+            char = data[position : position + length].decode()
+        except UnicodeDecodeError:
+            position += 1
+            continue
+        if len(char) == 1 and char.isprintable():
+            found[offset + 3 * position] = (offset + 3 * (position + length), char)
+        position += length
+    return found
+
+
+def _utf8_length(first: int) -> int:
+    return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+
+
+def _unmixed(text: str) -> str:
+    """Greek and Cyrillic letters that look Latin as the Latin ones, in words that have Latin letters too.
+
+    Character for character, so that offsets stay. A word of one script keeps it.
+    """
+    if text.isascii() or not _LOOKALIKE.search(text):
+        return text
+    return _MIXED_WORD.sub(lambda match: match.group().translate(_LATIN), text)

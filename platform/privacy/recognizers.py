@@ -13,6 +13,7 @@ from privacy.analyzer import OfflineAnalyzer
 from privacy.credentials import credential_recognizers
 from privacy.identity_numbers import identity_recognizers
 from privacy.names import NameFinder
+from privacy.national_numbers import NationalScan
 from privacy.network_ids import network_recognizers
 from privacy.scanning import Hit, ScanRecognizer
 from privacy.telephone import PhoneScan
@@ -51,6 +52,7 @@ def build_recognizers(regions: tuple[str, ...]) -> list[EntityRecognizer]:
         *network_recognizers(),
         *identity_recognizers(),
         *credential_recognizers(),
+        NationalScan(),
         PhoneScan(regions),
         AddressScan(),
         PersonScan(finder),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import regex
@@ -18,15 +16,13 @@ from presidio_analyzer import (
 )
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
+from privacy.features import Features, Gate
 from privacy.findings import ScrubTimeout
 
 # Seconds that one pattern may take on a short text; long texts get proportionally more.
 REGEX_TIMEOUT_SECONDS = 2.0
 _CHARS_PER_EXTRA_SECOND = 200_000
 PRIVATE_KEY = "private"
-
-_DIGIT = regex.compile(r"\d")
-_SEVEN_DIGITS = regex.compile(r"\d(?:[ \t\u00a0().\-/]{0,3}\d){6}")
 
 
 class Hit(NamedTuple):
@@ -40,50 +36,16 @@ class Hit(NamedTuple):
     private: bool = False
 
 
-@dataclass(frozen=True)
-class Features:
-    """Cheap facts about a text that let whole recognisers be skipped; each computed once."""
+def bounded(pattern: regex.Pattern[str], text: str, start: int = 0, end: int | None = None) -> list[regex.Match[str]]:
+    """Matches of a compiled pattern in text[start:end], looking behind `start` where it does.
 
-    text: str
+    A list, because the clock of a lazy search would run while its matches are looked at.
 
-    @cached_property
-    def digit(self) -> bool:
-        """Contains a decimal digit of any script."""
-        return _DIGIT.search(self.text) is not None
-
-    @cached_property
-    def seven_digits(self) -> bool:
-        """Contains seven digits with at most three separators between neighbours."""
-        return self.digit and _SEVEN_DIGITS.search(self.text) is not None
-
-    @cached_property
-    def at_sign(self) -> bool:
-        """Contains an at-sign."""
-        return "@" in self.text
-
-    @cached_property
-    def colon(self) -> bool:
-        """Contains a colon."""
-        return ":" in self.text
-
-    @cached_property
-    def lower(self) -> str:
-        """The text in lower case, for searches of plain words."""
-        return self.text.lower()
-
-    def any_of(self, words: Iterable[str]) -> bool:
-        """Whether one of the lower-case `words` occurs anywhere."""
-        return any(word in self.lower for word in words)
-
-
-Gate = Callable[[Features], bool]
-
-
-def bounded(pattern: regex.Pattern[str], text: str) -> Iterator[regex.Match[str]]:
-    """Matches of a compiled pattern. Raises ScrubTimeout instead of giving up in silence."""
+    Raises ScrubTimeout instead of giving up in silence.
+    """
     timeout = REGEX_TIMEOUT_SECONDS + len(text) / _CHARS_PER_EXTRA_SECOND
     try:
-        yield from pattern.finditer(text, timeout=timeout)
+        return list(pattern.finditer(text, start, len(text) if end is None else end, timeout=timeout))
     except TimeoutError:
         raise ScrubTimeout("a pattern ran longer than it may; the text stays held") from None
 
@@ -122,13 +84,21 @@ class ScanRecognizer(LocalRecognizer):
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits in any order. Raises ScrubTimeout when the search could not finish."""
 
+    def read(self, features: Features) -> Iterator[Hit]:
+        """`scan` for those that ask more of the text's features than the gate does."""
+        return self.scan(features.text)
+
+    def hits(self, features: Features) -> list[Hit]:
+        """What `analyze` reports, without Presidio's records around it. Raises ScrubTimeout."""
+        if self._gate is not None and not self._gate(features):
+            return []
+        return [hit for hit in self.read(features) if hit.start < hit.end]
+
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
-        """Presidio's interface to `scan`."""
-        if self._gate is not None and not self._gate(features_of(text, nlp_artifacts)):
-            return []
-        return [as_result(self, hit) for hit in self.scan(text) if hit.start < hit.end]
+        """Presidio's interface to `hits`."""
+        return [as_result(self, hit) for hit in self.hits(features_of(text, nlp_artifacts))]
 
 
 class PatternScan(ScanRecognizer):
@@ -158,9 +128,31 @@ class PatternScan(ScanRecognizer):
 
 class FailClosed(PatternRecognizer):
     """Mixed in before one of Presidio's pattern recognisers: the same patterns and checks, but a
-    gate before them, and a timeout raises where Presidio logs it and skips the pattern."""
+    gate before them, and a timeout raises where Presidio logs it and skips the pattern.
+
+    `stretches` names the only parts of a text in which a match can lie, where that is known. What
+    follows such a part is not seen by the pattern, so it ends where a word does, or a check follows.
+    """
 
     gate: Gate | None = None
+    stretches: Callable[[Features], Iterable[tuple[int, int]]] | None = None
+
+    def hits(self, features: Features) -> list[Hit]:
+        """What `analyze` reports, without Presidio's records around it. Raises ScrubTimeout."""
+        kind = type(self)
+        if kind.gate is not None and not kind.gate(features):
+            return []
+        text = features.text
+        stretches = [(0, len(text))] if kind.stretches is None else list(kind.stretches(features))
+        found = []
+        for pattern in self.patterns:
+            compiled = _compiled(pattern, self.global_regex_flags)
+            for start, end in stretches:
+                for match in bounded(compiled, text, start, end):
+                    score = self._score(pattern, match.group())
+                    if match.group() and score > self.MIN_SCORE:
+                        found.append(Hit(*match.span(), score, pattern.name))
+        return found
 
     def analyze(
         self,
@@ -170,17 +162,7 @@ class FailClosed(PatternRecognizer):
         regex_flags: int | None = None,
     ) -> list[RecognizerResult]:
         """As PatternRecognizer.analyze. Raises ScrubTimeout."""
-        gate = type(self).gate
-        if gate is not None and not gate(features_of(text, nlp_artifacts)):
-            return []
-        flags = regex_flags or self.global_regex_flags
-        results = []
-        for pattern in self.patterns:
-            for match in bounded(_compiled(pattern, flags), text):
-                score = self._score(pattern, match.group())
-                if match.group() and score > self.MIN_SCORE:
-                    results.append(as_result(self, Hit(*match.span(), score, pattern.name)))
-        return results
+        return [as_result(self, hit) for hit in self.hits(features_of(text, nlp_artifacts))]
 
     def _score(self, pattern: Pattern, value: str) -> float:
         valid = self.validate_result(value)

@@ -12,7 +12,7 @@ from privacy.gazetteer import FUNCTION_WORDS, fold, gazetteer
 _WORD = re.compile(r"[^\W_]+")
 _NAME_TYPES = frozenset({"PERSON", "LOCATION"})
 _DIGIT_TYPES = frozenset({"CREDIT_CARD", "US_SSN", "BANK_ACCOUNT"})
-_COMPACT_TYPES = frozenset({"IBAN", "UK_NINO", "PASSPORT", "DRIVER_LICENSE", "MAC_ADDRESS"})
+_COMPACT_TYPES = frozenset({"IBAN", "UK_NINO", "NATIONAL_ID", "PASSPORT", "DRIVER_LICENSE", "MAC_ADDRESS"})
 # National and international forms of one telephone number share their last digits.
 _PHONE_TAIL = 9
 MAX_WORDS = 12
