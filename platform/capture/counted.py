@@ -30,6 +30,7 @@ class IntakeCount(models.Model):
     count = models.BigIntegerField(default=0)
 
     class Meta:
+        verbose_name_plural = "intake"
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["assistant", "api_key", "minute", "event", "reason"],

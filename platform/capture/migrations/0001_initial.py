@@ -269,6 +269,7 @@ class Migration(migrations.Migration):
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
             ],
             options={
+                'verbose_name_plural': 'intake',
                 'indexes': [models.Index(fields=['minute'], name='intake_count_minute')],
                 'constraints': [models.UniqueConstraint(fields=('assistant', 'api_key', 'minute', 'event', 'reason'), name='intake_count_once', nulls_distinct=False)],
             },
