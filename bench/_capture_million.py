@@ -22,8 +22,8 @@ PER_CONVERSATION = 4
 CLUSTERS = 2_000
 DIMENSION = 384
 _SINCE = datetime(2026, 1, 1, tzinfo=UTC)
-_LATER_INDEX = "turn_embedding_hnsw"
-"""Built behind the rows: inserting a million vectors one by one would take hours."""
+_LATER = ("capture_turn", "capture_retrieval")
+"""Tables whose indexes are built behind the rows: kept up row by row, words and vectors alone would take hours."""
 
 Say = Callable[[str], None]
 
@@ -39,16 +39,16 @@ def fill(assistant_id: int, count: int, say: Say) -> None:
     if have >= count:
         return
     started = time.monotonic()
-    dropped = _drop_later_index(raw) if count - have > 2_000 else None
+    dropped = _drop_indexes(raw) if count - have > 2_000 else []
     rows = Rows(assistant_id, have, count)
     with _Constants(raw):
         for table, columns, source in rows.tables(raw):
             _copy(raw, table, columns, source)
             say(f"  {table}: {time.monotonic() - started:.0f} s")
-    if dropped:
-        raw.execute("SET maintenance_work_mem = '2GB'")
-        raw.execute(dropped)
-        say(f"  {_LATER_INDEX}: {time.monotonic() - started:.0f} s")
+    raw.execute("SET maintenance_work_mem = '2GB'")
+    for name, definition in dropped:
+        raw.execute(definition)
+        say(f"  {name}: {time.monotonic() - started:.0f} s")
     for table in ("receipt", "conversation", "passage", "turn", "retrieval"):
         raw.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(f"capture_{table}")))
     raw.execute("VACUUM (FREEZE) capture_turn")
@@ -164,9 +164,11 @@ def _copy(raw: Any, table: str, columns: Sequence[str], rows: Iterable[Sequence[
             copy.write_row(row)
 
 
-def _drop_later_index(raw: Any) -> str | None:
-    found = raw.execute("SELECT indexdef FROM pg_indexes WHERE indexname = %s", [_LATER_INDEX]).fetchone()
-    if found is None:
-        return None
-    raw.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(_LATER_INDEX)))
-    return str(found[0])
+def _drop_indexes(raw: Any) -> list[tuple[str, str]]:
+    """(name, definition) of those that no constraint needs."""
+    query = """SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s)
+        AND indexname NOT IN (SELECT conname FROM pg_constraint)"""
+    found = [(str(name), str(definition)) for name, definition in raw.execute(query, [list(_LATER)])]
+    for name, _ in found:
+        raw.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+    return found
