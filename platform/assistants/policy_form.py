@@ -26,6 +26,7 @@ EXPLAINED: dict[str, str] = {
     "CREDIT_CARD": "Card numbers whose check digit is right.",
     "IBAN": "International account numbers.",
     "BANK_ACCOUNT": "Account numbers and sort codes near a word about banks.",
+    "NATIONAL_ID": "National numbers of other countries.",
     "US_SSN": "US social security numbers.",
     "UK_NINO": "UK national insurance numbers.",
     "PASSPORT": "Passport numbers near the word.",
