@@ -21,7 +21,7 @@ from training.erasing import holding_erased
 
 PRIVACY = (Role.PRIVACY.value,)
 SHOWN = 50
-_WIDE = forms.Textarea(attrs={"rows": 3})
+_WIDE = forms.Textarea(attrs={"rows": 3, "cols": 30})
 
 
 class LookForm(forms.Form):

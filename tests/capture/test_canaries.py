@@ -10,6 +10,7 @@ import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import models
+from django_q.tasks import async_task
 
 from annotations.services import submit
 from capture.canaries import check, items_of, plant, text_columns
@@ -51,13 +52,15 @@ def test_a_planted_canary_that_stays_readable_is_found(cast: Cast, state: Path) 
     Passage.objects.create(
         assistant=cast.bot, digest="d", text=f"Dear {person.name.upper()}", metadata={"a": [person.mail]}
     )
+    async_task("json.dumps", f"call {person.phone}", save=False)
     (state / "log").mkdir()
     (state / "log" / "x.log").write_text(f"card {person.card.replace(' ', '-')}")
     found = check([person], folders=[state / "log"])
     assert {place: dict(kinds) for place, kinds in found.places.items()} == {
         "capture.Passage.text": {"name": 1}, "capture.Passage.metadata": {"mail": 1}, "x.log": {"card": 1},
+        "django_q.OrmQ.payload": {"phone": 1},
     }  # fmt: skip
-    with pytest.raises(CommandError, match="3 canaries survived"):
+    with pytest.raises(CommandError, match="4 canaries survived"):
         call_command("canaries", "check", assistant="bot", count=1)
 
 

@@ -21,7 +21,7 @@ from privacy.canaries import Matcher, people
 from privacy.entities import EntityTable, Value
 from privacy.leaks import AuditText, LeakScanner, strict_policy
 from privacy.policy import Policy
-from tests.capture.conftest import Call, Cast, turn_item
+from tests.capture.conftest import Call, Cast, streamed_bytes, turn_item
 from tests.factories import CONTEXTS, make_conversation, make_document, make_turn, make_user
 from tests.training.data.test_build import OFFERED
 from training.models import DatasetVersion
@@ -213,6 +213,7 @@ def test_exports_stop_before_a_leak_leaves(cast: Cast, api: Call) -> None:
     override(report=LeakReport.objects.get(), actor=cast.dana, reason="Invented")  # asked twice, reported once
     answer = api("get", "turns/export", {"format": "jsonl"})
     assert answer.status_code == 200
+    assert "Zebulon" in streamed_bytes(answer).decode()
 
 
 def test_exports_of_labels_stop_too(cast: Cast, client: Any) -> None:

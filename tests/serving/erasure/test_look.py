@@ -26,9 +26,9 @@ def shot(page: Page, name: str) -> None:
     """At both widths no page is wider than the window."""
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1, (name, width)
         if SHOTS:
             page.screenshot(path=str(Path(SHOTS) / f"{name}-{width}.png"), full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1, (name, width)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -47,6 +47,7 @@ def test_dry_run_receipt_and_blocked_dataset(house: House, live_server: Any, pag
     erasure = look(assistant=house.bot, scope=Scope("user", ANNA), actor=house.paula)
     perform_here(erasure)
 
+    page.set_default_timeout(60_000)  # five pages and two widths, on machines that do other things too
     _enter(page, live_server, house.ada)
     page.goto(f"{live_server.url}/admin/training/datasetversion/{dataset.pk}/change/")
     assert "Blocked by the leak audit" in page.content()
