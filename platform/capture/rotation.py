@@ -9,18 +9,22 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Model
 
 from capture.models import Quarantine, WaitingSpans
+from capture.review_models import KeptSpelling
 from capture.vault import HEADER, PayloadUnreadable, decrypt, encrypt, keyring
 
 BATCH = 200
-_TABLES = (Quarantine._meta.db_table, WaitingSpans._meta.db_table)
+Column = tuple[type[Model], str]
+OWN: tuple[Column, ...] = ((Quarantine, "payload"), (WaitingSpans, "payload"), (KeptSpelling, "forms"))
+"""What this room keeps encrypted; other rooms name theirs beside it."""
 
 
 @dataclass
@@ -31,42 +35,45 @@ class RotationReport:
     unreadable: list[str] = field(default_factory=list)
 
 
-def rotate(*, batch: int = BATCH) -> Iterator[RotationReport]:
+def rotate(columns: Sequence[Column] = OWN, *, batch: int = BATCH) -> Iterator[RotationReport]:
     """Closes every payload with the first key of RATCHET_DATA_KEY; yields after each batch, which is committed by then.
 
     Rows that are being scrubbed are waited for: they are gone afterwards, or given back.
     """
     report = RotationReport()
-    for table in _TABLES:
+    for column in columns:
         after = 0
-        while (last := _rotate_some(table, after, batch, report)) is not None:
+        while (last := _rotate_some(column, after, batch, report)) is not None:
             after = last
             yield report
     yield report
 
 
-def remaining() -> int:
+def remaining(columns: Sequence[Column] = OWN) -> int:
     """Payloads that another key than the first has closed."""
     header = keyring(settings.RATCHET_DATA_KEY).header
     with connection.cursor() as cursor:
         counts = []
-        for table in _TABLES:
-            cursor.execute(f"SELECT count(*) FROM {table} WHERE {_OTHER}", {"header": header, "size": HEADER})  # noqa: S608
+        for model, name in columns:
+            query = f"SELECT count(*) FROM {model._meta.db_table} WHERE {_OTHER.format(name)}"  # noqa: S608
+            cursor.execute(query, {"header": header, "size": HEADER})
             counts.append(int(cursor.fetchone()[0]))
     return sum(counts)
 
 
 # Stored outside of the row and not compressed, so only the piece that holds these bytes is read.
-_OTHER = "substring(payload FROM 1 FOR %(size)s) <> %(header)s"
+_OTHER = "substring({} FROM 1 FOR %(size)s) <> %(header)s"
 
 
 @transaction.atomic
-def _rotate_some(table: str, after: int, batch: int, report: RotationReport) -> int | None:
+def _rotate_some(column: Column, after: int, batch: int, report: RotationReport) -> int | None:
     """The last row that was looked at; None when there is no other."""
     ring = keyring(settings.RATCHET_DATA_KEY)
+    model, name = column
+    table, other = model._meta.db_table, _OTHER.format(name)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id, payload FROM {table} WHERE id > %(after)s AND {_OTHER} ORDER BY id LIMIT %(batch)s FOR UPDATE",  # noqa: S608
+            f"SELECT id, {name} FROM {table} WHERE id > %(after)s AND {other} ORDER BY id LIMIT %(batch)s FOR UPDATE",  # noqa: S608
             {"after": after, "batch": batch, "header": ring.header, "size": HEADER},
         )
         rows = cursor.fetchall()
@@ -76,7 +83,7 @@ def _rotate_some(table: str, after: int, batch: int, report: RotationReport) -> 
             except PayloadUnreadable:
                 report.unreadable.append(f"{table} {key}")
                 continue
-            cursor.execute(f"UPDATE {table} SET payload = %s WHERE id = %s", [fresh, key])  # noqa: S608
+            cursor.execute(f"UPDATE {table} SET {name} = %s WHERE id = %s", [fresh, key])  # noqa: S608
             report.done += 1
     return rows[-1][0] if rows else None
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
+from django.db.models import BinaryField
 
 from assistants.models import AuditEvent
 from capture import rotation
@@ -22,6 +24,7 @@ from capture.otlp.wire import Encoding
 from capture.services import receive_turns, scrub_waiting
 from capture.vault import PayloadUnreadable, decrypt, encrypt
 from serving import spool
+from serving.management.commands.rotate_keys import SEALED
 from tests.capture.conftest import turn_item
 from tests.capture.otlp_samples import Bot, body_of
 from tests.factories import make_assistant
@@ -79,6 +82,22 @@ def test_everything_that_waits_is_opened_by_the_new_key_alone(key_file: Path, re
     assert Turn.objects.count() == 9
     actions = set(AuditEvent.objects.values_list("action", flat=True))
     assert {"key.added", "key.rotated", "key.dropped"} <= actions
+
+
+def test_no_encrypted_column_is_forgotten() -> None:
+    """Dropping the old key would destroy it. A column that is not encrypted is named here."""
+    plain = {
+        "capture.Passage.sentence_embeddings",
+        "knowledge.Chunk.sentence_embeddings",
+        "knowledge.UploadedFile.data",
+    }
+    found = {
+        f"{model._meta.label}.{field.name}"
+        for model in apps.get_models()
+        for field in model._meta.concrete_fields
+        if isinstance(field, BinaryField)
+    }
+    assert found - plain == {f"{model._meta.label}.{name}" for model, name in SEALED}
 
 
 def test_it_goes_on_where_it_was_stopped(key_file: Path, restart: Callable[[], None]) -> None:

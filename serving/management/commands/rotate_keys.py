@@ -11,7 +11,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from assistants.services import audit
 from capture import rotation
 from serving import spool
+from serving.erasure.record import Erasure
 
+SEALED: tuple[rotation.Column, ...] = (*rotation.OWN, (Erasure, "sealed"))
 RESTART = "Restart workers, then web processes, so that all of them know it; then run `manage.py rotate_keys`."
 
 
@@ -36,7 +38,7 @@ class Command(BaseCommand):
 
     def _rotate(self) -> None:
         done, lost = 0, []
-        for report in rotation.rotate():
+        for report in rotation.rotate(SEALED):
             done, lost = report.done, report.unreadable
             self.stderr.write(f"{done} payloads closed anew")
         done += spool.reseal()
@@ -49,7 +51,7 @@ class Command(BaseCommand):
 
     def _drop(self) -> None:
         path = _file()
-        left = rotation.remaining() + spool.sealed_otherwise()
+        left = rotation.remaining(SEALED) + spool.sealed_otherwise()
         if left:
             raise CommandError(f"{left} payloads are still closed with another key. Run `manage.py rotate_keys` first.")
         gone = rotation.drop_old_keys(path)
