@@ -102,7 +102,7 @@ class UrlScan(ScanRecognizer):
                 yield Hit(match.start(), match.start() + len(url), 0.6, "query or user")
 
 
-def _address_chunks(features: Features) -> list[tuple[int, int]]:
+def address_chunks(features: Features) -> list[tuple[int, int]]:
     """The stretches without white space that have what an IP address needs: dots between digits, or colons."""
     text = features.text
     places = [start for start, _ in features.runs if start > 1 and text[start - 1] == "." and text[start - 2].isdigit()]
@@ -125,8 +125,8 @@ _FEWEST_DOTS = 3
 class IpScan(FailClosed, IpRecognizer):
     """Presidio's IP patterns, without loopback, unspecified, mask and slice-like addresses."""
 
-    gate = staticmethod(lambda features: bool(_address_chunks(features)))
-    stretches = staticmethod(_address_chunks)
+    gate = staticmethod(lambda features: bool(address_chunks(features)))
+    stretches = staticmethod(address_chunks)
 
     def invalidate_result(self, pattern_text: str) -> bool:
         """Whether the text is no address, or one that points at nobody."""

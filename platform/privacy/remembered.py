@@ -14,8 +14,8 @@ from collections.abc import Collection
 
 from privacy.findings import Finding
 
-# A finding takes some 150 bytes and an entry without findings about as much, so this is at most some 30 MB.
-ROOM = 200_000
+# A finding takes some 150 bytes and an entry without findings about as much, so this is at most some 6 MB.
+ROOM = 40_000
 
 
 class Remembered:
