@@ -108,12 +108,12 @@ def test_updates_are_applied_in_order_behind_the_turn_that_still_waits(api: Call
     api("post", "turns", turn_item())
     answer = api("patch", "turns/t-1", {"latency_ms": 900.4, "outcome": "escalated", "tags": ["web", "late"]})
     assert (answer.status_code, answer.json()) == (202, {"id": "t-1", "status": "created"})
-    api("patch", "turns/t-1", {"outcome": "resolved", "metadata": {"agent": "m-3"}, "prompt_tokens": 400})
+    api("patch", "turns/t-1", {"outcome": "resolved", "metadata": {"agent": 3}, "prompt_tokens": 400})
     assert scrub_waiting().held == 0
     turn = read(api)
     assert (turn["latency_ms"], turn["outcome"], turn["prompt_tokens"]) == (900, "resolved", 400)
     assert turn["tags"] == ["web", "late"]
-    assert turn["metadata"] == {"client": "web-2.1", "agent": "m-3"}
+    assert turn["metadata"] == {"client": "web-2.1", "agent": 3}
     assert turn["completion_tokens"] == 18, "what was not named stays"
     first, second = TurnUpdate.objects.order_by("pk")
     assert first.changes == {"latency_ms": [812, 900], "outcome": ["", "escalated"], "tags": 1}
