@@ -128,6 +128,8 @@ list_turns = extend_schema(
     operation_id="turns_list",
     tags=["Read"],
     summary="List turns, newest first; or search them",
+    description="All parameters must hold. With `like` the nearest come first, each with its similarity, and there is "
+    "no next page.",
     parameters=[*FILTERS, _query("cursor", "`next` of the page before.", str), _limit(MAX_NEAREST, "50")],
     responses={200: TurnPage, **problems(422)},
 )
@@ -148,6 +150,7 @@ get_turn = extend_schema(
     operation_id="turns_retrieve",
     tags=["Read"],
     summary="One turn, by our id or yours",
+    description="With its passages, where the answer came from, what was masked, and its feedback.",
     parameters=[_NAME],
     responses={200: TurnShape, **problems(404)},
 )
@@ -156,8 +159,8 @@ patch_turn = extend_schema(
     operation_id="turns_update",
     tags=["Log"],
     summary="Add what became known of a turn later",
-    description="Measures, outcome, tags and metadata; what was asked, retrieved and answered never changes. 202: taken, "
-    "and applied once it has been scrubbed; 200: known already.",
+    description="Measures, outcome, tags and metadata; what was asked, retrieved and answered never changes. 202: "
+    "taken, and applied once it has been scrubbed; 200: known already.",
     parameters=[_NAME],
     request={"application/json": _UPDATE},
     responses={202: ItemAnswer, 200: ItemAnswer, **problems(404, 409, 413, 415, 422)},
