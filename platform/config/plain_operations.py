@@ -11,7 +11,7 @@ from typing import Any
 from serving.wire import ChatRequest
 
 _REF = "#/components/schemas/{model}"
-_KEY = [{"ApiKey": []}]
+_KEY: list[dict[str, list[str]]] = [{"ApiKey": []}]
 _OBJECT = {"type": "object", "additionalProperties": True}
 _OTLP = ("application/x-protobuf", "application/json")
 _OPENAI_ERROR = {
