@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from assistants.models import Assistant
 from capture.models import Conversation, Feedback, Quarantine, Turn, TurnUpdate
 from capture.payloads import MAX_METADATA, MAX_TAGS, FeedbackItem, UpdateItem
+from capture.uncertain import Noted, Occurrence, note
 
 _MEASURES = ("outcome", "latency_ms", "prompt_tokens", "completion_tokens")
 
@@ -32,6 +33,9 @@ class ReadyFeedback:
     text: str
     entities: dict[str, Any]
     received_at: datetime
+    occurrences: Sequence[Occurrence] = ()
+    known: frozenset[str] = frozenset()
+    policy_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> N
     turns = {turn.client_id: turn for turn in rows}
     if names - turns.keys():
         raise TurnMissing
-    Feedback.objects.bulk_create(
+    stored = Feedback.objects.bulk_create(
         Feedback(
             assistant=assistant, turn=turns[ready.item.turn], kind=ready.item.kind, metric=ready.item.metric or "",
             value=None if ready.item.value is None else float(ready.item.value),
@@ -65,7 +69,17 @@ def write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> N
         )
         for ready in feedback
     )  # fmt: skip
+    note(
+        [_noted(turns[ready.item.turn], row, ready) for row, ready in zip(stored, feedback, strict=True)],
+        assistant=assistant,
+    )
     _keep_entities((turns[ready.item.turn], ready.entities) for ready in feedback)
+
+
+def _noted(turn: Turn, row: Feedback, ready: ReadyFeedback) -> Noted:
+    """By the name that `capture.stored_texts` gives to the text of this row."""
+    found = [replace(one, field=f"feedback.{row.pk}.text") for one in ready.occurrences]
+    return Noted(turn, turn.conversation, found, ready.known, ready.policy_digest)
 
 
 def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> None:

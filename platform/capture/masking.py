@@ -73,7 +73,7 @@ def mask_turn(
     completion = texts.add("completion", "response", item.completion)
     tags = [texts.add(f"tags.{i}", "user", tag) for i, tag in enumerate(item.tags)]
     rest = texts.tree("metadata", "user", metadata)
-    known = frozenset(placeholder(entity.entity_type, entity.ordinal) for entity in table.entities)
+    known = _known(table)
     texts.scrub(scrubber, table, deny)
     found = texts.occurrences()
     return MaskedTurn(
@@ -90,12 +90,22 @@ def mask_turn(
     )
 
 
-def mask_feedback(*, item: FeedbackItem, scrubber: Scrubber, table: EntityTable) -> str:
+@dataclass(frozen=True)
+class MaskedFeedback:
+    """Text of feedback that may be stored; the rest as in `MaskedTurn`."""
+
+    text: str
+    occurrences: Sequence[Occurrence] = field(default=(), repr=False)
+    known: frozenset[str] = frozenset()
+
+
+def mask_feedback(*, item: FeedbackItem, scrubber: Scrubber, table: EntityTable) -> MaskedFeedback:
     """The text of feedback, scrubbed with the table of the conversation that it belongs to. Raises as `mask_turn`."""
     texts = _Texts()
     text = texts.add("text", "user", item.text)
+    known = _known(table)
     texts.scrub(scrubber, table, ())
-    return text()
+    return MaskedFeedback(text(), texts.occurrences(), known)
 
 
 def mask_update(*, item: UpdateItem, scrubber: Scrubber, table: EntityTable) -> tuple[list[str], dict[str, Any]]:
@@ -105,6 +115,10 @@ def mask_update(*, item: UpdateItem, scrubber: Scrubber, table: EntityTable) -> 
     rest = texts.tree("metadata", "user", item.metadata)
     texts.scrub(scrubber, table, ())
     return [tag()[:60] for tag in tags], rest()
+
+
+def _known(table: EntityTable) -> frozenset[str]:
+    return frozenset(placeholder(entity.entity_type, entity.ordinal) for entity in table.entities)
 
 
 def without_user(assistant: Assistant, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

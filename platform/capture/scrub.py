@@ -186,8 +186,11 @@ class _Batch:
 
     def _mask_one(self, one: _Opened, conversation: str, table: EntityTable, own: OwnTexts) -> Ready:
         if isinstance(one.item, FeedbackItem):
-            text = mask_feedback(item=one.item, scrubber=self.scrubber, table=table)
-            return ReadyFeedback(one.row, one.item, text, table.to_dict(), one.received_at)
+            said = mask_feedback(item=one.item, scrubber=self.scrubber, table=table)
+            return ReadyFeedback(
+                one.row, one.item, said.text, table.to_dict(), one.received_at,
+                occurrences=said.occurrences, known=said.known, policy_digest=self.policy_digest,
+            )  # fmt: skip
         if isinstance(one.item, UpdateItem):
             tags, metadata = mask_update(item=one.item, scrubber=self.scrubber, table=table)
             return ReadyUpdate(

@@ -29,6 +29,8 @@ class LiteralIndex:
     _values: dict[str, _Known] = field(default_factory=dict)
     _parts: dict[str, set[str]] = field(default_factory=dict)
     _lengths: set[int] = field(default_factory=set)
+    _firsts: set[str] = field(default_factory=set)
+    _asked: dict[str, _Known | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lengths |= self.table.literal_lengths
@@ -41,6 +43,7 @@ class LiteralIndex:
             return False
         self._values[key] = _Known(value.entity_type, value.text, value.private)
         self._lengths.add(key.count(" ") + 1)
+        self._firsts.add(key.split(" ", 1)[0])
         words = name_words(value.text) if value.entity_type == "PERSON" else []
         if len(words) > 1:
             for word in words:
@@ -57,25 +60,35 @@ class LiteralIndex:
         known = self._values.get(literal_key(text))
         return known is not None and known.private
 
-    def hits(self, document: Document) -> Iterator[tuple[Finding, str | None]]:
-        """Findings of known values in the unmasked rest of a document, longest first."""
+    def hits(self, document: Document, *, given: bool = False) -> Iterator[tuple[Finding, str | None]]:
+        """Findings of known values in the unmasked rest of a document, longest first; ``given``: of those alone that
+        are known to be personal, whatever a recogniser says."""
         covered: set[int] = set()
-        for first, length, key in ngrams(document.words, self._lengths):
-            if any(index in covered for index in range(first, first + length)):
-                continue
+        # The table knows hashes of whole values only, so with one every stretch is a candidate.
+        firsts = None if len(self.table) else self._firsts
+        for first, length, key in ngrams(document.words, self._lengths, firsts):
             known = self._known(key)
-            if known is None or not _applies(document, document.words[first], known, key):
+            if known is not None and any(index in covered for index in range(first, first + length)):
+                continue
+            if (
+                known is None
+                or (given and not known.private)
+                or not _applies(document, document.words[first], known, key)
+            ):
                 continue
             covered.update(range(first, first + length))
             yield _finding(document.words, first, length, known), known.canonical or None
-        if not document.trusted and "PERSON" in document.types:
+        if not given and not document.trusted and "PERSON" in document.types:
             yield from self._part_hits(document, covered)
 
     def _known(self, key: str) -> _Known | None:
         known = self._values.get(key)
         if known is None and len(self.table):
-            entity = self.table.find_literal(key)
-            known = _from_table(entity) if entity is not None else None
+            # A turn is read several times, and a keyed hash costs more than all else here.
+            if key not in self._asked:
+                entity = self.table.find_literal(key)
+                self._asked[key] = _from_table(entity) if entity is not None else None
+            known = self._asked[key]
         return known
 
     def _part_hits(self, document: Document, covered: set[int]) -> Iterator[tuple[Finding, str | None]]:

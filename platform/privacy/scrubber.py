@@ -131,6 +131,9 @@ class _Turn:
 
     def find_all(self) -> None:
         """Mask until a whole round finds nothing new."""
+        # Before anything is recognised: a finder that takes half of such a value for a name would leave the other half.
+        for document in self._documents:
+            document.add(list(self._literals.hits(document, given=True)))
         unread = list(self._documents)
         for _ in range(_MAX_ROUNDS):
             changed = [document for document in unread if self._recognise(document)]

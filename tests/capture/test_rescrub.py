@@ -25,7 +25,7 @@ from tests.capture.conftest import Cast
 from tests.factories import make_conversation, make_feedback, make_turn
 
 pytestmark = pytest.mark.django_db
-NAME = "Zorvex Plimble"
+NAME = "copper kettle"
 
 
 def deny(cast: Cast, *values: str, **changes: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_dry_run_counts_and_writes_nothing_and_the_real_one_does_what_it_count
     real = run(cast)
     assert {name: real.counts.get(name, 0) for name in counted} == counted
     assert real.counts["masks"] == dry.counts["masks"]
-    assert "plimble" not in stored().lower()
+    assert "kettle" not in stored().lower()
     first = Turn.objects.get(pk=turns[0].pk)
     assert first.question == "Who is [PERSON_2]? Not [PERSON_1]."
     assert first.metadata == {"note": "[PERSON_2]"}
@@ -118,7 +118,7 @@ def test_trusted_passages_keep_what_the_house_prints(cast: Cast) -> None:
 
 def test_what_is_uncertain_comes_before_an_officer(cast: Cast) -> None:
     turn = make_turn(cast.bot, question="From Vienna?", contexts=[])
-    deny(cast, thresholds={**policy_of(cast.bot).thresholds, "LOCATION": 0.9}, review_band={"LOCATION": 0.5})
+    deny(cast, thresholds={**policy_of(cast.bot).thresholds, "LOCATION": 1.0}, review_band={"LOCATION": 0.6})
     run(cast)
     mask = UncertainMask.objects.get()
     assert (mask.turn_id, mask.placeholder) == (turn.pk, "[LOCATION_1]")
@@ -153,7 +153,7 @@ def test_killed_in_the_middle_it_goes_on(cast: Cast, turns: list[Turn], monkeypa
     assert perform_here(work)
     work.refresh_from_db()
     assert work.state == "succeeded"
-    assert "plimble" not in stored().lower()
+    assert "kettle" not in stored().lower()
     assert Turn.objects.filter(policy_digest="test").count() == 0
 
 

@@ -32,10 +32,10 @@ HOSTILE = "<script>alert(1)</script>"
 
 @pytest.fixture
 def unsure(cast: Cast) -> Cast:
-    """Places are masked from .9 up, and from .4 up they are uncertain."""
+    """Every place is uncertain, however sure the finder is."""
     rules = rules_of(cast.bot)
     policy = replace(
-        rules.policy, thresholds={**rules.policy.thresholds, "LOCATION": 0.9}, review_band={"LOCATION": 0.5}
+        rules.policy, thresholds={**rules.policy.thresholds, "LOCATION": 1.0}, review_band={"LOCATION": 0.6}
     )
     change_policy(assistant=cast.bot, rules=replace(rules, policy=policy), actor=None, reason="Test.")
     return cast
@@ -148,6 +148,17 @@ def test_a_passage_that_others_share_stays_theirs(unsure: Cast, turn: Turn) -> N
     assert turn.retrievals.get().passage.text == "Offices in Lisbon. Closed on Sunday."
 
 
+def test_what_comes_up_in_feedback_is_reviewed_too(unsure: Cast, turn: Turn) -> None:
+    said = {"id": "f-1", "turn": "t-1", "kind": "comment", "text": "It was better in VIENNA."}
+    receive_feedback(assistant=unsure.bot, api_key=unsure.key, items=[said])
+    scrub_waiting()
+    mask = UncertainMask.objects.get(placeholder="[LOCATION_2]")
+    assert mask.field == f"feedback.{Feedback.objects.get().pk}.text"
+    assert Feedback.objects.get().text == "It was better in [LOCATION_2]."
+    review.release(mask=mask, actor=unsure.dana)
+    assert Feedback.objects.get().text == "It was better in VIENNA."
+
+
 def test_accept_destroys_the_value(unsure: Cast, turn: Turn) -> None:
     before = everything(turn)
     review.accept(mask=only(), actor=unsure.dana)
@@ -191,29 +202,29 @@ def test_masking_more_reaches_the_whole_conversation(
 ) -> None:
     settings.RATCHET_FOREGROUND = True
     second = capture(
-        unsure, id="t-2", question="The tall plumber  of ours, codename Zorvex\nPlimble, came.",
-        history=[{"role": "user", "content": "zorvex plimble is late"}],
+        unsure, id="t-2", question="The tall plumber  of ours, codename copper\nkettle, came.",
+        history=[{"role": "user", "content": "copper kettle is late"}],
         contexts=[
-            {"text": "Zorvex Plimble fixes boilers. Ask.", "title": "On Zorvex Plimble", "source": "zorvex plimble.md"}
+            {"text": "copper kettle fixes boilers. Ask.", "title": "On copper kettle", "source": "copper kettle.md"}
         ],
-        response="Zorvex Plimble came; zorvexplimbles did not. [1]", metadata={"who": "ZORVEX PLIMBLE"},
+        response="copper kettle came; copperkettles did not. [1]", metadata={"who": "COPPER KETTLE"},
     )  # fmt: skip
-    elsewhere = capture(unsure, id="t-3", conversation="c-2", question="Zorvex plimble?", contexts=[], response="Bird.")
+    elsewhere = capture(unsure, id="t-3", conversation="c-2", question="Copper kettle?", contexts=[], response="Bird.")
     with django_capture_on_commit_callbacks(execute=True):
-        done = review.mask_more(turn=turn, selected=" zorvex   plimble ", entity_type="PERSON", actor=unsure.dana)
+        done = review.mask_more(turn=turn, selected=" copper   kettle ", entity_type="PERSON", actor=unsure.dana)
     text = everything(second)
-    assert "plimble" not in text.lower().replace("zorvexplimbles", "")
-    assert "zorvexplimbles" in text
+    assert "kettle" not in text.lower().replace("copperkettles", "")
+    assert "copperkettles" in text
     fresh = Turn.objects.get(pk=second.pk)
     assert fresh.question == "The tall plumber  of ours, codename [PERSON_1], came."
     assert fresh.retrievals.get().passage.title == "On [PERSON_1]"
     assert fresh.embedding is not None
-    assert not Passage.objects.filter(text__icontains="plimble").exists()
+    assert not Passage.objects.filter(text__icontains="kettle").exists()
     assert elsewhere.question == Turn.objects.get(pk=elsewhere.pk).question
     assert done.rows == {"turns": 1, "passages": 1}
-    later = capture(unsure, id="t-4", question="Zorvex Plimble once more", contexts=[], response="Yes.")
-    assert "Plimble" not in later.question
-    assert "plimble" not in str(AuditEvent.objects.get(action="review.masked_more").__dict__).lower()
+    later = capture(unsure, id="t-4", question="copper kettle once more", contexts=[], response="Yes.")
+    assert "kettle" not in later.question
+    assert "kettle" not in str(AuditEvent.objects.get(action="review.masked_more").__dict__).lower()
 
 
 @pytest.mark.parametrize(
