@@ -53,7 +53,7 @@ class LiteralIndex:
     def copy_for(self, table: EntityTable) -> LiteralIndex:
         """The same values for another conversation: folding a deny list of thousands once, not for every turn."""
         parts = {word: set(names) for word, names in self._parts.items()}
-        return LiteralIndex(table, dict(self._values), parts, set(self._lengths))
+        return LiteralIndex(table, dict(self._values), parts, set(self._lengths), set(self._firsts))
 
     def is_given(self, text: str) -> bool:
         """Whether this value is known to be personal: by a deny list, the session, or the people themselves."""

@@ -86,11 +86,19 @@ def needs_capital(key: str) -> bool:
     return " " not in key and gazetteer().is_common(key)
 
 
-def ngrams(words: list[TextWord], lengths: Collection[int]) -> Iterator[tuple[int, int, str]]:
-    """(first word, number of words, key) of every stretch of those lengths, the longest first."""
+def ngrams(
+    words: list[TextWord], lengths: Collection[int], firsts: Collection[str] | None = None
+) -> Iterator[tuple[int, int, str]]:
+    """(first word, number of words, key) of every stretch of those lengths, the longest first.
+
+    With `firsts` only stretches that begin with one of these folded words.
+    """
+    folded = [word.folded for word in words]
+    starts = [place for place, word in enumerate(folded) if firsts is None or word in firsts]
     for length in sorted(lengths, reverse=True):
-        for first in range(len(words) - length + 1):
-            yield first, length, " ".join(word.folded for word in words[first : first + length])
+        for first in starts:
+            if first + length <= len(folded):
+                yield first, length, " ".join(folded[first : first + length])
 
 
 def _digits(value: str) -> str:
