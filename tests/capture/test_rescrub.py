@@ -37,7 +37,7 @@ def deny(cast: Cast, *values: str, **changes: Any) -> None:
 @pytest.fixture
 def turns(cast: Cast) -> list[Turn]:
     """Three conversations; the first two name somebody whom nothing recognises."""
-    context = {"text": f"Ask {NAME} first. Then wait.", "title": "Help", "source": "help.md"}
+    context = {"text": f"Ask {NAME} first. Then wait.", "title": "Help"}
     first = make_turn(
         cast.bot, question=f"Who is {NAME}? Not [PERSON_1].", response="A fitter. [1]", contexts=[context],
         conversation=make_conversation(cast.bot, "c-1"), metadata={"note": NAME.upper()},
