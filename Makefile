@@ -11,7 +11,7 @@ DEV_STAMP := .venv/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint bench clean base-data base-train base-eval
+.PHONY: help install demo up test lint bench clean base-data base-train base-eval names-data names-train names-eval
 
 help:
 	@echo "make demo      the whole loop on the demo content; then the platform runs until Ctrl-C (ARGS=--exit: stops)"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint      ruff, mypy --strict, import-linter, missing migrations"
 	@echo "make bench     lists the benchmarks; make bench-NAME runs one"
 	@echo "make base-data, base-train, base-eval   the bundled base model: see models/base/README.md"
+	@echo "make names-data, names-train, names-eval   the model that finds names: see models/names/README.md"
 	@echo "make clean     removes caches and build leftovers (not .venv, not var)"
 
 # torch goes first and alone: later steps then find its pin satisfied, whichever build was chosen.
@@ -82,6 +83,20 @@ base-train: $(RUN_STAMP)
 
 base-eval: $(RUN_STAMP)
 	@$(BIN)/python -m training.base_model.evaluate $(ARGS)
+
+# The name model: labelled texts, training (on the clock, two processes of one thread), development sets.
+NAMES ?= var/names
+MINUTES ?= 37
+
+names-data: $(DEV_STAMP)
+	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.generate --out $(NAMES)/data $(ARGS)
+
+names-train: $(DEV_STAMP)
+	@PYTHONPATH=.:platform nice -n 5 $(BIN)/python -m training.name_model.train --data $(NAMES)/data --out $(NAMES)/run --minutes $(MINUTES) $(ARGS)
+	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.export --run $(NAMES)/run --data $(NAMES)/data
+
+names-eval: $(DEV_STAMP)
+	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.evaluate $(ARGS)
 
 clean:
 	@rm -rf build dist test-artifacts .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -146,6 +146,22 @@ def _in_hub_cache(name: str) -> bool:
 
 
 @register()
+def check_name_model(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E010: names could not be found, so nothing would be scrubbed and everything captured would stay held."""
+    from privacy.name_model.weights import name_model_problem
+
+    if (problem := name_model_problem()) is None:
+        return []
+    return [
+        Error(
+            f"Nothing can be scrubbed: {problem.partition(': ')[0]}.",
+            hint=problem.partition(": ")[2][:1].upper() + problem.partition(": ")[2][1:] + ".",
+            id="ratchet.E010",
+        )
+    ]
+
+
+@register()
 def check_models(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W001 base model, W002 no torch, E005 wrong dimension of the embedder."""
     from knowledge.models import EMBEDDING_DIMENSION

@@ -11,7 +11,7 @@ from typing import Any
 from privacy.findings import ALL_TYPES, TRUSTED_SOURCE_TYPES
 
 # Raised whenever the recognisers change what they find, so that stored digests change with them.
-RECOGNISER_VERSION = 1
+RECOGNISER_VERSION = 2
 
 DEFAULT_THRESHOLDS: dict[str, float] = {
     "PERSON": 0.5,
@@ -115,6 +115,8 @@ class Policy:
         return cls(**values)
 
     def digest(self) -> str:
-        """SHA-256 of the policy and of the recognisers' version, hexadecimal."""
-        content = {"policy": self.to_dict(), "recognisers": RECOGNISER_VERSION}
+        """SHA-256 of the policy, the recognisers' version and the name model's digest, hexadecimal."""
+        from privacy.name_model.weights import model_digest
+
+        content = {"policy": self.to_dict(), "recognisers": RECOGNISER_VERSION, "names": model_digest()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

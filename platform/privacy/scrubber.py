@@ -15,6 +15,7 @@ from privacy.documents import Document, Span
 from privacy.entities import EntityTable, Value
 from privacy.findings import Finding, MaskedText, ScrubError, TextTooLong
 from privacy.literals import LiteralIndex
+from privacy.name_tier import NAME_TYPES, NameReading, read_name, read_names
 from privacy.normalise import normalise
 from privacy.policy import Policy
 from privacy.values import identity, literal_key, ngrams, words_of
@@ -123,6 +124,7 @@ class _Turn:
         self._allowed = allowed
         self._allowed_lengths = {key.count(" ") + 1 for key in allowed}
         self._printed: dict[int, set[tuple[str, str]]] = {}
+        self._names: dict[Document, NameReading] = {}
 
     def _document(self, item: ScrubText) -> Document:
         trusted = self._policy.trust_contexts if item.trusted is None else item.trusted
@@ -131,6 +133,9 @@ class _Turn:
 
     def find_all(self) -> None:
         """Mask until a whole round finds nothing new."""
+        named = [document for document in self._documents if document.types & NAME_TYPES]
+        # One batch for the whole turn, and once: reading again after masking costs as much and finds next to nothing.
+        self._names = dict(zip(named, read_names([document.view for document in named]), strict=True))
         # Before anything is recognised: a finder that takes half of such a value for a name would leave the other half.
         for document in self._documents:
             document.add(list(self._literals.hits(document, given=True)))
@@ -146,7 +151,10 @@ class _Turn:
         text = document.view.text
         allowed = self._allowed_stretches(document)
         kept: list[tuple[Finding, str | None]] = []
-        for finding in self._analyzer.find(text, document.types):
+        found = self._analyzer.find(text, document.types)
+        if document in self._names:
+            found = self._names[document].weigh(found, document.types, document.view)
+        for finding in found:
             if finding.score < self._policy.floor(finding.entity_type, trusted=document.trusted):
                 continue
             if any(start <= finding.start and finding.end <= end for start, end in allowed):
@@ -203,7 +211,9 @@ class _Turn:
             text = self._documents[index].normalised.text
             self._printed[index] = {
                 (found.entity_type, identity(found.entity_type, text[found.start : found.end]))
-                for found in self._analyzer.find(text, self._policy.entity_types)
+                for found in read_name(text).weigh(
+                    self._analyzer.find(text, self._policy.entity_types), self._policy.entity_types
+                )
                 if found.score >= self._policy.threshold(found.entity_type)
             }
         return self._printed[index]

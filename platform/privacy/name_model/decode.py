@@ -1,0 +1,112 @@
+"""From the probabilities of pieces to stretches of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.name_model.labels import TYPES
+from privacy.name_model.pieces import Pieces
+from privacy.name_model.weights import Matrix
+
+_WITHIN = 0.25
+"""A word belongs to a stretch from this probability of being part of any name; the stretch's score decides later."""
+_SPLIT = 0.6
+_SPLIT_AT_BLANK = 0.9
+"""Where only a blank is between, a word starts a new stretch from this probability on: "Bad Ems" is one place."""
+
+
+class ModelHit(NamedTuple):
+    """A stretch [start, end) of a text; `raw` is the mean probability of its words, `score` the calibrated one."""
+
+    start: int
+    end: int
+    entity_type: str
+    score: float
+    raw: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model says about one text: hits, and for each of its words how likely it is part of any name."""
+
+    hits: tuple[ModelHit, ...]
+    starts: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    named: NDArray[np.float16]
+
+    def likelihood(self, start: int, end: int) -> float:
+        """The highest probability of a word in [start, end) to be part of a name; 0 where there is none."""
+        inside = self.named[(self.starts < end) & (self.ends > start)]
+        return float(inside.max()) if len(inside) else 0.0
+
+    def moved(self, cuts: Sequence[int], sources: Sequence[int]) -> Reading:
+        """The same words where position `cuts[i] + n` of the text is position `sources[i] + n` of another."""
+        at, to = np.array(cuts), np.array(sources)
+
+        def place(positions: NDArray[np.int32]) -> NDArray[np.int32]:
+            piece = np.searchsorted(at, positions, side="right") - 1
+            return (to[piece] + positions - at[piece]).astype(np.int32)
+
+        return Reading(self.hits, place(self.starts), place(self.ends - 1) + 1, self.named)
+
+
+def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[str, tuple[Matrix, Matrix]]) -> Reading:
+    """Hits of a text from the label probabilities of its pieces, shape (n, labels)."""
+    if not len(pieces):
+        empty = np.zeros(0, dtype=np.int32)
+        return Reading((), empty, empty, empty.astype(np.float16))
+    firsts = np.flatnonzero(np.diff(pieces.words, prepend=-1))
+    lasts = np.append(firsts[1:], len(pieces)) - 1
+    counts = (lasts - firsts + 1).astype(np.float32)[:, None]
+    words: Matrix = (np.add.reduceat(probabilities, firsts, axis=0) / counts).astype(np.float32)
+    starts, ends = pieces.starts[firsts], pieces.ends[lasts]
+    named: Matrix = 1 - words[:, 0]
+    types: Matrix = words[:, 1::2] + words[:, 2::2]
+    begins = probabilities[firsts, 1::2].max(axis=1)
+    hits = []
+    blank = np.array([text[end:start] == " " for end, start in zip(ends[:-1], starts[1:], strict=True)], dtype=bool)
+    split = begins >= np.where(np.concatenate([[False], blank]), _SPLIT_AT_BLANK, _SPLIT)
+    for first, last in _stretches(named, types, split):
+        first, last = _trimmed(text, starts, ends, first, last)  # noqa: PLW2901
+        if first > last:
+            continue
+        kind = TYPES[int(types[first : last + 1].sum(axis=0).argmax())]
+        wordy = [i for i in range(first, last + 1) if _wordy(text[starts[i] : ends[i]])]
+        raw = float(named[wordy].mean())
+        score = float(np.interp(raw, *calibration[kind]))
+        hits.append(ModelHit(int(starts[first]), int(ends[last]), kind, score, raw))
+    return Reading(tuple(hits), starts, ends, named.astype(np.float16))
+
+
+def _stretches(named: Matrix, types: Matrix, split: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """(first word, last word) of runs of words that are part of a name, cut where another one begins."""
+    inside = np.flatnonzero(named >= _WITHIN)
+    if not len(inside):
+        return
+    kinds = types.argmax(axis=1)
+    first = previous = int(inside[0])
+    for at in inside[1:].tolist():
+        new_kind = kinds[at] != kinds[previous] and types[at].max() >= _SPLIT and types[previous].max() >= _SPLIT
+        if at > previous + 1 or split[at] or new_kind:
+            yield first, previous
+            first = at
+        previous = at
+    yield first, previous
+
+
+def _trimmed(text: str, starts: NDArray[np.int32], ends: NDArray[np.int32], first: int, last: int) -> tuple[int, int]:
+    """Without marks at both ends; first > last when there is nothing else."""
+    while first <= last and not _wordy(text[starts[first] : ends[first]]):
+        first += 1
+    while last >= first and not _wordy(text[starts[last] : ends[last]]):
+        last -= 1
+    return first, last
+
+
+def _wordy(word: str) -> bool:
+    return any(char.isalnum() for char in word)
