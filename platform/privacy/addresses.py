@@ -132,6 +132,7 @@ _PREFIX_STEMS = tuple(
         " travessa praça ul. ulica al. os. pl. jalan"
     )
 )
+_PREFIX_WORDS = frozenset(map(str.rstrip, _PREFIX_STEMS))
 _JOIN_STARTS = frozenset("dlv(\n \u00a0")
 _HOUSE_REACH = 16
 _STREET_REACH = 200
@@ -159,6 +160,8 @@ def _before_two_letters(features: Features) -> Iterator[tuple[int, int]]:
 
 def _around_street_words(features: Features) -> list[tuple[int, int]]:
     """Stretches around street words that stand in front ("rue", "via") with something like a name after them."""
+    if _PREFIX_WORDS.isdisjoint(features.words):
+        return []
     text, lower = features.text, features.lower
     if len(lower) != len(text):  # a letter whose small form is two: places would not agree
         return [(0, len(text))]
@@ -202,7 +205,12 @@ _STREET_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
 
 _GUARDED_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
     ("lower case", _LOWER, 0.65, lambda features: features.any_of(_STREET_STEMS)),
-    ("street word first, lower case", _BEFORE_LOWER, 0.65, lambda features: features.any_of(_PREFIX_STEMS)),
+    (
+        "street word first, lower case",
+        _BEFORE_LOWER,
+        0.65,
+        lambda features: not _PREFIX_WORDS.isdisjoint(features.words),
+    ),
     ("between two numbers", _TWO_NUMBERS, 0.55, lambda features: features.longest_run >= 3),
 )
 
@@ -268,7 +276,7 @@ class AddressScan(ScanRecognizer):
         for start, end in features.runs:
             if 4 <= end - start <= 5:
                 found = _ZIP_PLACE.match(text, start)
-                if found is not None and fold(found.group("words")) in gazetteer().places:
+                if found is not None and fold(found.group("words").rstrip(".")) in gazetteer().places:
                     yield Hit(*found.span(), 0.55, "postcode and place")
         for start, end in _before_two_letters(features):
             for match in bounded(_UK_POSTCODE_LOWER, text, start, end):

@@ -164,7 +164,11 @@ class OfflineAnalyzer(AnalyzerEngine):
             supported_languages=[LANGUAGE],
             context_aware_enhancer=WholeWordEnhancer(),
         )
-        self._ordered = list(recognizers)
+        # Asking each what it is costs more than most of them take on a text.
+        self._kinds = [
+            (r, str(r.supported_entities[0]), r if isinstance(r, ScanRecognizer | FailClosed) else None)
+            for r in recognizers
+        ]
         self._known = Remembered()
 
     def find(self, text: str, entity_types: Collection[str]) -> list[Finding]:
@@ -187,13 +191,13 @@ class OfflineAnalyzer(AnalyzerEngine):
     def _search(self, text: str, entity_types: Collection[str]) -> list[Finding]:
         artifacts = WordArtifacts(text, self.nlp_engine, LANGUAGE)
         found: list[Finding] = []
-        for recognizer in self._ordered:
-            if recognizer.supported_entities[0] not in entity_types:
+        for recognizer, kind, quick in self._kinds:
+            if kind not in entity_types:
                 continue
-            if isinstance(recognizer, ScanRecognizer | FailClosed):
-                hits = recognizer.hits(artifacts.features)
+            if quick is not None:
+                hits = quick.hits(artifacts.features)
                 if hits:
-                    found += self._with_context(recognizer, hits, artifacts)
+                    found += self._with_context(quick, hits, artifacts)
             else:
                 results = recognizer.analyze(text, recognizer.supported_entities, artifacts)
                 found += map(_finding, self._enhance_using_context(text, results, artifacts, [recognizer]))

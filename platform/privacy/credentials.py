@@ -21,10 +21,9 @@ _PREFIXED = regex.compile(
     r"|SG\.[\w\-]{16,40}\.[\w\-]{16,80}|ya29\.[\w\-]{20,255}|dop_v1_[a-f0-9]{40,64}"
     r"|eyJ[\w\-]{8,4000}\.[\w\-]{8,4000}(?:\.[\w\-]{0,4000})?)"
 )
-_KEY_BLOCK = regex.compile(
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^\ue000]{0,12000}?"
-    r"(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)"
-)
+_KEY_BEGIN = regex.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----")
+_KEY_END = regex.compile(r"-----END [A-Z ]{0,30}PRIVATE KEY-----")
+_KEY_REACH = 12_000
 _IN_URL = regex.compile(r"://[^\s:/@]{0,80}:(?P<value>[^\s/]{1,200})@")
 _HEADER = regex.compile(r"\b(?:bearer|basic) (?P<value>(?=[^\s\d]{0,80}\d)[\w.~+/\-]{12,2000}=*)", regex.I)
 _QUOTE = r"[\"'“”‘’`]?"
@@ -73,11 +72,24 @@ _CODE_WORDS = frozenset(
 
 
 _SECRET_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
-    ("key block", _KEY_BLOCK, 1.0, lambda features: "-----BEGIN" in features.text),
     ("in a URL", _IN_URL, 0.9, lambda features: "://" in features.text and features.at_sign),
     ("authorization header", _HEADER, 0.9, lambda features: features.any_of(("bearer ", "basic "))),
     ("code", _CODE, 0.8, lambda f: f.digit and f.any_of(("pin", "cvv", "cvc", "otp", "code", "password"))),
 )
+
+
+def _key_blocks(text: str) -> Iterator[Hit]:
+    """Private keys from their first line to their last, or as far as one can reach where that is cut off."""
+    end = 0
+    for begin in bounded(_KEY_BEGIN, text):
+        if begin.start() < end:
+            continue
+        limit = min(len(text), begin.end() + _KEY_REACH)
+        last = _KEY_END.search(text, begin.end(), limit)
+        end = last.end() if last is not None else limit
+        masked = text.find("\ue000", begin.end(), end)  # what was masked already ends a key that is cut off
+        end = masked if masked != -1 and last is None else end
+        yield Hit(begin.start(), end, 1.0, "key block")
 
 
 class SecretScan(ScanRecognizer):
@@ -101,6 +113,8 @@ class SecretScan(ScanRecognizer):
             if features.digit and end - start >= _SHORTEST_RANDOM:
                 for match in bounded(_RANDOM, features.text, start, end):
                     yield Hit(*match.span(), 0.3, "random string")
+        if "-----BEGIN" in features.text:
+            yield from _key_blocks(features.text)
         for rule, pattern, score, needed in _SECRET_RULES:
             if needed(features):
                 for match in bounded(pattern, features.text):

@@ -117,6 +117,11 @@ class Features:
         """The text in lower case, for searches of plain words."""
         return self.text.lower()
 
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """What stands between white space and opening brackets, in lower case."""
+        return frozenset(self.lower.replace("(", " ").split())
+
     def any_of(self, words: Iterable[str]) -> bool:
         """Whether one of the lower-case `words` occurs anywhere."""
         lower = self.lower

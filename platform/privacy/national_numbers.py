@@ -39,6 +39,7 @@ class _Rule(NamedTuple):
     digits: int  # for rules of one word: characters
     letters: bool
     one_word: bool = False
+    run: int = 1  # digits that stand together in it
 
 
 _FISCAL = r"[A-Z]{6}[\dLMNP-V]{2}[ABCDEHLMPRST][\dLMNP-V]{2}[A-Z][\dLMNP-V]{3}[A-Z]"
@@ -56,9 +57,9 @@ def _medicare(number: str) -> bool:
 
 
 _RULES = (
-    _Rule("Spanish DNI", _alone(r"\d{8}[ \-]?[A-HJ-NP-TV-Z]"), dni.is_valid, 0.6, 8, True),
-    _Rule("Spanish NIE", _alone(r"[XYZ][ \-]?\d{7}[ \-]?[A-HJ-NP-TV-Z]"), nie.is_valid, 0.7, 7, True),
-    _Rule("Irish PPS", _alone(r"\d{7}[ ]?[A-W][A-IW]?"), pps.is_valid, 0.55, 7, True),
+    _Rule("Spanish DNI", _alone(r"\d{8}[ \-]?[A-HJ-NP-TV-Z]"), dni.is_valid, 0.6, 8, True, run=8),
+    _Rule("Spanish NIE", _alone(r"[XYZ][ \-]?\d{7}[ \-]?[A-HJ-NP-TV-Z]"), nie.is_valid, 0.7, 7, True, run=7),
+    _Rule("Irish PPS", _alone(r"\d{7}[ ]?[A-W][A-IW]?"), pps.is_valid, 0.55, 7, True, run=7),
     _Rule("Indian PAN", _alone(r"[A-Z]{3}[PCHABGJLFT][A-Z]\d{4}[A-Z]"), pan.is_valid, 0.6, 10, True, one_word=True),
     _Rule("Italian codice fiscale", _alone(_FISCAL), codicefiscale.is_valid, 0.9, 16, True, one_word=True),
     _Rule("French NIR", _alone(_NIR), nir.is_valid, 0.6, 13, False),
@@ -85,6 +86,8 @@ class NationalScan(ScanRecognizer):
         """As `scan`; formats that the text's digits rule out are not searched for."""
         mixed = features.letters_and_digits or "x" in features.lower
         for rule in _RULES:
+            if features.longest_run < rule.run:
+                continue
             if (rule.letters and not mixed) or (not rule.one_word and features.longest_chain < rule.digits):
                 continue
             stretches = features.digit_words if rule.one_word else [(0, len(features.text))]

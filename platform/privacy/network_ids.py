@@ -14,9 +14,12 @@ from privacy.scanning import FailClosed, Hit, ScanRecognizer, bounded
 _NOT_LOCAL = regex.compile(r"(?r)[^\w.!#$%&'*+/=?^`{|}~\-]")
 _DOMAIN = regex.compile(r"(?:[\w](?:[\w\-]{0,61}[\w])?\.){1,8}(?:xn--[a-z0-9\-]{2,58}|[^\W\d_]{2,24})")
 _DOT = r"(?:\s?[(\[{<]\s?(?:dot|punkt|point|punto)\s?[)\]}>]\s?| dot |\.)"
-_JOINED = rf"[\w.+\-]{{1,64}}(?:(?:{_DOT}| (?:underscore|dash|hyphen|minus|plus) )[\w+\-]{{1,64}}){{0,4}}+"
+# Begins only where nothing like it stands before, and gives nothing back: each place of a text is read once.
+_JOINED = (
+    rf"(?<![\w.+\-])[\w+\-]{{1,64}}+(?:(?:{_DOT}| (?:underscore|dash|hyphen|minus|plus) )[\w+\-]{{1,64}}+){{0,8}}+"
+)
 _SPELLED = regex.compile(
-    rf"\b{_JOINED}(?:\s?[(\[{{<]\s?(?:at|ät|@)\s?[)\]}}>]\s?[\w\-]{{1,63}}(?:{_DOT}[\w\-]{{1,63}}){{1,4}}"
+    rf"{_JOINED}(?:\s?[(\[{{<]\s?(?:at|ät|@)\s?[)\]}}>]\s?[\w\-]{{1,63}}(?:{_DOT}[\w\-]{{1,63}}){{1,4}}"
     r"|\s?(?: at |@)\s?[\w\-]{2,63}(?: dot [a-z]{2,20}){1,3}"
     r"|\s{1,2}@\s{1,2}[\w\-]{2,63}(?:\.[\w\-]{2,63}){1,4}"
     r"| at (?:gmail|googlemail|hotmail|outlook|live|msn|yahoo|ymail|icloud|aol|gmx|web|proton|protonmail|mail)"
