@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from assistants.models import Assistant
-from assistants.policy_model import MAX_REVIEW_DAYS, REVIEW_DAYS, PrivacyPolicy, Rendering
+from assistants.policy_model import MAX_REVIEW_DAYS, REVIEW_DAYS, DocumentMasking, PrivacyPolicy, Rendering
 from assistants.services import audit
 from privacy.policy import Policy
 
@@ -33,6 +33,7 @@ class Rules:
     policy: Policy = field(default_factory=Policy)
     review_days: int = REVIEW_DAYS
     rendering: str = Rendering.PLACEHOLDERS.value
+    documents: str = DocumentMasking.TRUSTED.value
 
 
 def newest(assistant: Assistant) -> PrivacyPolicy | None:
@@ -49,7 +50,7 @@ def rules_in(row: PrivacyPolicy | None) -> Rules:
     """The rules of one version. Raises ValueError as `PrivacyPolicy.policy`."""
     if row is None:
         return Rules()
-    return Rules(row.number, row.policy, row.review_days, row.rendering)
+    return Rules(row.number, row.policy, row.review_days, row.rendering, row.documents)
 
 
 def policy_of(assistant: Assistant) -> Policy:
@@ -93,6 +94,7 @@ def change_policy(
         settings=policy.to_dict(),
         review_days=rules.review_days,
         rendering=rules.rendering,
+        documents=rules.documents,
         digest=policy.digest(),
         restored_from=restored_from,
         reason=reason.strip()[:MAX_REASON],
@@ -185,7 +187,9 @@ def _plain(rules: Rules) -> dict[str, Any]:
     plain = rules.policy.to_dict()
     # What a map leaves out has the default: written out, so that a version says everything.
     plain["thresholds"] = {kind: rules.policy.threshold(kind) for kind in sorted(rules.policy.entity_types)}
-    return {**plain, "review_days": rules.review_days, "rendering": rules.rendering}
+    return {
+        **plain, "review_days": rules.review_days, "rendering": rules.rendering, "documents": rules.documents,
+    }  # fmt: skip
 
 
 def _check(rules: Rules, reason: str) -> None:
@@ -195,6 +199,8 @@ def _check(rules: Rules, reason: str) -> None:
         raise ValidationError(f"Values wait for review between 1 and {MAX_REVIEW_DAYS} days.")
     if rules.rendering not in Rendering.values:
         raise ValidationError(f"Datasets write {' or '.join(Rendering.values)}.")
+    if rules.documents not in DocumentMasking.values:
+        raise ValidationError(f"For documents choose one of {', '.join(DocumentMasking.values)}.")
     both = {v.casefold() for v in rules.policy.allow} & {v.casefold() for v in rules.policy.deny}
     if both:
         raise ValidationError(f"{len(both)} value(s) stand on both lists. A value is either always masked or never.")

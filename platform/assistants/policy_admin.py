@@ -206,6 +206,7 @@ _LABELS = {
     "trust_contexts": "own documents are trusted",
     "review_days": "days that uncertain values wait",
     "rendering": "datasets write",
+    "documents": "documents when they are loaded",
     "regions": "countries of telephone formats",
 }
 

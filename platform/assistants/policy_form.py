@@ -11,7 +11,7 @@ from django import forms
 from django.forms import BoundField
 
 from assistants.policies import MAX_REASON, MAX_VALUE_CHARS, MAX_VALUES, Rules
-from assistants.policy_model import MAX_REVIEW_DAYS, Rendering
+from assistants.policy_model import MAX_REVIEW_DAYS, DocumentMasking, Rendering
 from privacy.findings import ALL_TYPES, HARD_TYPES
 
 MAX_SAMPLE = 10_000
@@ -82,6 +82,12 @@ class PolicyForm(forms.Form):
         help_text="In passages that stand word for word in a loaded document only the types of the last column are "
         "masked.",
     )
+    documents = forms.ChoiceField(
+        label="Documents, when they are loaded",
+        choices=DocumentMasking.choices,
+        help_text="What must not even stand in own documents: the types of the last column, and what is always masked. "
+        "Counts for what is loaded from then on; documents that are there are scrubbed when they are loaded again.",
+    )
     regions = forms.CharField(
         label="Countries whose telephone formats are known",
         max_length=200,
@@ -129,6 +135,7 @@ class PolicyForm(forms.Form):
             "regions": " ".join(policy.regions),
             "review_days": rules.review_days,
             "rendering": rules.rendering,
+            "documents": rules.documents,
             **self.initial,
         }
         self.fields["reason"].required = not trying
@@ -188,7 +195,7 @@ class PolicyForm(forms.Form):
             trust_contexts=values["trust_contexts"],
             regions=values["regions"],
         )
-        return Rules(values["number"], policy, values["review_days"], values["rendering"])
+        return Rules(values["number"], policy, values["review_days"], values["rendering"], values["documents"])
 
 
 def _score(initial: float, label: str) -> forms.FloatField:

@@ -19,6 +19,12 @@ class Rendering(models.TextChoices):
     SURROGATES = "surrogates", "Invented values of the same type"
 
 
+class DocumentMasking(models.TextChoices):
+    TRUSTED = "trusted", "Mask what must not even stand in own documents"
+    EVERYTHING = "everything", "Mask everything that turns lose"
+    NOTHING = "nothing", "Leave them as they are"
+
+
 class PrivacyPolicy(models.Model):
     """One version. A change makes the next one, a step back as well: what masked a turn can always be looked up.
 
@@ -38,6 +44,12 @@ class PrivacyPolicy(models.Model):
         choices=Rendering.choices,
         default=Rendering.PLACEHOLDERS,
         help_text="What datasets write where something was masked, unless their recipe says otherwise.",
+    )
+    documents = models.CharField(
+        max_length=10,
+        choices=DocumentMasking.choices,
+        default=DocumentMasking.TRUSTED,
+        help_text="What is masked in documents when they are loaded.",
     )
     digest = models.CharField(max_length=64, help_text="Of the settings and the recognisers when it was saved.")
     restored_from = models.PositiveIntegerField(null=True, blank=True, help_text="The version that it brought back.")

@@ -58,7 +58,7 @@ class DocumentAdmin(ScopedAdmin):
     delete_roles = ADMINS
     list_display = ("named", "path", "version", "state_label", "chunk_count", "note", "assistant", "updated")
     list_display_links = ("named",)
-    list_filter = ("state", "superseded", FolderFilter, "assistant")
+    list_filter = ("state", "superseded", FolderFilter, "masking", "assistant")
     list_select_related = ("assistant",)
     list_before_template = "knowledge/document_list_top.html"
     list_per_page = 50
@@ -86,7 +86,8 @@ class DocumentAdmin(ScopedAdmin):
 
     @display(description="Note")
     def note(self, document: Document) -> str:
-        return document.error or ("◌ superseded" if document.superseded else "")
+        masked = f"masked: {document.masked_words}" if document.masked else ""
+        return document.error or " · ".join(filter(None, ["◌ superseded" if document.superseded else "", masked]))
 
     @display(description="Updated", ordering="updated_at")
     def updated(self, document: Document) -> SafeString | str:
@@ -168,7 +169,7 @@ class DocumentAdmin(ScopedAdmin):
                     assistant=assistant, actor=_actor(request), action="documents.exported",
                     target=f"{count} documents",
                 )  # fmt: skip
-        columns = ("path", "title", "version", "state", "error", "superseded", "media_type", "digest", "text")
+        columns = ("path", "title", "version", "state", "error", "superseded", "media_type", "digest", "masked", "text")
         return json_lines_response(chosen.values(*columns).iterator(chunk_size=100), "documents.jsonl")
 
 

@@ -12,6 +12,7 @@ from pgvector.django import HalfVectorField, HnswIndex
 
 from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
+from assistants.policy_model import DocumentMasking
 
 EMBEDDING_DIMENSION = 384
 """Of the bundled MiniLM. An embedder of another dimension needs a migration; a system check says so."""
@@ -37,7 +38,7 @@ class Document(models.Model):
     path = models.CharField(max_length=500)
     title = models.CharField(max_length=300)
     media_type = models.CharField(max_length=100)
-    text = models.TextField(help_text="As loaded, before it is cut into chunks.")
+    text = models.TextField(help_text="As loaded and masked, before it is cut into chunks.")
     digest = models.CharField(max_length=64, help_text="SHA-256 of the text.")
     version = models.PositiveIntegerField(default=1)
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
@@ -45,6 +46,11 @@ class Document(models.Model):
     superseded = models.BooleanField(
         default=False, help_text="Another document counts now: still retrieved, but no questions are written from it."
     )
+    masking = models.CharField(
+        max_length=10, choices=DocumentMasking.choices, blank=True, help_text="What the policy said of documents then."
+    )
+    masked = models.JSONField(default=dict, blank=True, help_text="Type to the number of places that were masked.")
+    masking_digest = models.CharField(max_length=64, blank=True, help_text="See knowledge.scrubbing.masking_digest.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -56,6 +62,11 @@ class Document(models.Model):
 
     def __str__(self) -> str:
         return self.title or self.path
+
+    @property
+    def masked_words(self) -> str:
+        """``2 credit card, 1 secret``; empty when nothing was masked."""
+        return ", ".join(f"{n} {kind.replace('_', ' ').lower()}" for kind, n in sorted(self.masked.items()))
 
 
 class Chunk(models.Model):

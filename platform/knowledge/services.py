@@ -13,11 +13,13 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from assistants.models import Assistant
+from assistants.policies import Rules, rules_of
 from assistants.services import audit
 from knowledge.chunking import ChunkText, chunk_sections, embedded_text
 from knowledge.embedding import count_tokens, embed
 from knowledge.evidence import sentence_matrices
 from knowledge.models import Chunk, Document
+from knowledge.scrubbing import ScrubbedDocument, masking_digest, scrub_document
 from knowledge.sections import MAX_HEADING, UnreadableDocument, decode, read_sections
 
 MEDIA_TYPES = {
@@ -40,10 +42,13 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    masked: dict[str, str] = field(default_factory=dict)
+    """path → what was masked in what was loaded, in words"""
 
     @property
     def sentence(self) -> str:
-        return f"{len(self.loaded)} loaded, {len(self.unchanged)} unchanged, {len(self.failed)} failed"
+        masked = f", something masked in {len(self.masked)}" if self.masked else ""
+        return f"{len(self.loaded)} loaded, {len(self.unchanged)} unchanged, {len(self.failed)} failed{masked}"
 
 
 Progress = Callable[[int, int, str], None]
@@ -84,6 +89,8 @@ def load_one(*, assistant: Assistant, path: str, data: bytes, report: LoadReport
         report.unchanged.append(path)
     else:
         report.loaded.append(path)
+        if document.masked:
+            report.masked[path] = document.masked_words
 
 
 def load_document(
@@ -91,7 +98,8 @@ def load_document(
 ) -> Document:
     """Stores a document and its chunks; the same content again changes nothing, other content is its next version.
 
-    A document that cannot be read is stored as failed with a sentence; its former chunks stay searchable.
+    It is masked first, as the assistant's privacy policy says of documents. One that cannot be read or scrubbed is
+    stored as failed with a sentence and nothing of its text; its former chunks stay searchable.
     """
     suffix = Path(path).suffix.lower()
     media_type = media_type or MEDIA_TYPES.get(suffix, "application/octet-stream")
@@ -101,20 +109,38 @@ def load_document(
         if (size or len(data)) > MAX_BYTES:
             raise UnreadableDocument(f"The file is larger than {MAX_BYTES // 1_000_000} MB.")
         text = decode(data)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        sections = read_sections(text, media_type, fallback_title=_title_of(path))
+        rules = _rules_of(assistant)
+        scrubbed = scrub_document(rules=rules, path=path, text=text, sections=sections)
+        # Of the masked text: a hash of what was masked could be guessed at, and another policy makes another version.
+        digest = hashlib.sha256(scrubbed.text.encode()).hexdigest()
         current = Document.objects.filter(assistant=assistant, path=path, digest=digest, state=Document.State.READY)
         if document := current.first():
-            return document
-        sections = read_sections(text, media_type, fallback_title=_title_of(path))
-        chunks = chunk_sections(sections, count_tokens)
+            return _still_current(document, rules)
+        chunks = chunk_sections(scrubbed.sections, count_tokens)
         if len(chunks) > MAX_CHUNKS:
             raise UnreadableDocument(f"The file makes {len(chunks)} chunks; at most {MAX_CHUNKS} are taken.")
     except UnreadableDocument as error:
         return _store_failure(assistant=assistant, path=path, media_type=media_type, reason=str(error))
     return _store(
-        assistant=assistant, path=path, media_type=media_type, text=text, digest=digest,
-        title=sections[0].headings[0], chunks=chunks,
+        assistant=assistant, path=path, media_type=media_type, scrubbed=scrubbed, digest=digest, rules=rules,
+        chunks=chunks,
     )  # fmt: skip
+
+
+def _rules_of(assistant: Assistant) -> Rules:
+    try:
+        return rules_of(assistant)
+    except ValueError:
+        raise UnreadableDocument("The privacy policy cannot be read. Save it anew, then load this again.") from None
+
+
+def _still_current(document: Document, rules: Rules) -> Document:
+    """The same text, although perhaps a newer policy has read it."""
+    document.masking, document.masking_digest = rules.documents, masking_digest(rules)
+    kept = Document.objects.filter(pk=document.pk).exclude(masking_digest=document.masking_digest)
+    kept.update(masking=document.masking, masking_digest=document.masking_digest)
+    return document
 
 
 def _title_of(path: str) -> str:
@@ -155,8 +181,10 @@ def _store_failure(*, assistant: Assistant, path: str, media_type: str, reason: 
 
 
 def _store(
-    *, assistant: Assistant, path: str, media_type: str, text: str, digest: str, title: str, chunks: list[ChunkText]
-) -> Document:
+    *, assistant: Assistant, path: str, media_type: str, scrubbed: ScrubbedDocument, digest: str, rules: Rules,
+    chunks: list[ChunkText],
+) -> Document:  # fmt: skip
+    title, text = scrubbed.sections[0].headings[0], scrubbed.text
     # Vectors are made before the transaction: a long embedding must not hold a row lock.
     vectors = embed([embedded_text(c.headings, c.text) for c in chunks])
     matrices = sentence_matrices([(c.headings[-1], c.text) for c in chunks])
@@ -170,6 +198,8 @@ def _store(
             document.chunks.all().delete()
             document.version += 1
         document.title, document.media_type, document.text, document.digest = title, media_type, text, digest
+        document.masking, document.masking_digest = rules.documents, masking_digest(rules)
+        document.masked = scrubbed.masked
         document.state, document.error = Document.State.READY, ""
         document.superseded = bool(_SUPERSEDED.search(text[:800]))
         document.save()
@@ -177,9 +207,7 @@ def _store(
     return document
 
 
-def _copy_chunks(
-    document: Document, chunks: list[ChunkText], vectors: np.ndarray, matrices: Iterable[bytes]
-) -> None:
+def _copy_chunks(document: Document, chunks: list[ChunkText], vectors: np.ndarray, matrices: Iterable[bytes]) -> None:
     """COPY rather than bulk_create: five times the rows a second."""
     from pgvector import HalfVector
     from pgvector.psycopg import register_vector

@@ -98,7 +98,8 @@ def take_in(file: UploadedFile) -> None:
         version = f"Version {document.version}" if document.version > 1 else "New"
         note = "; another document counts now, it says" if document.superseded else ""
         file.outcome = UploadedFile.Outcome.LOADED
-        file.sentence = f"{version}: “{document.title}”, {chunks} chunk{'' if chunks == 1 else 's'}{note}."
+        masked = f" Masked: {document.masked_words}." if document.masked else ""
+        file.sentence = f"{version}: “{document.title}”, {chunks} chunk{'' if chunks == 1 else 's'}{note}.{masked}"
     file.document, file.data = document, b""
     file.save(update_fields=["outcome", "sentence", "document", "data"])
 

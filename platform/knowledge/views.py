@@ -18,12 +18,14 @@ from django.views.decorators.http import require_POST, require_safe
 
 from assistants.access import assistants_of, has_role, require_role
 from assistants.models import Assistant
+from assistants.policies import rules_of
 from assistants.work_admin import ADMINS, READERS
 from generation.engines import EngineError
 from generation.prompts import Message, split_sentences
 from knowledge.models import Chunk, Document, Upload
 from knowledge.query import history_query
 from knowledge.retrieval import RetrievalResult, retrieve
+from knowledge.scrubbing import masking_digest
 from knowledge.services import MAX_BYTES, MEDIA_TYPES, mark_superseded
 from knowledge.uploads import MAX_FILES, MAX_TOTAL_BYTES, IncomingFile, UploadRefused, start_upload
 
@@ -130,6 +132,7 @@ def document_page(request: HttpRequest, pk: str) -> HttpResponse:
         "query": query,
         "folder": document.path.rpartition("/")[0],
         "may_change": has_role(request.user, document.assistant, *ADMINS),
+        "outdated": _is_outdated(document),
     }
     return _page(request, "knowledge/document.html", context)
 
@@ -234,6 +237,14 @@ def _document(request: HttpRequest, pk: str) -> Document:
     document = get_object_or_404(Document.objects.select_related("assistant"), pk=pk)
     _require_reader(request, document.assistant)
     return document
+
+
+def _is_outdated(document: Document) -> bool:
+    """Whether it was loaded under another privacy policy than the one that counts now."""
+    try:
+        return bool(document.masking_digest) and document.masking_digest != masking_digest(rules_of(document.assistant))
+    except ValueError:  # written by a release that knew other settings
+        return True
 
 
 def _require_reader(request: HttpRequest, assistant: Assistant) -> None:

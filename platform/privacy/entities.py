@@ -43,12 +43,14 @@ class Value:
 
 
 class EntityTable:
-    """Entities of one conversation. `key` has at least 16 bytes, else ValueError."""
+    """Entities of one conversation. `key` has at least 16 bytes, else ValueError; new entities of a type are numbered
+    from `first`."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, first: int = 1) -> None:
         if len(key) < _MIN_KEY_BYTES:
             raise ValueError(f"the key of an entity table has at least {_MIN_KEY_BYTES} bytes")
         self._key = key
+        self._first = first
         self._entities: list[Entity] = []
         self._by_identity: dict[tuple[str, str], Entity] = {}
         self._by_literal: dict[str, Entity] = {}
@@ -170,7 +172,7 @@ class EntityTable:
 
     def _new(self, entity_type: str) -> Entity:
         taken = self._taken.setdefault(entity_type, set())
-        ordinal = self._next.get(entity_type, 1)
+        ordinal = self._next.get(entity_type, self._first)
         while ordinal in taken:
             ordinal += 1
         taken.add(ordinal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ from django.db import models
 from django_q.tasks import async_task
 
 from annotations.services import submit
+from assistants.background import launch
+from assistants.models import Assistant
+from assistants.policies import change_policy, rules_of
 from capture.canaries import check, items_of, plant, text_columns
 from capture.leaks import canaries_of
 from capture.models import Passage, Quarantine, Turn
 from capture.otlp.closing import close_traces
 from capture.services import scrub_waiting
+from knowledge.uploads import IncomingFile, start_upload
 from privacy.canaries import Matcher, people, sayings
 from serving import spool
 from tests.capture.conftest import Call, Cast, turn_item
 from tests.factories import make_queue
+from tests.tiny_model import shared_base
+from tests.training.synthesis.test_generate import Writer, run, start
+from training.synthesis import generate
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +84,35 @@ def test_every_text_column_of_every_table_is_looked_through() -> None:
         assert texts <= set(text_columns(model)), model
 
 
-def test_no_canary_survives_any_path(cast: Cast, api: Call, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def load_documents(bot: Assistant, card: str, everything: str) -> None:
+    """One under the default, which leaves what a house prints of itself, and one under the strict choice; then
+    questions are written from both."""
+    texts = {"till.md": f"# Till\n\nThe card of the till is {card}.\n\nThe till opens at nine o'clock every morning.\n"}
+    upload(bot, texts)
+    rules = replace(rules_of(bot), documents="everything")
+    change_policy(assistant=bot, rules=rules, actor=None, reason="This one holds letters.")
+    html = f"<h1>{everything}</h1><p>We told the customer: {everything}</p><p>The desk answers letters on Mondays.</p>"
+    upload(bot, {"letters/letter.html": html})
+    synthesis = run(start(bot, wanted=20))
+    assert synthesis.state == "succeeded", synthesis.error
+    assert synthesis.items.filter(response__contains="[CREDIT_CARD_").exists()
+
+
+def upload(bot: Assistant, texts: dict[str, str]) -> None:
+    files = [IncomingFile(path, len(text), text.encode()) for path, text in texts.items()]
+    work = start_upload(assistant=bot, files=files)
+    launch(work, foreground=True)
+    assert set(work.files.values_list("outcome", flat=True)) == {"loaded"}
+
+
+def test_no_canary_survives_any_path(
+    cast: Cast,
+    api: Call,
+    state: Path,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (person,) = canaries_of(cast.bot, 1)
     turns, feedback = items_of(cast.bot, 1)
     p = person
@@ -118,6 +154,11 @@ def test_no_canary_survives_any_path(cast: Cast, api: Call, state: Path, capsys:
         turn=turn, annotator=cast.bob, verdict="bad", reasons=["wrong"], correction=f"{everything} So it is.",
         note=everything, queue=make_queue(cast.bot, turns=[turn]),
     )  # fmt: skip
+
+    # Documents, and questions written from them.
+    settings.RATCHET_BASE_MODEL_PATH = str(shared_base())
+    monkeypatch.setattr(generate, "bulk_engine", Writer)
+    load_documents(cast.bot, p.card, everything)
 
     found = check([person], folders=[state])
     assert found.places == {}

@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                 ('settings', models.JSONField(help_text='privacy.policy.Policy.to_dict().')),
                 ('review_days', models.PositiveSmallIntegerField(default=30, help_text='How long the value of an uncertain finding is kept for the review.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(365)])),
                 ('rendering', models.CharField(choices=[('placeholders', 'Placeholders such as [PERSON_1]'), ('surrogates', 'Invented values of the same type')], default='placeholders', help_text='What datasets write where something was masked, unless their recipe says otherwise.', max_length=12)),
+                ('documents', models.CharField(choices=[('trusted', 'Mask what must not even stand in own documents'), ('everything', 'Mask everything that turns lose'), ('nothing', 'Leave them as they are')], default='trusted', help_text='What is masked in documents when they are loaded.', max_length=10)),
                 ('digest', models.CharField(help_text='Of the settings and the recognisers when it was saved.', max_length=64)),
                 ('restored_from', models.PositiveIntegerField(blank=True, help_text='The version that it brought back.', null=True)),
                 ('reason', models.CharField(max_length=500)),
