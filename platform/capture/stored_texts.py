@@ -8,6 +8,7 @@ vectors are made of the words.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -21,6 +22,7 @@ from generation.prompts import split_sentences
 from privacy.scrubber import Kind
 
 _LONG_NUMBER = 10**6
+_USER_KEY = re.compile(r"[0-9a-f]{32}")
 _ALIGN_WORDS = 4_000
 """Beyond that many words the alignment of sentences goes by their number alone."""
 
@@ -89,7 +91,7 @@ class StoredTurn:
         places.append(Place("response", "response", turn.response, _onto(turn, "response")))
         places.append(Place("completion", "response", turn.completion, _onto(turn, "completion")))
         places += [Place(f"tags.{i}", "user", tag, _into(self._tags, i)) for i, tag in enumerate(self._tags)]
-        places += _tree("metadata", "user", self._metadata)
+        places += [place for place in _tree("metadata", "user", self._metadata) if not _is_user_key(place)]
         for feedback in turn.feedback.all():
             places.append(self._row_place("feedback", feedback, "text", "user"))
         notes: Any = turn.annotations
@@ -268,6 +270,11 @@ def _tree(name: str, kind: Kind, value: Any, trusted: bool = False) -> list[Plac
         else:
             places += _tree(path, kind, inner, trusted)
     return places
+
+
+def _is_user_key(place: Place) -> bool:
+    """The keyed hash by which the turns of one person are found again: no text, and never to be changed."""
+    return place.name == "metadata.user_key" and _USER_KEY.fullmatch(place.text) is not None
 
 
 def _into(container: Any, key: Any) -> Callable[[str], None]:
