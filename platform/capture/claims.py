@@ -71,11 +71,16 @@ def claim(*, limit: int = BATCH, only: int | None = None) -> Claim:
 
 
 def release(claimed: Claim) -> None:
-    """Gives items back undone, for a reason that is not theirs."""
+    """Gives up a claim: what is undone goes back, for a reason that is not the items'."""
+    give_back(claimed)
+    done(claimed)
+
+
+def give_back(claimed: Claim) -> None:
+    """Puts some of the items back into the line undone; the claim of the others stands."""
     Quarantine.objects.filter(pk__in=claimed.keys, claimed_until=claimed.until).update(
         claimed_until=None, attempts=F("attempts") - 1
     )
-    done(claimed)
 
 
 def done(claimed: Claim) -> None:

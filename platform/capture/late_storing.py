@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from assistants.models import Assistant
 from capture.models import Conversation, Feedback, Quarantine, Turn, TurnUpdate
@@ -51,7 +52,15 @@ class ReadyUpdate:
     received_at: datetime
 
 
-def write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> None:
+class Learned(NamedTuple):
+    """The table of masks of a conversation after one item. ``place``: of the item in the line."""
+
+    place: int
+    conversation: int
+    entities: dict[str, Any]
+
+
+def write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> list[Learned]:
     """Raises:
     TurnMissing: one of the turns is not stored.
     """
@@ -73,7 +82,7 @@ def write_feedback(assistant: Assistant, feedback: Sequence[ReadyFeedback]) -> N
         [_noted(turns[ready.item.turn], row, ready) for row, ready in zip(stored, feedback, strict=True)],
         assistant=assistant,
     )
-    _keep_entities((turns[ready.item.turn], ready.entities) for ready in feedback)
+    return [Learned(ready.row.pk, turns[ready.item.turn].conversation_id, ready.entities) for ready in feedback]
 
 
 def _noted(turn: Turn, row: Feedback, ready: ReadyFeedback) -> Noted:
@@ -82,7 +91,7 @@ def _noted(turn: Turn, row: Feedback, ready: ReadyFeedback) -> Noted:
     return Noted(turn, turn.conversation, found, ready.known, ready.policy_digest)
 
 
-def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> None:
+def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> list[Learned]:
     """Sets what the updates say, in order of arrival, and notes by which key it was changed.
 
     Raises:
@@ -104,7 +113,7 @@ def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> None:
             )
     Turn.objects.bulk_update(turns.values(), [*_MEASURES, "tags", "metadata"])
     TurnUpdate.objects.bulk_create(notes)
-    _keep_entities((turns[ready.item.turn], ready.entities) for ready in updates)
+    return [Learned(ready.row.pk, turns[ready.item.turn].conversation_id, ready.entities) for ready in updates]
 
 
 def _apply(turn: Turn, ready: ReadyUpdate) -> dict[str, Any]:
@@ -133,7 +142,9 @@ def _apply(turn: Turn, ready: ReadyUpdate) -> dict[str, Any]:
     return changes
 
 
-def _keep_entities(pairs: Iterable[tuple[Turn, dict[str, Any]]]) -> None:
-    latest = {turn.conversation_id: entities for turn, entities in pairs}
-    for conversation, entities in latest.items():
+def keep_tables(learned: Iterable[Learned]) -> None:
+    """Each conversation keeps the table that its last item left. By arrival: items are written kind by kind, and the
+    table of feedback that came between two turns knows nobody whom the second brought."""
+    newest = {one.conversation: one.entities for one in sorted(learned, key=attrgetter("place"))}
+    for conversation, entities in newest.items():
         Conversation.objects.filter(pk=conversation).update(entities=entities)

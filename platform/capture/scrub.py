@@ -21,7 +21,7 @@ from django.db import DataError, IntegrityError
 from assistants.models import ApiKey, Assistant
 from assistants.policies import policy_of
 from capture import counting
-from capture.claims import BATCH, Claim, LeaseLost, claim, done, hold, release
+from capture.claims import BATCH, Claim, LeaseLost, claim, done, give_back, hold, release
 from capture.late_storing import ReadyFeedback, ReadyUpdate, TurnMissing, UpdateRefused
 from capture.masking import mask_feedback, mask_turn, mask_update
 from capture.models import Conversation, IntakeCount, Quarantine, Receipt, Turn
@@ -237,7 +237,7 @@ class _Batch:
         if isinstance(error, LeaseLost):
             logger.warning("Quarantined item %s was taken over or removed meanwhile.", row.pk)
         elif isinstance(error, StaleTable):
-            release(self.claimed.of([row]))  # masked again with the table as it is now
+            give_back(self.claimed.of([row]))  # masked again with the table as it is now
         elif isinstance(error, TurnMissing):
             self._hold(row, "The turn that it belongs to is not stored (held, or removed).")
         elif isinstance(error, UpdateRefused):

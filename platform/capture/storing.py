@@ -13,7 +13,7 @@ from django.db import transaction
 from assistants.models import Assistant
 from capture.citations import sentence_references
 from capture.claims import Claim, remove
-from capture.late_storing import ReadyFeedback, ReadyUpdate, write_feedback, write_updates
+from capture.late_storing import Learned, ReadyFeedback, ReadyUpdate, keep_tables, write_feedback, write_updates
 from capture.masking import MaskedContext, MaskedTurn
 from capture.models import Conversation, Passage, Quarantine, Retrieval, Turn
 from capture.own_texts import OwnTexts
@@ -112,13 +112,16 @@ def write(
     _refuse_stale(assistant, tables or {})
     turns = [item for item in ready if isinstance(item, ReadyTurn)]
     feedback = [item for item in ready if isinstance(item, ReadyFeedback)]
+    learned: list[Learned] = []
     if turns:
-        _write_turns(assistant, turns, vectors)
+        learned += _write_turns(assistant, turns, vectors)
     updates = [item for item in ready if isinstance(item, ReadyUpdate)]
     if feedback:
-        write_feedback(assistant, feedback)
+        learned += write_feedback(assistant, feedback)
     if updates:
-        write_updates(assistant, updates)
+        learned += write_updates(assistant, updates)
+    if feedback or updates:  # turns alone have stored theirs
+        keep_tables(learned)
 
 
 def _refuse_stale(assistant: Assistant, tables: Mapping[str, Mapping[str, Any]]) -> None:
@@ -129,7 +132,7 @@ def _refuse_stale(assistant: Assistant, tables: Mapping[str, Mapping[str, Any]])
             raise StaleTable
 
 
-def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> None:
+def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vectors) -> list[Learned]:
     conversations = _conversations(assistant, turns)
     passages = _passages(assistant, turns, vectors)
     rows = [_turn(assistant, turn, conversations[turn.conversation], vectors) for turn in turns]
@@ -149,6 +152,7 @@ def _write_turns(assistant: Assistant, turns: Sequence[ReadyTurn], vectors: Vect
         ],
         assistant=assistant,
     )
+    return [Learned(turn.row.pk, conversations[turn.conversation].pk, turn.entities) for turn in turns]
 
 
 def _retrieval(

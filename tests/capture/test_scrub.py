@@ -15,8 +15,11 @@ from django.utils import timezone
 from assistants.models import AuditEvent
 from capture import claims, scrub
 from capture.claims import LeaseLost, claim
+from capture.erasing import user_key
 from capture.models import Conversation, Feedback, Passage, Quarantine, Receipt, Retrieval, Turn
+from capture.receiving import receive_update
 from capture.services import delete_held, receive_feedback, receive_turns, retry_held, scrub_item, scrub_waiting
+from capture.stored_texts import StoredTurn, stored_turns
 from privacy.findings import ScrubError
 from tests.capture.conftest import Cast, turn_item
 
@@ -162,6 +165,31 @@ def test_one_person_keeps_one_number_through_a_conversation(cast: Cast) -> None:
     assert "quarrington" not in str(Conversation.objects.get().entities).lower()
 
 
+def test_the_key_of_a_user_is_never_taken_for_a_text(cast: Cast) -> None:
+    """Many hashes, since it takes a certain one for a recogniser to see a number or a name in it."""
+    users = [f"user {n}" for n in range(40)]
+    post(cast, *(turn_item(id=f"t-{n}", conversation=f"c-{n}", metadata={"user": user}, contexts=[], history=[])
+                 for n, user in enumerate(users)))  # fmt: skip
+    scrub_waiting()
+    kept = dict(Turn.objects.values_list("client_id", "metadata"))
+    assert kept == {f"t-{n}": {"user_key": user_key(cast.bot, user)} for n, user in enumerate(users)}
+    for turn in stored_turns(Conversation.objects.get(external_id="c-0")):
+        assert "metadata.user_key" not in [place.name for place in StoredTurn(turn).places]
+
+
+def test_the_table_of_masks_is_that_of_the_last_item_whatever_its_kind(cast: Cast) -> None:
+    """Feedback between two turns is written behind both, and must not take the table back to where it was."""
+    post(cast, turn_item(id="1", question="I am Zebulon Quarrington.", contexts=[]))
+    said = [{"turn": "1", "kind": "comment", "text": "I am Zebulon Quarrington, and this is no answer."}]
+    receive_feedback(assistant=cast.bot, api_key=cast.key, items=said)
+    receive_update(assistant=cast.bot, api_key=cast.key, turn="1", fields={"tags": ["slow"]})
+    post(cast, turn_item(id="2", question="I am Maria Schmidt.", contexts=[]))
+    assert scrub_waiting().scrubbed == 4
+    post(cast, turn_item(id="3", question="I am Okonkwo Adebayo. Is Maria Schmidt there?", contexts=[]))
+    scrub_waiting()
+    assert Turn.objects.get(client_id="3").question == "I am [PERSON_3]. Is [PERSON_2] there?"
+
+
 def test_public_contacts_of_our_own_documents_stay(cast: Cast) -> None:
     text = "Questions? Write to help@brightwater.example or call 0800 496 0123."
     from tests.factories import make_document
@@ -305,6 +333,14 @@ def test_a_dead_workers_items_come_back_one_by_one_and_are_held_in_the_end(cast:
 def expire() -> None:
     leased = Quarantine.objects.exclude(claimed_until=None)
     leased.update(claimed_until=timezone.now() - timedelta(seconds=1))
+
+
+def test_giving_back_one_item_keeps_the_claim_of_the_others(cast: Cast) -> None:
+    post(cast, turn_item(id="a"), turn_item(id="b", conversation="c-2"))
+    mine = claim()
+    claims.give_back(mine.of(mine.rows[:1]))
+    assert [row.receipt.client_id for row in claim().rows] == ["a"]
+    claims.remove(mine.of(mine.rows[1:]))  # still ours
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast) -> None:
