@@ -21,7 +21,7 @@ from serving.erasure.record import Erasure
 
 MAX_TURNS = 1_000
 MAX_VALUE = 500
-_USER_KEY = re.compile(r"[0-9a-f]{32}")
+_USER_KEY = re.compile(r"\A[0-9a-f]{32}\Z")
 SEARCH_FIELDS = ("q", "since", "until", "adapter", "model", "tag", "declined", "feedback")
 
 
@@ -83,16 +83,18 @@ class Scope:
 
     # --- what it means ---
 
-    def user_key(self, assistant: Assistant) -> str:
+    def user_keys(self, assistant: Assistant) -> frozenset[str]:
+        """Of the named user. What looks like a key may be one, and may be how the chatbot names somebody (by a UUID
+        without dashes): both are looked for."""
         value = self.value.strip()
-        return value if _USER_KEY.fullmatch(value) else user_key(assistant, value)
+        return frozenset({user_key(assistant, value), *_USER_KEY.findall(value)})
 
     def select(self, assistant: Assistant) -> QuerySet[Turn]:
         """The turns that are there now. Of a user and of a conversation: whole conversations, since what somebody said
         stands again in the history of the turns after it, and in the answers."""
         turns = Turn.objects.of(assistant)
         if self.kind == Erasure.Kind.USER:
-            theirs = Turn.objects.of(assistant).filter(metadata__user_key=self.user_key(assistant))
+            theirs = Turn.objects.of(assistant).filter(metadata__user_key__in=sorted(self.user_keys(assistant)))
             return turns.filter(conversation__in=theirs.order_by().values("conversation"))
         if self.kind == Erasure.Kind.CONVERSATION:
             return turns.filter(conversation__external_id=stored_id(self.value.strip()))
@@ -112,7 +114,7 @@ class Scope:
         if self.kind == Erasure.Kind.USER:
             theirs = Conversation.objects.filter(assistant=assistant, turns__in=self.select(assistant)).distinct()
             names = frozenset(theirs.values_list("external_id", flat=True))
-            return Wanted(user_keys=frozenset({self.user_key(assistant)}), conversations=names)
+            return Wanted(user_keys=self.user_keys(assistant), conversations=names)
         if self.kind == Erasure.Kind.CONVERSATION:
             return Wanted(conversations=frozenset({stored_id(self.value.strip())}))
         if self.kind == Erasure.Kind.TURN:

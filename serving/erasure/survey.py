@@ -90,7 +90,7 @@ def others(assistant: Assistant, scope: Scope, turns: QuerySet[Turn]) -> int:
     if scope.kind != Erasure.Kind.USER:
         return 0
     keyed = turns.filter(metadata__has_key="user_key")
-    return keyed.exclude(metadata__user_key=scope.user_key(assistant)).count()
+    return keyed.exclude(metadata__user_key__in=sorted(scope.user_keys(assistant))).count()
 
 
 def affected(assistant: Assistant, turns: QuerySet[Turn]) -> dict[str, Any]:

@@ -243,6 +243,19 @@ def test_other_scopes(house: House, scope: Scope, left: set[str]) -> None:
     assert Turn.objects.of(house.other).count() == 1
 
 
+@pytest.mark.parametrize("by_key", [False, True])
+def test_a_user_who_is_named_by_something_like_a_key_is_found(house: House, by_key: bool) -> None:
+    user = "0f8fad5bd9cb469fa16570867728950e"  # a UUID without its dashes
+    say(house.bot, "a-1", user=user)
+    say(house.bot, "b-1", conversation="c-2", user="somebody else")
+    scrub()
+    key = Turn.objects.get(client_id="a-1").metadata["user_key"]
+    erasure = erase(house, Scope("user", key if by_key else user))
+    assert erasure.state == "succeeded", erasure.error
+    assert erasure.plan["others"] == 0
+    assert set(Turn.objects.values_list("client_id", flat=True)) == {"b-1"}
+
+
 @pytest.mark.parametrize(
     "scope",
     [
