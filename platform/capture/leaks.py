@@ -48,6 +48,8 @@ _NOT_SAID = frozenset(
     """)
 )
 """Ids, digests, names of ours, moments: some look like telephone numbers, and none is what somebody said."""
+_OURS_IN_METADATA = frozenset({"user_key", "chunk"})
+"""The other names there are the chatbot's: its ``client`` may well be a person."""
 _scanners: dict[tuple[int, str, frozenset[str], str], LeakScanner] = {}
 _scanning = threading.Lock()
 
@@ -219,19 +221,21 @@ def context_texts(context: Mapping[str, Any], trusted: bool) -> Iterator[AuditTe
             yield AuditText(field, text, trusted)
 
 
-def leaves(field: str, key: str, value: Any) -> Iterator[tuple[str, str]]:
+def leaves(field: str, key: str, value: Any, skipped: frozenset[str] = _NOT_SAID) -> Iterator[tuple[str, str]]:
     """(field, text) of every string in a JSON value that somebody may have said."""
-    if key in _NOT_SAID:
+    if key in skipped:
         return
+    if key == "metadata":
+        skipped = _OURS_IN_METADATA
     if isinstance(value, str):
         if value:
             yield field, value
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from leaves(f"{field}.{name}", str(name), inner)
+            yield from leaves(f"{field}.{name}", str(name), inner, skipped)
     elif isinstance(value, list | tuple):
         for place, inner in enumerate(value):
-            yield from leaves(f"{field}.{place}", "", inner)
+            yield from leaves(f"{field}.{place}", "", inner, skipped)
 
 
 # --- Exports ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from assistants.policies import Rules, change_policy
 from capture import leaks
 from capture.export_guard import ExportBlocked
 from capture.leak_reports import LeakReport
-from capture.leaks import Audit, OverrideRefused, Row, canaries_of, guard_export, override
+from capture.leaks import Audit, OverrideRefused, Row, canaries_of, guard_export, leaves, override
 from capture.models import Passage, Turn
 from capture.reading import readable, turn_json
 from capture.services import receive_turns, scrub_waiting
@@ -266,3 +266,11 @@ def test_the_table_of_the_conversation_is_read(cast: Cast) -> None:
     with pytest.raises(ExportBlocked, match="PERSON in question"):
         guard_export(cast.bot, [turn_json(turn) for turn in readable(Turn.objects.of(cast.bot))])
     assert leaks.LeakReport.objects.get().findings[0]["by"] == "conversation"
+
+
+def test_metadata_is_read_whatever_its_keys_are_called() -> None:
+    """Our own ids are skipped by their names; what a chatbot calls ``client`` may be a person."""
+    mine = {"user_key": "0" * 32, "chunk": 7, "client": "zoe@example.org", "deep": [{"id": "zoe@example.com"}]}
+    record = {"id": "not read", "client": "not read", "metadata": mine}
+    fields = {field for key, value in record.items() for field, _ in leaves(key, key, value)}
+    assert fields == {"metadata.client", "metadata.deep.0.id"}
