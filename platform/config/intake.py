@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 from django.conf import settings
@@ -56,6 +57,21 @@ class IntakeHandler(ASGIHandler):
         # An answer is finished even when the client has gone: the work is durable by then, or half a second from it.
         response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope, body)
         await self.send_response(response, send)
+
+    async def read_body(self, receive: Any) -> IO[bytes]:
+        """As Django's, which puts all that comes on disk before anybody has shown a key. Of a body over the limit as
+        much is kept as shows it, so that the view refuses it; the rest is taken off the line and dropped."""
+        body: IO[bytes] = SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115
+        room = settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                body.close()
+                raise RequestAborted
+            room -= body.write(message.get("body", b"")[:room])
+            if not message.get("more_body", False):
+                body.seek(0)
+                return body
 
     def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
