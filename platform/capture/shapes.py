@@ -52,7 +52,7 @@ class TurnShape(_Shape):
     """One scrubbed turn."""
 
     id: str = Field(description="Ours.")
-    client_id: str = Field(description="Yours; a keyed hash where it held an at-sign or a space.")
+    client_id: str = Field(description="Yours; a keyed hash where it held an at-sign, a space or a telephone number.")
     conversation: str
     time: datetime = Field(description="When it was asked.")
     question: str

@@ -92,14 +92,15 @@ def keyed_hash(domain: str, *parts: str | int | bytes) -> bytes:
     return hmac.digest(settings.RATCHET_HASH_KEY.encode(), domain.encode() + b"\x1e" + message, "sha256")
 
 
-_SPEAKING = re.compile(r"[@\s]")
+_SPEAKING = re.compile(r"[@\s]|\+[0-9]{7,15}(?![0-9])")
 
 
 def stored_id(given: str) -> str:
     """The id under which a client's id is kept.
 
-    Ids stay as they are, so that people find their own again; but one with an at-sign or a space is somebody's
-    address or name, and is kept as a keyed hash. Deterministic: looking up by the client's own id still works.
+    Ids stay as they are, so that people find their own again; but one with an at-sign, a space or a telephone number
+    (``+`` and its digits, which is how chatbots of messengers name a conversation) says who it was, and is kept as a
+    keyed hash. Deterministic: looking up by the client's own id still works.
     """
     return f"h-{keyed_hash('id', given).hex()[:40]}" if _SPEAKING.search(given) else given
 
