@@ -135,7 +135,8 @@ class Passage(models.Model):
     metadata = models.JSONField(default=dict, blank=True)
     sentence_embeddings = models.BinaryField(null=True, help_text="As Chunk.sentence_embeddings.")
     trusted = models.BooleanField(
-        default=False, help_text="A text of the assistant's own documents when it was scrubbed: only the worst was masked."
+        default=False,
+        help_text="A text of the assistant's own documents when it was scrubbed: only the worst was masked.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

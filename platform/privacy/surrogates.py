@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hmac
 import random
+import threading
 from collections.abc import Callable, Collection
-from functools import lru_cache
 from typing import Any
 
 from privacy.findings import PLACEHOLDER
@@ -76,12 +76,23 @@ class Surrogates:
         return value if value not in taken else f"{value} {len(taken)}"
 
 
-@lru_cache(maxsize=16)
-def _faker(region: str) -> Any:
-    from faker import Faker
+class _Fakers(threading.local):
+    """By region, one of each thread: between seeding and drawing nobody else may draw."""
 
-    # A generator of its own: Faker's shared one would change what others of this process draw.
-    return Faker(_LOCALES.get(region, "en_GB"), use_weighting=False)
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+
+
+_fakers = _Fakers()
+
+
+def _faker(region: str) -> Any:
+    if region not in _fakers.known:
+        from faker import Faker
+
+        # A generator of its own: Faker's shared one would change what others of this process draw.
+        _fakers.known[region] = Faker(_LOCALES.get(region, "en_GB"), use_weighting=False)
+    return _fakers.known[region]
 
 
 def _seeded(rng: random.Random, region: str) -> Any:
