@@ -125,12 +125,16 @@ def test_a_value_moves_from_one_list_to_the_other(bot: Assistant) -> None:
 def test_differences_name_every_setting(bot: Assistant) -> None:
     old = Rules()
     new = Rules(
-        1, replace(old.policy, regions=("GB",), trust_contexts=False, review_band={"PERSON": 0.3}), 7, "surrogates"
+        1,
+        replace(old.policy, regions=("GB",), trust_contexts=False, review_band={"PERSON": 0.3}),
+        7,
+        "surrogates",
+        "nothing",
     )
     names = {d.name: (d.before, d.after) for d in differences(old, new)}
     assert names["review_band PERSON"] == (0.1, 0.3)
     assert names["review_days"] == (30, 7)
-    assert {"regions", "trust_contexts", "rendering", "review_band LOCATION"} <= names.keys()
+    assert {"regions", "trust_contexts", "rendering", "documents", "review_band LOCATION"} <= names.keys()
 
 
 # --- Pages -----------------------------------------------------------------------------------------
@@ -191,6 +195,7 @@ def test_the_edit_page_makes_a_version(client: Client, bot: Assistant, cast: dic
     client.force_login(cast["dana"])
     posted = fields(client, bot)
     posted |= {"deny": f"{HOSTILE}\n\nHeronby", "threshold_PERSON": "0.7", "reason": "Staff list of <b>May</b>"}
+    posted["documents"] = "everything"
     posted.pop("mask_URL")
     response = client.post(edit_url(bot), posted, follow=True)
     text = response.content.decode()
@@ -199,6 +204,8 @@ def test_the_edit_page_makes_a_version(client: Client, bot: Assistant, cast: dic
     assert policy.threshold("PERSON") == 0.7
     assert "URL" not in policy.entity_types
     assert policy.regions == Policy().regions
+    assert rules_of(bot).documents == "everything"
+    assert "Mask everything that turns lose" in text
     assert PrivacyPolicy.objects.get().author == "dana"
     assert "<script>alert(1)" not in text
     assert "&lt;script&gt;alert(1)" in text
@@ -207,7 +214,8 @@ def test_the_edit_page_makes_a_version(client: Client, bot: Assistant, cast: dic
     assert "Version 1 was saved meanwhile" in again
     for name, value, why in [
         ("regions", "GB XX", "no country codes"), ("threshold_PERSON", "1.5", "less than or equal to 1"),
-        ("review_days", "0", "greater than or equal to 1"), ("reason", "", "required"),
+        ("review_days", "0", "greater than or equal to 1"), ("documents", "some", "Select a valid choice"),
+        ("reason", "", "required"),
     ]:  # fmt: skip
         assert why in client.post(edit_url(bot), {**posted, "number": 1, name: value}).content.decode(), name
     assert PrivacyPolicy.objects.count() == 1
