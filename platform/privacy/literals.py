@@ -129,9 +129,10 @@ def _applies(document: Document, word: TextWord, known: _Known, key: str) -> boo
     """Whether a known value is masked here.
 
     An everyday word is a name only where it is capitalised. In a trusted document a single word
-    is masked only if somebody introduced themselves by it.
+    is masked only if somebody introduced themselves by it. What a deny list names is masked
+    whatever types the policy masks.
     """
-    if known.entity_type not in document.types and not document.trusted:
+    if known.entity_type not in document.types and not (document.trusted or known.private):
         return False
     if needs_capital(key):
         return word.capital and not document.trusted

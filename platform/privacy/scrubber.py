@@ -29,6 +29,7 @@ Kind = Literal["user", "context", "response"]
 PUBLIC_TYPES = frozenset({"PERSON", "EMAIL", "PHONE", "ADDRESS", "LOCATION", "URL", "IP_ADDRESS"})
 # Masking changes what stands near what, so the rest is read again until nothing more is found.
 _MAX_ROUNDS = 8
+_PHONE_DIGITS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Scrubber:
     def _denied(self) -> LiteralIndex:
         index = LiteralIndex(EntityTable(secrets.token_bytes(32)))
         for value in self.policy.deny:
-            index.add(Value("PERSON", normalise(value).text, private=True))
+            index.add(_given(value))
         return index
 
     def scrub_turn(
@@ -82,7 +83,7 @@ class Scrubber:
             literals = self._denied.copy_for(table)
             for value in deny:
                 if value.strip():
-                    literals.add(Value("PERSON", normalise(value).text, private=True))
+                    literals.add(_given(value))
             turn = _Turn(self.policy, self._analyzer, texts, table, literals=literals, allowed=self._allowed)
             turn.find_all()
             return turn.render()
@@ -233,6 +234,17 @@ class _Turn:
             document.render([next(numbers) if span.ordinal is None else span.ordinal for span in document.spans])
             for document in self._documents
         ]
+
+
+def _given(value: str) -> Value:
+    """A value that is known to be personal, as what it looks like: the same address, found by its form in another
+    turn, has the same number then."""
+    text = normalise(value).text.strip()
+    if "@" in text and not any(char.isspace() for char in text):
+        return Value("EMAIL", text, private=True)
+    digits = sum(char.isdigit() for char in text)
+    kind = "PHONE" if digits >= _PHONE_DIGITS and not any(char.isalpha() for char in text) else "PERSON"
+    return Value(kind, text, private=True)
 
 
 def _joined(document: Document) -> str:

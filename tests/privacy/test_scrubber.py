@@ -113,6 +113,20 @@ def test_an_untrusted_context_is_read_like_a_user(scrubber: Scrubber, table: Ent
     assert scrubber.scrub_turn([text], table)[0].text == "Ask [PERSON_1] at [EMAIL_1]."
 
 
+def test_what_is_given_is_masked_whatever_the_types_and_as_what_it_is() -> None:
+    policy = Policy(entity_types=frozenset({"IBAN"}), deny=("Zaphod Beeble",))
+    given = ["zed.q@example.org", "07700 900123"]
+    text = "Zaphod Beeble or zed.q@example.org or 07700 900123 or Mary Smith or mary@example.org"
+    masked = Scrubber(policy).scrub_text(text, deny=given)
+    assert masked.text == "[PERSON_1] or [EMAIL_1] or [PHONE_1] or Mary Smith or mary@example.org"
+
+
+def test_a_given_address_keeps_its_number_where_it_is_only_found(table: EntityTable) -> None:
+    text = [ScrubText("user", "Write to zed.q@example.org.")]
+    assert Scrubber().scrub_turn(text, table, deny=["zed.q@example.org"])[0].text == "Write to [EMAIL_1]."
+    assert Scrubber().scrub_turn(text, table)[0].text == "Write to [EMAIL_1]."
+
+
 def test_allow_and_deny_lists(table: EntityTable) -> None:
     scrubber = Scrubber(Policy(allow=("Sarah Jones",), deny=("Brightwell",)))
     turn = [ScrubText("user", "Sarah Jones met Brightwell and tolly vance.")]
