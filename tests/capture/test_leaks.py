@@ -103,6 +103,22 @@ def test_a_value_that_another_turn_of_the_conversation_gave_away() -> None:
     assert found(scanner(), text) == set()
 
 
+def test_a_public_contact_that_a_user_named_elsewhere_stays_public() -> None:
+    table = EntityTable(b"k" * 16)
+    table.assign([Value("PHONE", "0300 440 220")])
+    passage = "Call the desk on 0300 440 220."
+    assert found(scanner(), printed(passage), table=table) == set()
+    assert found(scanner(), said(passage), table=table) == {("question", "PHONE", "scan")}
+    table.assign([Value("PHONE", "0300 440 229", private=True)])
+    private = {("contexts.1.text", "PHONE", "conversation")}
+    assert found(scanner(), printed("Call 0300 440 229."), table=table) == private
+
+
+def test_the_name_model_is_heard_where_lists_of_names_would_block() -> None:
+    assert found(scanner(), said("My neighbour rosalind hargreaves owes me.")) == {("question", "PERSON", "scan")}
+    assert found(scanner(), said("What does Lantern Gas charge for the same thing?")) == set()
+
+
 def test_accepted_values_pass_but_no_canary() -> None:
     reader = scanner()
     (leak,) = [leak for leak in reader.read([said("Write to zoe.clark@example.org")]) if leak.blocks]
