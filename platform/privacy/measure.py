@@ -2,7 +2,8 @@
 
 FILE is JSON or JSON.gz in presidio-research's form: a list of {full_text, spans: [{entity_type,
 start_position, end_position}]}. A span counts as masked when at least half of its characters are
-(by any type); a text leaks when one of its spans is not masked. Over-scrubbing is the share of
+(by any type); a text leaks when one of its spans is not masked. Precision is the share of masks that touch a labelled
+span of any type; F2 combines it with what was masked. Over-scrubbing is the share of
 characters masked in prose without personal data, by default the documentation strings of modules
 of the standard library.
 """
@@ -90,10 +91,10 @@ def covered_characters(masked: MaskedText, size: int) -> list[bool]:
 
 
 def measure(records: Sequence[dict[str, Any]], scrubber: Scrubber) -> dict[str, Any]:
-    """Scores of the promised and of the compared labels, and characters per second."""
+    """Scores of the promised and of the compared labels, precision, F2, and characters per second."""
     scores = {"promised": Scores(), "compared": Scores()}
     labels = {"promised": PROMISED, "compared": COMPARED}
-    false_chars = chars = 0
+    false_chars = chars = right = made = 0
     started = time.perf_counter()
     results = [scrubber.scrub_text(record["full_text"]) for record in records]
     seconds = time.perf_counter() - started
@@ -104,13 +105,18 @@ def measure(records: Sequence[dict[str, Any]], scrubber: Scrubber) -> dict[str, 
         for name, score in scores.items():
             score.add([span for span in spans if span[0] in labels[name]], covered)
         inside = {p for _, start, end in spans for p in range(start, end)}
+        made += len(masked.spans)
+        right += sum(not inside.isdisjoint(range(m.original_start, m.original_end)) for m in masked.spans)
         false_chars += sum(hit for p, hit in enumerate(covered) if p not in inside)
         chars += size
     recall = {
         label: round(scores["promised"].masked[label] / count, 3)
         for label, count in scores["promised"].spans.most_common()
     }
+    precision, hidden = right / max(1, made), scores["promised"].summary()["masked"]
     return {
+        "precision": round(precision, 4),
+        "F2": round(5 * precision * hidden / max(1e-9, 4 * precision + hidden), 4),
         "promised": scores["promised"].summary(),
         "compared": scores["compared"].summary(),
         "recall": recall,
@@ -172,6 +178,7 @@ def main() -> None:
         print(f"{label:20} {recall:6.3f}")  # noqa: T201
     for name in ("promised", "compared"):
         print(f"{name:10} " + "  ".join(f"{k} {v}" for k, v in figures[name].items()))  # noqa: T201
+    print(f"precision {figures['precision']}  F2 {figures['F2']}  {figures['chars_per_second']} characters/s")  # noqa: T201
     print(f"over-scrub {figures['over_scrub']['share']:.3%} of prose: {figures['over_scrub']['types']}")  # noqa: T201
     print(json.dumps(figures))  # noqa: T201
 

@@ -32,6 +32,7 @@ _SURE = 0.9
 _LIST_WEIGHT = 0.6
 _LISTED = frozenset({"PERSON", "LOCATION"})
 _LISTED_FROM = 0.5
+_PATTERN_FROM = 0.4
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class NameReading:
         place = view.source if view is not None else None
         findings = [self._rescored(finding, place) for finding in found]
         if not later:
-            findings += [_finding(hit, findings) for hit in self.reading.hits if hit.entity_type in types]
+            wanted = [hit for hit in self.reading.hits if hit.entity_type in types and not _known_better(hit, findings)]
+            findings += [_finding(hit, findings) for hit in wanted]
         return findings
 
     def _rescored(self, finding: Finding, place: Callable[[int], int] | None) -> Finding:
@@ -86,6 +88,15 @@ def read_name(text: str) -> NameReading:
     from privacy.name_model.finder import name_model
 
     return NameReading(name_model().read([text])[0])
+
+
+def _known_better(hit: ModelHit, others: Sequence[Finding]) -> bool:
+    """Whether a pattern says of at least half of the hit that it is something else: an account number, a user name."""
+    return any(
+        2 * (min(hit.end, other.end) - max(hit.start, other.start)) >= hit.end - hit.start
+        for other in others
+        if other.entity_type not in NAME_TYPES and other.score >= _PATTERN_FROM
+    )
 
 
 def _finding(hit: ModelHit, others: Sequence[Finding]) -> Finding:

@@ -187,3 +187,16 @@ def test_the_models_findings_count_once_and_only_where_their_type_is_wanted() ->
     document.add([(Finding(4, 10, "PERSON", 0.9, "x"), None)])
     later = Finding(document.view.text.index("now"), len(document.view.text), "PERSON", 0.4, "PersonScan:name lists")
     assert [finding.score for finding in reading.weigh([later], ALL_TYPES, document.view)] == [0.2]
+
+
+def test_a_pattern_knows_better_what_a_number_is() -> None:
+    hit = ModelHit(4, 10, "ADDRESS", 0.9, 0.9)
+    reading = reading_of("see AB1234 now", [0.0, 0.9, 0.0], hit)
+    assert reading.weigh([Finding(4, 10, "PASSPORT", 0.4, "x")], ALL_TYPES)[-1].entity_type == "PASSPORT"
+    assert reading.weigh([Finding(4, 10, "PASSPORT", 0.1, "x")], ALL_TYPES)[-1].entity_type == "ADDRESS"
+
+
+def test_long_bare_numbers_are_no_addresses() -> None:
+    hits = name_model().read(["The number is 0131 496 0123.", "H1234567", "My new address: 100200300406"])
+    assert [hit for reading in hits for hit in reading.hits if hit.entity_type == "ADDRESS"] == []
+    assert found("Deliver it to 12 Rosemount Terrace, Perth PH1 5AA please")

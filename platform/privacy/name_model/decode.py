@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,9 @@ _WITHIN = 0.25
 _SPLIT = 0.6
 _SPLIT_AT_BLANK = 0.9
 """Where only a blank is between, a word starts a new stretch from this probability on: "Bad Ems" is one place."""
+_POSTCODE_DIGITS = 6
+_LONG_POSTCODE = re.compile(r"\d{4,5}-\d{3,4}")
+_STREET = re.compile(r"[^\W\d_]{3}")
 
 
 class ModelHit(NamedTuple):
@@ -77,6 +81,8 @@ def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[
             continue
         kind = TYPES[int(types[first : last + 1].sum(axis=0).argmax())]
         wordy = [i for i in range(first, last + 1) if _wordy(text[starts[i] : ends[i]])]
+        if kind == "ADDRESS" and not _address_like(text[starts[first] : ends[last]]):
+            continue
         raw = float(named[wordy].mean())
         score = float(np.interp(raw, *calibration[kind]))
         hits.append(ModelHit(int(starts[first]), int(ends[last]), kind, score, raw))
@@ -106,6 +112,13 @@ def _trimmed(text: str, starts: NDArray[np.int32], ends: NDArray[np.int32], firs
     while last >= first and not _wordy(text[starts[last] : ends[last]]):
         last -= 1
     return first, last
+
+
+def _address_like(value: str) -> bool:
+    """Whether a street or a postcode could be in it: a long bare number is another tier's business."""
+    if sum(char.isdigit() for char in value) <= _POSTCODE_DIGITS or _STREET.search(value):
+        return True
+    return _LONG_POSTCODE.fullmatch(value) is not None
 
 
 def _wordy(word: str) -> bool:
