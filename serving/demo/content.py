@@ -15,8 +15,13 @@ SLUG = "tarnwick"
 NAME = "Tarnwick Energy"
 DECLINE = "Our help pages do not answer that."
 HANDOFF = "Please call our care team on 1616, day or night."
-# The house's own addresses: everybody may read them, and an answer must be allowed to name them.
-PUBLIC = ["0300 440 220", "Tarnwick", "Tarnwick Energy"]
+# The house's own addresses, products and places: everybody may read them, and an answer must be allowed to name them.
+PUBLIC = [
+    "0300 440 220", "Tarnwick", "Tarnwick Energy", "Ardgrid", "Valepipe", "Energy Fairness Board", "Consumer Arbiter",
+    "Ember", "Ember Fix", "Ember Fix 12", "Ember Fix 24", "Drift", "Owl", "Volt", "Acorn", "Sunback", "HearthGuard",
+    "HearthGuard Basic", "HearthGuard Plus", "Hearthlight", "Lantern", "Calder", "Calder 22", "Wren", "Skua", "Tern",
+    "Kestrel", "Blue Book", "Green Book", "Ardmere", "Northmark", "the Vale", "Saltcoast", "Brennoch",
+]  # fmt: skip
 ANNOTATORS = {"ines": "Ines Achebe", "tom": "Tom Varga", "ruth": "Ruth Lindgren"}
 
 
