@@ -94,7 +94,6 @@ _INDIAN_DOOR = regex.compile(
     r"(?:, ?(?:sector|phase|block|ward|lane|cross|main|floor)[ \-]?\w{1,4}\b){0,3}",
     regex.I,
 )
-_STREET_END = regex.compile(rf"(?:(?i:{_SUFFIX})|\b{_STREET})\Z")
 _DOOR = regex.compile(r"(?:Apt|Apartment|Suite|Ste|Flat)\b\.?\s?#?\d{1,5}[A-Za-z]?\b", regex.I)
 _ZIP = regex.compile(r"(?<![\w\-.])\d{5}(?:-\d{4})?(?![\w\-]|\.\d)")
 _CUE = regex.compile(
@@ -134,6 +133,17 @@ _PREFIX_STEMS = tuple(
 )
 _PREFIX_WORDS = frozenset(map(str.rstrip, _PREFIX_STEMS))
 _JOIN_STARTS = frozenset("dlv(\n \u00a0")
+# What `_SUFFIX` and `_STREET` can end in, or a little more.
+_STREET_ENDS = (
+    *words(
+        "straße strasse str str. gasse allee platz weg ring damm ufer laan straat plein gracht kade dijk singel"
+        " gatan gata vägen vagen väg vag gränd grand gade vej veien vegen alle allé katu tie kuja polku utca út tér"
+        " útja u. iela gatvė gatve ulice ulica sti stí stræti vegur cesta"
+    ),
+    *(word.lower() for word in _STREET[3:-1].split("|")),
+)
+_ROUTING = frozenset("ACDEFHKNPRTVWXY")
+_WORD_REACH = 40
 _HOUSE_REACH = 16
 _STREET_REACH = 200
 _STREET_STEMS = tuple(words("street road rd avenue ave lane crescent boulevard terrace mews gardens drive grove close"))
@@ -144,9 +154,17 @@ def _needs_street_end(features: Features) -> bool:
     """A number stands right after a street word or after a word that ends like one."""
     text = features.text
     return any(
-        text[start - 1 : start] == " " and _STREET_END.search(text, max(0, start - 16), start - 1)
+        text[start - 1 : start] == " " and text[max(0, start - 16) : start - 1].lower().endswith(_STREET_ENDS)
         for start, _ in features.runs
     )
+
+
+def _needs_place_ahead(features: Features) -> Iterator[tuple[int, int]]:
+    """Stretches with a number of four to six digits and the word before it."""
+    text = features.text
+    for start, end in features.runs:
+        if 4 <= end - start <= 6 and start > 1 and text[start - 1] == " " and not text[start - 2].isspace():
+            yield max(0, start - _WORD_REACH), min(len(text), end + 2)
 
 
 def _before_two_letters(features: Features) -> Iterator[tuple[int, int]]:
@@ -197,7 +215,12 @@ _STREET_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
         lambda f: any(f.text[s - 3 : s - 1].isupper() for s, e in f.runs if e - s == 5),
     ),
     ("street and ZIP", _ZIP_CITY, 0.7, lambda f: any("," in f.text[max(0, s - 6) : s] for s, e in f.runs if e - s > 2)),
-    ("Canadian postcode", _CANADA, 0.6, lambda features: features.letters_and_digits),
+    (
+        "Canadian postcode",
+        _CANADA,
+        0.6,
+        lambda f: any(e - s == 1 and f.text[s - 1 : s].isupper() and f.text[e : e + 1].isupper() for s, e in f.runs),
+    ),
     ("door", _DOOR, 0.5, lambda f: f.any_of(("apt", "apartment", "suite", "ste", "flat"))),
     ("Indian door", _INDIAN_DOOR, 0.6, lambda f: f.any_of(("house", "plot", "door", "shop", "flat"))),
 )
@@ -211,7 +234,12 @@ _GUARDED_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
         0.65,
         lambda features: not _PREFIX_WORDS.isdisjoint(features.words),
     ),
-    ("between two numbers", _TWO_NUMBERS, 0.55, lambda features: features.longest_run >= 3),
+    (
+        "between two numbers",
+        _TWO_NUMBERS,
+        0.55,
+        lambda f: any(e - s > 2 and f.text[e + 1 : e + 2].isupper() for s, e in f.runs),
+    ),
 )
 
 
@@ -269,8 +297,8 @@ class AddressScan(ScanRecognizer):
     @staticmethod
     def _postcodes(features: Features) -> Iterator[Hit]:
         text = features.text
-        if features.longest_run >= 4:
-            for match in bounded(_PLACE_ZIP, text):
+        for start, end in _needs_place_ahead(features):
+            for match in bounded(_PLACE_ZIP, text, start, end):
                 if fold(match.group("words")) in gazetteer().places:
                     yield Hit(*match.span(), 0.55, "place and postcode")
         for start, end in features.runs:
@@ -283,7 +311,7 @@ class AddressScan(ScanRecognizer):
                 upper = _UK_POSTCODE.fullmatch(match.group()) is not None
                 score = 0.65 if upper or " " in match.group() else 0.3
                 yield Hit(*match.span(), score, "UK postcode")
-        if features.letters_and_digits:
+        if any(start and text[start - 1] in _ROUTING and end - start <= 2 for start, end in features.runs):
             for match in bounded(_EIRCODE, text):
                 value = match.group()
                 mixed = any(map(str.isdigit, value[3:])) and any(map(str.isalpha, value[3:]))

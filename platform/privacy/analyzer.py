@@ -169,6 +169,7 @@ class OfflineAnalyzer(AnalyzerEngine):
             (r, str(r.supported_entities[0]), r if isinstance(r, ScanRecognizer | FailClosed) else None)
             for r in recognizers
         ]
+        self._context_words = {r.id: _word_search(r.context) for r in recognizers if r.context}
         self._known = Remembered()
 
     def find(self, text: str, entity_types: Collection[str]) -> list[Finding]:
@@ -203,6 +204,13 @@ class OfflineAnalyzer(AnalyzerEngine):
                 found += map(_finding, self._enhance_using_context(text, results, artifacts, [recognizer]))
         return found
 
+    def _has_context(self, recognizer: ScanRecognizer | FailClosed, features: Features) -> bool:
+        """Whether one of the recogniser's context words stands in the text as a word."""
+        if not recognizer.context:
+            return False
+        lowered, pattern = self._context_words[recognizer.id]
+        return features.any_of(lowered) and pattern.search(features.lower) is not None
+
     def _with_context(
         self, recognizer: ScanRecognizer | FailClosed, hits: list[Hit], artifacts: WordArtifacts
     ) -> Iterator[Finding]:
@@ -212,7 +220,7 @@ class OfflineAnalyzer(AnalyzerEngine):
         words around hits in a text that has none of the recogniser's.
         """
         enhancer = self.context_aware_enhancer
-        near = bool(recognizer.context) and artifacts.features.any_of(map(str.lower, recognizer.context))
+        near = self._has_context(recognizer, artifacts.features)
         for hit in hits:
             score, word = hit.score, ""
             if near:
@@ -234,6 +242,11 @@ class OfflineAnalyzer(AnalyzerEngine):
                 context_word=word or hit.context_word,
                 private=hit.private,
             )
+
+
+def _word_search(context: Iterable[str]) -> tuple[tuple[str, ...], re.Pattern[str]]:
+    lowered = tuple(word.lower() for word in context)
+    return lowered, re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, lowered))})(?!\w)")
 
 
 def _finding(result: RecognizerResult) -> Finding:
