@@ -16,6 +16,7 @@ import regex
 _DIGITS = re.compile(r"\d+")
 _LONG = re.compile(r"\S{16,}")
 _CHAIN_GAP = 3
+_BETWEEN = frozenset(["", *" \t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~£€"])
 _WORD_AFTER = regex.compile(r"\w*")
 _WORD_BEFORE = regex.compile(r"(?r)\w*")
 _PAIR = re.compile(r"[:\-][0-9A-Fa-f]{2}[:\-]|\.[0-9A-Fa-f]{4}\.")
@@ -87,7 +88,9 @@ class Features:
         text = self.text
         words: list[tuple[int, int]] = []
         for start, end in self.runs:
-            if not words or words[-1][1] < end:
+            if text[start - 1 : start] in _BETWEEN and text[end : end + 1] in _BETWEEN:
+                words.append((start, end))  # most numbers stand alone, which needs no search
+            elif not words or words[-1][1] < end:
                 before = next(_WORD_BEFORE.finditer(text, words[-1][1] if words else 0, start))
                 words.append((before.start(), next(_WORD_AFTER.finditer(text, end)).end()))
         return words
