@@ -102,6 +102,7 @@ def ask(*, assistant: Assistant, arm: Arm, question: str, history: Sequence[Mess
         question=question,
         passages=[PromptPassage(p.rank, p.title, p.text) for p in retrieval.passages],
         evidence=[e.ref for e in retrieval.evidence],
+        similarity=[e.similarity for e in retrieval.evidence],
         history=history,
     )
     return Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)

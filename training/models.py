@@ -52,7 +52,8 @@ class BenchmarkItem(models.Model):
     """One held-out question with its gold.
 
     ``contexts`` holds the frozen passages of each condition, so that every arm sees an identical prompt:
-    {condition: {"passages": [{rank, title, source, text}], "evidence": [[rank, sentence], …], "has_gold": bool}}.
+    {condition: {"passages": [{rank, title, source, text}], "evidence": [[rank, sentence], …], "similarity": [float, …],
+    "has_gold": bool}}.
     """
 
     benchmark = models.ForeignKey(Benchmark, on_delete=models.CASCADE, related_name="items")
@@ -223,7 +224,7 @@ class Example(models.Model):
     history = models.JSONField(default=list)
     question = models.TextField()
     contexts = models.JSONField(default=list, help_text="[{rank, title, source, text, relevant}]")
-    evidence = models.JSONField(default=list, help_text="[[rank, sentence], …] in the order offered.")
+    evidence = models.JSONField(default=list, help_text="[[rank, sentence, similarity], …] in the order offered.")
     sentences = models.JSONField(default=list, help_text="The response: [{text, refs: [[rank, sentence], …]}]")
     rejected = models.TextField(blank=True, help_text="The logged answer that was judged bad.")
     turn = models.ForeignKey(Turn, null=True, blank=True, on_delete=models.SET_NULL, related_name="examples")

@@ -23,7 +23,7 @@ from typing import Literal
 from typing_extensions import TypedDict  # pydantic reads it on Python 3.11 only from there
 
 # Raise this when the text of a prompt changes in any way: old adapters must not be served with a new format.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_POINTER = 40
 """Highest sentence number: the bundled tokenizer holds `[1]`..`[40]` as one token each."""
 MAX_HISTORY_TURNS = 2
@@ -144,22 +144,26 @@ def build_prompt(
     question: str,
     passages: Sequence[PromptPassage] = (),
     evidence: Sequence[SentenceRef] | None = None,
+    similarity: Sequence[float] = (),
     history: Sequence[Message] = (),
 ) -> Prompt:
     """The prompt for one question.
 
     ``passages`` in rank order; ``evidence`` in the order in which the sentences are offered (ranks must exist among
     ``passages``). Empty evidence means that nothing speaks to the question: nothing is offered, in either style. None
-    means that sentences were not ranked: ``passages`` style then offers all. History keeps its last
+    means that sentences were not ranked: ``passages`` style then offers all. ``similarity``: of each offered sentence
+    to the question (a cosine), shown in ``sentences`` style; empty: not known, not shown. History keeps its last
     `MAX_HISTORY_TURNS` exchanges.
 
     Raises:
-        ValueError: evidence points outside the passages, or holds more than `MAX_POINTER` sentences.
+        ValueError: evidence points outside the passages, holds more than `MAX_POINTER` sentences, or has another
+            number of similarities.
     """
     system, body, pointers = _parts(house, passages, evidence)
+    shown = _similarities(pointers, similarity)
     messages: list[Message] = [{"role": "system", "content": system}]
     messages += _history(history)
-    messages.append({"role": "user", "content": f"{body}Question: {_line(question)}"})
+    messages.append({"role": "user", "content": f"{body}{shown}Question: {_line(question)}"})
     ranks = tuple(passage.rank for passage in passages)
     return Prompt(messages=tuple(messages), style=house.style, pointers=pointers, ranks=ranks)
 
@@ -282,6 +286,16 @@ def _evidence_lines(
             heading = title
         lines.append(f"[{number}] {_line(sentences[ref.rank][ref.sentence])}")
     return lines, tuple(evidence)
+
+
+def _similarities(pointers: Sequence[SentenceRef], similarity: Sequence[float]) -> str:
+    """One line of two-digit percentages, in the order of the sentences. How sure retrieval was says much about whether
+    anything answers, and a model cannot know it from the words alone."""
+    if not pointers or not similarity:
+        return ""
+    if len(similarity) != len(pointers):
+        raise ValueError(f"{len(similarity)} similarities for {len(pointers)} evidence sentences")
+    return f"Similarity: {' '.join(f'{min(max(round(s * 100), 0), 99):02d}' for s in similarity)}\n"
 
 
 def _history(history: Sequence[Message]) -> list[Message]:

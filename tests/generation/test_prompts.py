@@ -42,6 +42,16 @@ def test_the_prompt_is_this_text_to_the_byte() -> None:
     )
 
 
+def test_similarities_stand_on_one_line_before_the_question() -> None:
+    user = prompt(similarity=(0.8149, 1.2, -0.1)).messages[-1]["content"]
+    assert user.endswith("[3] The night rate is 9p.\n\nSimilarity: 81 99 00\nQuestion: What does leaving cost?")
+    assert prompt(similarity=(0.9, 0.8, 0.7)).pointers == prompt().pointers
+    assert "Similarity" not in prompt(house=PASSAGES_HOUSE, similarity=(0.9, 0.8, 0.7)).messages[-1]["content"]
+    assert prompt(evidence=(), similarity=()).messages[-1]["content"] == "Question: What does leaving cost?"
+    with pytest.raises(ValueError, match="2 similarities for 3"):
+        prompt(similarity=(0.9, 0.8))
+
+
 def test_a_title_is_printed_again_when_its_sentences_come_apart() -> None:
     user = prompt(evidence=(SentenceRef(1, 0), SentenceRef(2, 0), SentenceRef(1, 1))).messages[-1]["content"]
     assert user.count("# Leaving early") == 2

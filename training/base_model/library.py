@@ -67,7 +67,7 @@ def library_examples(library: Library, ranker: Ranker, condition: Condition = Co
         evidence = offered(scores, of_document, hidden)
         if condition is Condition.NOISY:
             evidence = _with_noise(rng, evidence, scores, of_document)
-        found.append(example_of(world, item, evidence, float(scores[evidence[0]]) if evidence else 0.0, DECLINE))
+        found.append(example_of(world, item, evidence, scores, DECLINE))
     return found
 
 

@@ -98,7 +98,7 @@ def answerability_examples(path: Path, ranker: Ranker, count: int, seed: int) ->
         vectors = ranker.embed([*map(line_text, world.lines), query_text(item)])
         scores = vectors[:-1] @ vectors[-1]
         evidence = [int(i) for i in (-scores).argsort(kind="stable")[:SENTENCES]]
-        found.append(example_of(world, item, evidence, float(scores[evidence[0]]), DECLINE, answerable=answerable))
+        found.append(example_of(world, item, evidence, scores, DECLINE, answerable=answerable))
     return found
 
 

@@ -48,6 +48,10 @@ class Mix:
     """Share of answerable questions whose sentence is taken out of the evidence: they are to be declined."""
     missed: float = 0.15
     """Share of questions whose sentence ranks too low that stay unanswerable; for the others it is put last."""
+    left_out: float = 0.0
+    """Share of questions whose sentence ranks too low that are not asked at all."""
+    unmeasured: float = 0.1
+    """Share of examples that do not show similarities."""
     written: float = 0.07
     """Share of examples that ask for a question instead of an answer."""
 
@@ -55,8 +59,8 @@ class Mix:
 HELD_OUT = "held"
 STAGES = {
     "1": Mix(shuffled=0.6, branches=7),
-    "2": Mix(shuffled=0.02, branches=2, eased=0.75, removed=0.06),
-    HELD_OUT: Mix(shuffled=0.0, branches=1, written=0.0),
+    "2": Mix(shuffled=0.0, branches=2, eased=0.75, removed=0.06, missed=0.35, left_out=0.6),
+    HELD_OUT: Mix(shuffled=0.0, branches=1, written=0.0, unmeasured=0.0),
 }
 
 
@@ -94,36 +98,46 @@ def examples(rng: random.Random, world: World, similarity: NDArray[np.float32], 
                 yield written
                 continue
         evidence = _choose_evidence(rng, item, similarity[at], mix)
-        if not evidence and rng.random() > 0.1:
+        if evidence is None or (not evidence and rng.random() > 0.1):
             continue
         house = _house(rng, item)
-        chosen = [item, *_companions(rng, world, item, evidence, mix)]
-        best = max((float(similarity[at][i]) for i in evidence), default=0.0)
-        yield _example(house, world, chosen, evidence, best)
+        chosen = [at, *_companions(rng, world, item, evidence, mix)]
+        shown = rng.random() >= mix.unmeasured
+        asked = [(world.items[i], [float(similarity[i][line]) for line in evidence]) for i in chosen]
+        yield _example(house, world, asked, evidence, shown=shown)
 
 
 def example_of(
     world: World,
     item: Item,
     evidence: Sequence[int],
-    similarity: float,
+    scores: NDArray[np.float32],
     decline: str,
     *,
     answerable: bool | None = None,
 ) -> Example:
-    """One question with the evidence given. ``answerable`` where no sentence is marked (else: all needed are there)."""
-    example = _example(House(decline=decline), world, [item], evidence, similarity)
+    """One question with the evidence given. ``scores``: similarity of each line of the world to the question.
+    ``answerable`` where no sentence is marked (else: all needed are there)."""
+    example = _example(House(decline=decline), world, [(item, [float(scores[at]) for at in evidence])], evidence)
     return example if answerable is None else replace(example, answerable=answerable)
 
 
-def _example(house: House, world: World, items: Sequence[Item], evidence: Sequence[int], similarity: float) -> Example:
-    branches = tuple(_branch(house, world, evidence, item) for item in items)
-    documents = {world.lines[at].document for at, _ in items[0].gold}
+def _example(
+    house: House,
+    world: World,
+    asked: Sequence[tuple[Item, Sequence[float]]],
+    evidence: Sequence[int],
+    *,
+    shown: bool = True,
+) -> Example:
+    """``asked``: questions, each with the similarity of every evidence sentence to it."""
+    branches = tuple(_branch(house, world, evidence, item, scores if shown else ()) for item, scores in asked)
+    documents = {world.lines[at].document for at, _ in asked[0][0].gold}
     return Example(
         branches,
         house.decline,
         tuple(world.lines[i].text for i in evidence),
-        similarity,
+        max(asked[0][1], default=0.0),
         tuple(world.lines[i].document in documents for i in evidence),
         bool(branches[0].gold),
     )
@@ -142,8 +156,8 @@ def _house(rng: random.Random, item: Item) -> House:
     return House(decline=decline_sentence(rng), instructions=instructions)
 
 
-def _choose_evidence(rng: random.Random, item: Item, scores: NDArray[np.float32], mix: Mix) -> list[int]:
-    """Indexes of the lines on offer, best first."""
+def _choose_evidence(rng: random.Random, item: Item, scores: NDArray[np.float32], mix: Mix) -> list[int] | None:
+    """Indexes of the lines on offer, best first; None: do not ask this."""
     count = 6 if rng.random() < 0.45 else rng.choice([1, 2, 3, 3, 4, 4, 5, 5, 7, 8, 8, 10])
     gold = {at for at, _ in item.gold}
     order = [int(i) for i in (-scores).argsort(kind="stable")]
@@ -155,6 +169,8 @@ def _choose_evidence(rng: random.Random, item: Item, scores: NDArray[np.float32]
         order = [i for at, i in enumerate(order) if at >= first or rng.random() < 0.5]
     best = order[:count]
     absent = [i for i in order[count:] if i in gold]
+    if absent and rng.random() < mix.left_out:
+        return None
     if absent and rng.random() >= mix.missed:
         keep = [i for i in best if i in gold]
         others = [i for i in best if i not in gold][: max(0, count - len(gold))]
@@ -164,15 +180,15 @@ def _choose_evidence(rng: random.Random, item: Item, scores: NDArray[np.float32]
     return best
 
 
-def _companions(rng: random.Random, world: World, item: Item, evidence: Sequence[int], mix: Mix) -> list[Item]:
-    """Other questions on the same evidence; those that it does not answer are kept rare."""
+def _companions(rng: random.Random, world: World, item: Item, evidence: Sequence[int], mix: Mix) -> list[int]:
+    """Indexes of other questions on the same evidence; those that it does not answer are kept rare."""
     if item.history or mix.branches <= 1 or not evidence:
         return []
-    offered, found = set(evidence), list[Item]()
-    others = [other for other in world.items if other is not item and not other.history]
+    offered, found = set(evidence), list[int]()
+    others = [i for i, other in enumerate(world.items) if other is not item and not other.history]
     rng.shuffle(others)
     for other in others:
-        gold = {at for at, _ in other.gold}
+        gold = {at for at, _ in world.items[other].gold}
         answerable = bool(gold) and gold <= offered
         if answerable or (not gold & offered and rng.random() < 0.12):
             found.append(other)
@@ -181,15 +197,22 @@ def _companions(rng: random.Random, world: World, item: Item, evidence: Sequence
     return found
 
 
-def _prompt(house: House, world: World, evidence: Sequence[int], item: Item) -> Prompt:
+def _prompt(house: House, world: World, evidence: Sequence[int], item: Item, scores: Sequence[float]) -> Prompt:
     lines = [world.lines[i] for i in evidence]
     passages = [PromptPassage(rank, line.title, line.text) for rank, line in enumerate(lines, start=1)]
     refs = [SentenceRef(passage.rank, 0) for passage in passages]
-    return build_prompt(house=house, question=item.question, passages=passages, evidence=refs, history=item.history)
+    return build_prompt(
+        house=house,
+        question=item.question,
+        passages=passages,
+        evidence=refs,
+        similarity=scores,
+        history=item.history,
+    )
 
 
-def _branch(house: House, world: World, evidence: Sequence[int], item: Item) -> Branch:
-    prompt = _prompt(house, world, evidence, item)
+def _branch(house: House, world: World, evidence: Sequence[int], item: Item, scores: Sequence[float]) -> Branch:
+    prompt = _prompt(house, world, evidence, item, scores)
     offered = {line: SentenceRef(rank, 0) for rank, line in enumerate(evidence, start=1)}
     if not item.gold or any(at not in offered for at, _ in item.gold):
         return Branch(prompt.messages, house.decline)

@@ -45,7 +45,7 @@ class Settings:
     peak: float = 1.0
     """Scale of the learning rates; a continued training takes less."""
     start: Path | None = None
-    """Run folder whose weights to begin with, instead of the wired ones."""
+    """Run or model folder whose weights to begin with, instead of the wired ones."""
     seed: int = 0
     checkpoint_seconds: float = 120.0
     device: str = "cpu"
@@ -63,6 +63,22 @@ def weighted_loss(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tenso
     return (losses * weights).sum() / weights.sum(), losses, batch.codes[chosen]
 
 
+def first_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a run folder, else of an exported model folder (as float32).
+
+    Raises:
+        FileNotFoundError: it holds neither.
+    """
+    if (folder / CHECKPOINT).is_file():
+        begun: dict[str, Tensor] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["network"]
+        return begun
+    from safetensors.torch import load_file
+
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(f"neither {CHECKPOINT} nor model.safetensors in {folder}")
+    return {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+
 class Trainer:
     """One of the processes; the first one writes and speaks. ``elapsed`` counts training seconds over all resumes."""
 
@@ -72,8 +88,7 @@ class Trainer:
         self.network = Network(Shape())
         matched = wire(self.network, settings.seed)
         if settings.start:
-            begun = torch.load(settings.start / CHECKPOINT, map_location="cpu", weights_only=True)
-            self.network.load_state_dict(begun["network"])
+            self.network.load_state_dict(first_weights(settings.start))
         self.network.to(settings.device)
         kept = wired(self.network.shape) if settings.keep_wired else None
         self.optimiser = Optimiser(self.network, embedding_rate=settings.embedding_rate, kept=kept)
@@ -208,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--micro", type=int, default=5, help="rows per forward pass (divides --rows)")
     parser.add_argument("--stages", type=_stages, default="1:0.25,2:1", help="stage:share of the time at which it ends")
     parser.add_argument("--peak", type=float, default=1.0, help="scale of the learning rates")
-    parser.add_argument("--start", type=Path, help="run folder to take the first weights from")
+    parser.add_argument("--start", type=Path, help="run or model folder to take the first weights from")
     parser.add_argument("--processes", type=int, default=1, help="CPU cores: one process of one thread each")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)

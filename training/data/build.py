@@ -18,13 +18,14 @@ import numpy as np
 from django.db import transaction
 
 from capture.models import Turn
-from generation.prompts import PromptPassage, PromptStyle, SentenceRef, build_prompt, split_sentences
+from generation.prompts import PromptPassage, PromptStyle, build_prompt, split_sentences
 from knowledge.query import question_vectors
 from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
 from training.data.leakage import find_leaks
 from training.data.leaks import audit_rows
 from training.data.nearest import Kept
 from training.data.recipe import Recipe
+from training.data.render import offered
 from training.data.split import bucket, is_validation
 from training.data.text import ngram_recall, words
 from training.models import UNTOUCHED, BenchmarkItem, DatasetVersion, Example, Kind, Origin
@@ -215,8 +216,8 @@ def without_oracle(row: Candidate, dataset: DatasetVersion) -> Candidate | None:
         for index, sentence in enumerate(listed)
     }
     contexts = row.contexts
-    left = [ref for ref in row.evidence if shares[ref[0], ref[1]] <= 0.5]
-    shown = [shares[ref[0], ref[1]] for ref in left]
+    left = [ref for ref in row.evidence if shares[int(ref[0]), int(ref[1])] <= 0.5]
+    shown = [shares[int(ref[0]), int(ref[1])] for ref in left]
     if dataset.assistant.prompt_style == PromptStyle.PASSAGES:
         holding = {rank for (rank, _), share in shares.items() if share > 0.5}
         contexts = [c for c in row.contexts if c["rank"] not in holding]
@@ -300,7 +301,7 @@ def _example(dataset: DatasetVersion, recipe: Recipe, row: Candidate) -> Example
         house=dataset.assistant.house,
         question=row.question,
         passages=[PromptPassage(c["rank"], c["title"], c["text"]) for c in row.contexts],
-        evidence=[SentenceRef(*ref) for ref in row.evidence],
+        **offered(row.evidence),
         history=row.history,
     )
     record = {

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from annotations.models import Resolution, Verdict
 from assistants.models import Assistant
 from capture.models import Turn
-from generation.prompts import Message, PromptPassage, SentenceRef, is_decline, split_sentences
+from generation.prompts import Message, PromptPassage, PromptStyle, SentenceRef, is_decline, split_sentences
 from training.data.align import AlignedSentence, align_sentences
-from training.data.split import bucket
 from training.models import Kind, Origin, Synthesis, SyntheticItem
 
 MAX_GROUP = 200
@@ -29,7 +28,8 @@ class Candidate:
     question: str
     history: list[Message]
     contexts: list[dict[str, Any]]
-    evidence: list[list[int]]
+    evidence: list[list[float]]
+    """[[rank, sentence, similarity to the question], …] in the order offered."""
     sentences: list[AlignedSentence]
     rejected: str = ""
     turn_id: Any = None
@@ -85,7 +85,9 @@ def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candi
         sentences = align_sentences(resolution.response, passages)
         if not sentences or not all(sentence["refs"] for sentence in sentences):
             return Refused("answer not supported by its passages")
-        offer(evidence, sentences, assistant.evidence_sentences, str(turn.client_id))
+        # Serving would not show what answers, and then declining is right: such a row would teach to guess.
+        if assistant.prompt_style == PromptStyle.SENTENCES and not all_offered(evidence, sentences):
+            return Refused("the sentence that answers was not offered")
     else:
         sentences = [{"text": _without_marks(resolution.response), "refs": []}]
     return Candidate(
@@ -118,14 +120,14 @@ def from_synthesis(synthesis: Synthesis | None) -> Iterator[Candidate]:
             question=item.question,
             history=[],
             contexts=[{**c, "relevant": c["rank"] == ref[0]} for c in contexts],
-            evidence=[list(pair) for pair in item.contexts["evidence"]],
+            evidence=[list(row) for row in item.contexts["evidence"]],
             sentences=sentences,
             chunk_id=item.chunk_id,
             gold=gold_sentences(contexts, sentences),
         )
 
 
-def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, Any]], list[list[int]]]:
+def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, Any]], list[list[float]]]:
     """Passages in rank order with their marks, and the evidence in the order in which it was offered."""
     retrievals = list(turn.retrievals.all())
     relevant = set(resolution.relevant_ranks)
@@ -139,27 +141,16 @@ def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, An
         }
         for r in retrievals
     ]
-    placed = sorted((place, r.rank, sentence) for r in retrievals for place, sentence, _ in r.evidence)
+    placed = sorted((place, r.rank, sentence, score) for r in retrievals for place, sentence, score in r.evidence)
     # As many as serving offers now, whatever the setting was when the turn was captured.
     limit = turn.assistant.evidence_sentences
-    return contexts, [[rank, sentence] for _, rank, sentence in placed[:limit]]
+    return contexts, [[rank, sentence, score] for _, rank, sentence, score in placed[:limit]]
 
 
-def offer(evidence: list[list[int]], sentences: list[AlignedSentence], limit: int, name: str) -> None:
-    """Makes sure that every cited sentence is offered: the oracle is never what is dropped.
-
-    One that similarity left out takes the room of the last one that is not cited, at a place drawn by ``name``: always
-    putting it last would teach that the last place answers.
-    """
-    cited = [ref for sentence in sentences for ref in sentence["refs"]]
-    for ref in cited:
-        if ref in evidence:
-            continue
-        if len(evidence) >= limit:
-            free = next((i for i in range(len(evidence) - 1, -1, -1) if evidence[i] not in cited), None)
-            if free is not None:
-                del evidence[free]
-        evidence.insert(int(bucket(name, 0) * (len(evidence) + 1)), ref)
+def all_offered(evidence: Sequence[Sequence[float]], sentences: Sequence[AlignedSentence]) -> bool:
+    """Whether every sentence that the answer cites is on offer."""
+    pairs = [list(row[:2]) for row in evidence]
+    return all(list(ref) in pairs for sentence in sentences for ref in sentence["refs"])
 
 
 def kind_of(response: str, assistant: Assistant) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypedDict
 
@@ -107,12 +107,25 @@ def sft_row(house: House, example: Example) -> SftRow:
     }
 
 
+class Offered(TypedDict):
+    evidence: list[SentenceRef]
+    similarity: list[float]
+
+
+def offered(evidence: Sequence[Sequence[float]]) -> Offered:
+    """Evidence as rows store it ([rank, sentence, similarity], …), as `build_prompt` takes it."""
+    return {
+        "evidence": [SentenceRef(int(rank), int(sentence)) for rank, sentence, _ in evidence],
+        "similarity": [similarity for _, _, similarity in evidence],
+    }
+
+
 def example_prompt(house: House, example: Example) -> Prompt:
     contexts: list[dict[str, Any]] = example.contexts
     return build_prompt(
         house=house,
         question=example.question,
         passages=[PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts],
-        evidence=[SentenceRef(*ref) for ref in example.evidence],
+        **offered(example.evidence),
         history=example.history,
     )

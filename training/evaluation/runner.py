@@ -111,12 +111,13 @@ def _tasks(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> Iterator[T
 def task_prompt(evaluation: Evaluation, task: Task) -> Prompt:
     """The prompt of one task: what serving would build for these passages."""
     passages = passages_of(task.item, task.arm, task.condition)
-    evidence = [SentenceRef(*ref) for ref in task.item.contexts[task.condition]["evidence"]] if passages else []
+    frozen = task.item.contexts[task.condition] if passages else {"evidence": [], "similarity": []}
     return build_prompt(
         house=evaluation.assistant.house,
         question=task.item.question,
         passages=passages,
-        evidence=evidence,
+        evidence=[SentenceRef(*ref) for ref in frozen["evidence"]],
+        similarity=frozen["similarity"],
         history=task.item.history,
     )
 

@@ -169,7 +169,7 @@ class Migration(migrations.Migration):
                 ('history', models.JSONField(default=list)),
                 ('question', models.TextField()),
                 ('contexts', models.JSONField(default=list, help_text='[{rank, title, source, text, relevant}]')),
-                ('evidence', models.JSONField(default=list, help_text='[[rank, sentence], …] in the order offered.')),
+                ('evidence', models.JSONField(default=list, help_text='[[rank, sentence, similarity], …] in the order offered.')),
                 ('sentences', models.JSONField(default=list, help_text='The response: [{text, refs: [[rank, sentence], …]}]')),
                 ('rejected', models.TextField(blank=True, help_text='The logged answer that was judged bad.')),
                 ('digest', models.CharField(max_length=64)),

@@ -99,14 +99,13 @@ def _judge(
         query = history_query(item.question, (), assistant.glossary)
         passages = search(assistant=assistant, query=query, vector=vector, k=assistant.retrieval_k)
         evidence = evidence_for(assistant=assistant, vector=vector, passages=passages)
-        pairs = [[e.rank, e.sentence] for e in evidence]
         gold = _place(source, passages)
-        if not is_found(gold, pairs):
+        if not is_found(gold, [[e.rank, e.sentence] for e in evidence]):
             item.dropped_by = "not retrieved"
             continue
         item.contexts = {
             "passages": [{"rank": p.rank, "title": p.title, "source": p.source, "text": p.text} for p in passages],
-            "evidence": pairs,
+            "evidence": [[e.rank, e.sentence, e.similarity] for e in evidence],
             "gold": gold,
         }
         kept.add(vector)

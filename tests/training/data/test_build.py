@@ -13,13 +13,13 @@ from annotations.models import Resolution
 from assistants.background import launch
 from assistants.models import Assistant
 from capture.models import Conversation, Turn
-from generation.prompts import PromptPassage, SentenceRef, build_prompt
+from generation.prompts import PromptPassage, build_prompt
 from tests.factories import CONTEXTS, make_assistant, make_benchmark, make_conversation, make_turn
 from training.data.build import without_oracle
-from training.data.candidates import MAX_GROUP, Candidate, Refused, from_turn, group_name, offer
+from training.data.candidates import MAX_GROUP, Candidate, Refused, from_turn, group_name
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe, RecipeError
-from training.data.render import sft_rows
+from training.data.render import offered, sft_rows
 from training.models import Benchmark, BenchmarkItem, DatasetVersion, Example, Synthesis, SyntheticItem
 
 DECLINE = "I can't find that in the documents."
@@ -100,7 +100,7 @@ def synthesise(assistant: Assistant, written: Any = None) -> Synthesis:
             synthesis=synthesis, source=passages[rank - 1]["source"], sentence=i, question=question, response=text,
             contexts={
                 "passages": passages, "gold": [rank, sentence],
-                "evidence": [[1, 0], [1, 1], [2, 0], [2, 1], [3, 0], [3, 1]],
+                "evidence": [[1, 0, 0.9], [1, 1, 0.7], [2, 0, 0.5], [2, 1, 0.4], [3, 0, 0.3], [3, 1, 0.2]],
             },
         )  # fmt: skip
     SyntheticItem.objects.create(
@@ -162,7 +162,7 @@ def test_the_whole_way_adds_up(assistant: Assistant) -> None:
     corrected = dataset.examples.get(question="What does it cost to leave a fixed plan early?", kind="answer")
     assert (corrected.rejected, corrected.response) == ("No idea.", "A fixed plan has an exit fee of £35.")
     assert corrected.sentences == [{"text": "A fixed plan has an exit fee of £35.", "refs": [[1, 0]]}]
-    assert corrected.evidence == [[1, 0], [1, 1], [2, 0], [2, 1], [3, 0], [3, 1]]
+    assert corrected.evidence == [[1, 0, 0.9], [1, 1, 0.7], [2, 0, 0.5], [2, 1, 0.4], [3, 0, 0.3], [3, 1, 0.2]]
     assert [c["relevant"] for c in corrected.contexts] == [True, False, False]
     assert corrected.turn is not None
     synthetic = dataset.examples.filter(origin="synthetic", kind="answer").first()
@@ -312,7 +312,7 @@ def test_rows_without_their_oracle_decline_and_do_not_show_it(assistant: Assista
             house=assistant.house,
             question=example.question,
             passages=[PromptPassage(c["rank"], c["title"], c["text"]) for c in example.contexts],
-            evidence=[SentenceRef(*ref) for ref in example.evidence],
+            **offered(example.evidence),
         )
         answer = ANSWERS[example.question].partition(" [")[0]
         assert answer not in prompt.messages[-1]["content"]
@@ -342,7 +342,7 @@ def test_weights_and_shuffling(assistant: Assistant) -> None:
     )  # fmt: skip
     weights = {(e.origin, e.weight) for e in dataset.examples.all()}
     assert weights == {("corrected", 5), ("good", 3), ("declined", 3), ("synthetic", 2)}
-    orders = {tuple(map(tuple, e.evidence)) for e in dataset.examples.all()}
+    orders = {tuple((rank, sentence) for rank, sentence, _ in e.evidence) for e in dataset.examples.all()}
     assert len(orders) > 3
     assert {frozenset(order) for order in orders} == {frozenset((r, s) for r in (1, 2, 3) for s in (0, 1))}
     rows = list(sft_rows(dataset, "train"))
@@ -383,22 +383,10 @@ def test_one_turn_becomes_one_candidate_or_a_reason(assistant: Assistant) -> Non
     assert candidate("  ") == Refused("bad without a correction")
     assert candidate("The exit fee is £35. [1]", contexts=[]) == Refused("answer not supported by its passages")
     late = candidate("Send the figures before the dot only. [3]", contexts=list(CONTEXTS))
-    assert isinstance(late, Candidate)
-    assert sorted(late.evidence) == [[1, 0], [3, 1]]
-
-
-def test_the_oracle_is_always_offered_and_never_pushed_out() -> None:
-    cited: Any = [{"text": "x", "refs": [[3, 1]]}, {"text": "y", "refs": [[1, 0]]}]
-    evidence = [[1, 0], [2, 0]]
-    offer(evidence, cited, 2, "turn")
-    assert sorted(evidence) == [[1, 0], [3, 1]]
-    places = set()
-    for i in range(60):
-        evidence = [[1, 0], [1, 1], [2, 0], [2, 1]]
-        offer(evidence, [{"text": "x", "refs": [[3, 1]]}], 4, f"turn {i}")
-        assert len(evidence) == 4
-        places.add(evidence.index([3, 1]))
-    assert places == {0, 1, 2, 3}
+    assert late == Refused("the sentence that answers was not offered")
+    assistant.prompt_style = "passages"
+    shown_whole = candidate("Send the figures before the dot only. [3]", contexts=list(CONTEXTS))
+    assert isinstance(shown_whole, Candidate)
 
 
 def test_what_might_still_hold_the_answer_is_not_made_a_decline(assistant: Assistant) -> None:
@@ -409,13 +397,13 @@ def test_what_might_still_hold_the_answer_is_not_made_a_decline(assistant: Assis
     ]  # fmt: skip
     row = Candidate(
         origin="good", kind="answer", group="g", question="q", history=[], contexts=contexts,
-        evidence=[[1, 0], [2, 0]], sentences=[{"text": "The exit fee of a fixed plan is £35.", "refs": [[1, 0]]}],
+        evidence=[[1, 0, 0.9], [2, 0, 0.4]], sentences=[{"text": "The exit fee of a fixed plan is £35.", "refs": [[1, 0]]}],
     )  # fmt: skip
     assert without_oracle(row, dataset) is None
     contexts[1]["text"] = "Read the meter on Monday."
     made = without_oracle(row, dataset)
     assert made is not None
-    assert (made.evidence, made.kind, made.origin) == ([[2, 0]], "decline", "declined")
+    assert (made.evidence, made.kind, made.origin) == ([[2, 0, 0.4]], "decline", "declined")
 
 
 def test_group_names_fit_their_column() -> None:
