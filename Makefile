@@ -86,7 +86,7 @@ base-eval: $(RUN_STAMP)
 
 # The name model: labelled texts, training (on the clock, two processes of one thread), development sets.
 NAMES ?= var/names
-MINUTES ?= 37
+MINUTES ?= 40
 
 names-data: $(DEV_STAMP)
 	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.generate --out $(NAMES)/data $(ARGS)

@@ -74,7 +74,7 @@ def mask_turn(
     contexts = [_Slots.of(texts, rank, context, is_ours(context)) for rank, context in item.ranked_contexts()]
     response = texts.add("response", "response", item.response)
     completion = texts.add("completion", "response", item.completion)
-    tags = [texts.add(f"tags.{i}", "user", tag) for i, tag in enumerate(item.tags)]
+    tags = [texts.add(f"tags.{i}", "user" if " " in tag else "label", tag, False) for i, tag in enumerate(item.tags)]
     rest = texts.tree("metadata", "user", metadata)
     known = _known(table)
     texts.scrub(scrubber, table, deny)
@@ -114,7 +114,7 @@ def mask_feedback(*, item: FeedbackItem, scrubber: Scrubber, table: EntityTable)
 def mask_update(*, item: UpdateItem, scrubber: Scrubber, table: EntityTable) -> tuple[list[str], dict[str, Any]]:
     """Tags and metadata of an update, scrubbed with the table of its turn's conversation. Raises as `mask_turn`."""
     texts = _Texts()
-    tags = [texts.add(f"tags.{i}", "user", tag) for i, tag in enumerate(item.tags)]
+    tags = [texts.add(f"tags.{i}", "user" if " " in tag else "label", tag, False) for i, tag in enumerate(item.tags)]
     rest = texts.tree("metadata", "user", item.metadata)
     texts.scrub(scrubber, table, ())
     return [tag()[:60] for tag in tags], rest()
@@ -188,7 +188,9 @@ class _Texts:
             parts = [self.tree(f"{name}.{i}", kind, part, trusted) for i, part in enumerate(value)]
             return lambda: [read() for read in parts]
         if isinstance(value, str):
-            return self.add(name, kind, value, trusted)
+            if " " in value.strip():
+                return self.add(name, kind, value, trusted)
+            return self.add(name, "label", value, trusted if kind == "context" else False)
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= _LONG_NUMBER:
             written = str(value)
             read = self.add(name, kind, written, trusted)
@@ -229,7 +231,7 @@ class _Slots:
             context=context,
             trusted=trusted,
             title=texts.add(f"{name}.title", "context", context.title, trust),
-            source=texts.add(f"{name}.source", "context", context.source, trust),
+            source=texts.add(f"{name}.source", "label", context.source, trust),
             text=texts.add(f"{name}.text", "context", context.text, trust),
             metadata=texts.tree(f"{name}.metadata", "context", context.metadata, trust),
         )

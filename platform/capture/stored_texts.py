@@ -158,7 +158,7 @@ class _StoredContext:
         name, trusted = f"contexts.{self.retrieval.rank}", self.retrieval.passage.trusted
         return [
             Place(f"{name}.title", "context", self.title, _onto(self, "title"), trusted),
-            Place(f"{name}.source", "context", self.source, _onto(self, "source"), trusted),
+            Place(f"{name}.source", "label", self.source, _onto(self, "source"), trusted),
             Place(f"{name}.text", "context", self.text, _onto(self, "text"), trusted),
             *_tree(f"{name}.metadata", "context", self.metadata, trusted),
         ]

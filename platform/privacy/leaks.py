@@ -18,7 +18,7 @@ from privacy.documents import Document
 from privacy.entities import EntityTable, Value
 from privacy.findings import HARD_TYPES, Finding, ScrubError
 from privacy.literals import LiteralIndex
-from privacy.name_tier import NAME_TYPES, read_names
+from privacy.name_tier import NAME_TYPES, read_names, weigh
 from privacy.normalise import normalise
 from privacy.policy import Policy
 from privacy.scrubber import PUBLIC_TYPES
@@ -196,7 +196,7 @@ class LeakScanner:
         lists alone take everyday words for names, and would stop what was scrubbed rightly."""
         hits = self._analyzer.find(document.view.text, document.types)
         if any(hit.entity_type in NAME_TYPES and hit.score >= self.policy.threshold(hit.entity_type) for hit in hits):
-            return read_names([document.view])[0].weigh(hits, frozenset(), document.view)
+            return weigh(read_names([document.view.text])[0], hits, frozenset())
         return hits
 
     def _of_conversation(self, item: AuditText, table: EntityTable) -> list[_Found]:

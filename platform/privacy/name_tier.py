@@ -7,15 +7,13 @@ is") or a title needs nobody's consent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from privacy.findings import Finding
 
 if TYPE_CHECKING:
-    from privacy.documents import View
     from privacy.name_model.decode import ModelHit, Reading
 
 NAME_TYPES = frozenset({"PERSON", "LOCATION", "ADDRESS"})
@@ -35,59 +33,27 @@ _LISTED_FROM = 0.5
 _PATTERN_FROM = 0.4
 
 
-@dataclass(frozen=True)
-class NameReading:
-    """What the model said about a text; `view` is how the text was shown to it, where parts were masked already."""
-
-    reading: Reading
-    view: View | None = None
-
-    def weigh(self, found: Iterable[Finding], types: frozenset[str], view: View | None = None) -> list[Finding]:
-        """The findings of the other recognisers, rescored, with the model's own of the given types.
-
-        `view` is the text in which `found` was found, when more is masked by now. The model's own findings are left out
-        then: they were taken into account when nothing was.
-        """
-        later = view is not None and self.view is not None and view.text != self.view.text
-        place = view.source if view is not None else None
-        findings = [self._rescored(finding, place) for finding in found]
-        if not later:
-            wanted = [hit for hit in self.reading.hits if hit.entity_type in types and not _known_better(hit, findings)]
-            findings += [_finding(hit, findings) for hit in wanted]
-        return findings
-
-    def _rescored(self, finding: Finding, place: Callable[[int], int] | None) -> Finding:
-        if not finding.recognizer.startswith(_LISTS):
-            return finding
-        start, end = finding.start, finding.end
-        if place is not None:
-            start, end = place(start), place(end - 1) + 1
-        likely = self._spots.likelihood(start, end)
-        doubted = likely < _UNLIKELY and finding.score < _STRONG_ENTRY
-        doubted = doubted or (likely < _DOUBTFUL and finding.score < _WEAK_ENTRY)
-        return replace(finding, score=finding.score * _DISCOUNT) if doubted else finding
-
-    @cached_property
-    def _spots(self) -> Reading:
-        """The reading with its words in places of the normalised text."""
-        if self.view is None or len(self.view.cuts) == 1:
-            return self.reading
-        return self.reading.moved(self.view.cuts, self.view.sources)
-
-
-def read_names(views: Sequence[View]) -> list[NameReading]:
+def read_names(texts: Sequence[str]) -> list[Reading]:
     """What the model says about each text, in one batch. Raises NameModelError (a ScrubError)."""
     from privacy.name_model.finder import name_model
 
-    readings = name_model().read([view.text for view in views])
-    return [NameReading(reading, view) for reading, view in zip(readings, views, strict=True)]
+    return name_model().read(texts)
 
 
-def read_name(text: str) -> NameReading:
-    """What the model says about one text. Raises as `read_names`."""
-    from privacy.name_model.finder import name_model
+def weigh(reading: Reading, found: Iterable[Finding], types: frozenset[str]) -> list[Finding]:
+    """The findings of the other recognisers in a text, rescored, with the model's own of the given types."""
+    findings = [_rescored(finding, reading) for finding in found]
+    wanted = [hit for hit in reading.hits if hit.entity_type in types and not _known_better(hit, findings)]
+    return findings + [_finding(hit, findings) for hit in wanted]
 
-    return NameReading(name_model().read([text])[0])
+
+def _rescored(finding: Finding, reading: Reading) -> Finding:
+    if not finding.recognizer.startswith(_LISTS):
+        return finding
+    likely = reading.likelihood(finding.start, finding.end)
+    doubted = likely < _UNLIKELY and finding.score < _STRONG_ENTRY
+    doubted = doubted or (likely < _DOUBTFUL and finding.score < _WEAK_ENTRY)
+    return replace(finding, score=finding.score * _DISCOUNT) if doubted else finding
 
 
 def _known_better(hit: ModelHit, others: Sequence[Finding]) -> bool:
@@ -109,4 +75,5 @@ def _finding(hit: ModelHit, others: Sequence[Finding]) -> Finding:
         kind = max(same, key=lambda other: other.score).entity_type
     support = max((other.score for other in same if other.entity_type == kind), default=0.0)
     score = 1 - (1 - score) * (1 - _LIST_WEIGHT * support)
-    return Finding(hit.start, hit.end, kind, round(score, 4), f"{RECOGNISER}:{hit.entity_type.lower()}")
+    cue = next((other.context_word for other in same if other.context_word), None)
+    return Finding(hit.start, hit.end, kind, round(score, 4), f"{RECOGNISER}:{hit.entity_type.lower()}", cue)

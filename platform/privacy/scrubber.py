@@ -15,20 +15,24 @@ from privacy.documents import Document, Span
 from privacy.entities import EntityTable, Value
 from privacy.findings import Finding, MaskedText, ScrubError, TextTooLong
 from privacy.literals import LiteralIndex
-from privacy.name_tier import NAME_TYPES, NameReading, read_name, read_names
+from privacy.name_tier import NAME_TYPES, read_names, weigh
 from privacy.normalise import normalise
 from privacy.policy import Policy
 from privacy.values import identity, literal_key, ngrams, words_of
 
 if TYPE_CHECKING:
     from privacy.analyzer import OfflineAnalyzer
+    from privacy.name_model.decode import Reading
 
-Kind = Literal["user", "context", "response"]
+Kind = Literal["user", "context", "response", "label"]
+"""``label``: a file name, a tag, a single word of metadata. In no sentence, so that only lists and patterns read it."""
 
 # What a company may print about itself, so that questions and answers may repeat it.
 PUBLIC_TYPES = frozenset({"PERSON", "EMAIL", "PHONE", "ADDRESS", "LOCATION", "URL", "IP_ADDRESS"})
 # Masking changes what stands near what, so the rest is read again until nothing more is found.
 _MAX_ROUNDS = 8
+# The name model settles within three; on text made to unsettle it, patterns and lists have the last word.
+_NAME_ROUNDS = 4
 _PHONE_DIGITS = 7
 
 
@@ -121,32 +125,37 @@ class _Turn:
         self._analyzer = analyzer
         self._table = table
         self._documents = [self._document(item) for item in texts]
+        self._labels = {d for item, d in zip(texts, self._documents, strict=True) if item.kind == "label"}
         self._literals = literals
         self._allowed = allowed
         self._allowed_lengths = {key.count(" ") + 1 for key in allowed}
         self._printed: dict[int, set[tuple[str, str]]] = {}
-        self._names: dict[Document, NameReading] = {}
+        self._names: dict[Document, Reading] = {}
 
     def _document(self, item: ScrubText) -> Document:
         trusted = self._policy.trust_contexts if item.trusted is None else item.trusted
-        trusted = trusted and item.kind == "context"
+        trusted = trusted and item.kind in ("context", "label")
         return Document(item.text, trusted, self._policy.types_for(trusted=trusted))
 
     def find_all(self) -> None:
         """Mask until a whole round finds nothing new."""
-        named = [document for document in self._documents if document.types & NAME_TYPES]
-        # One batch for the whole turn, and once: reading again after masking costs as much and finds next to nothing.
-        self._names = dict(zip(named, read_names([document.view for document in named]), strict=True))
         # Before anything is recognised: a finder that takes half of such a value for a name would leave the other half.
         for document in self._documents:
             document.add(list(self._literals.hits(document, given=True)))
         unread = list(self._documents)
-        for _ in range(_MAX_ROUNDS):
+        for round_ in range(_MAX_ROUNDS):
+            self._read_names(unread if round_ < _NAME_ROUNDS else [])
             changed = [document for document in unread if self._recognise(document)]
             changed += [document for document in self._documents if self._repeat(document)]
             if not changed:
                 return
             unread = [document for document in self._documents if document in changed]
+        raise ScrubError(f"something new was found in each of {_MAX_ROUNDS} readings; the text stays held")
+
+    def _read_names(self, documents: Sequence[Document]) -> None:
+        """All in one batch; also what was masked since, so that a scrubbed text scrubbed again stays as it is."""
+        named = [document for document in documents if document.types & NAME_TYPES and document not in self._labels]
+        self._names = dict(zip(named, read_names([document.view.text for document in named]), strict=True))
 
     def _recognise(self, document: Document) -> bool:
         text = document.view.text
@@ -154,7 +163,7 @@ class _Turn:
         kept: list[tuple[Finding, str | None]] = []
         found = self._analyzer.find(text, document.types)
         if document in self._names:
-            found = self._names[document].weigh(found, document.types, document.view)
+            found = weigh(self._names[document], found, document.types)
         for finding in found:
             if finding.score < self._policy.floor(finding.entity_type, trusted=document.trusted):
                 continue
@@ -209,12 +218,10 @@ class _Turn:
 
     def _entities_printed_in(self, index: int) -> set[tuple[str, str]]:
         if index not in self._printed:
-            text = self._documents[index].normalised.text
+            text, types = self._documents[index].normalised.text, self._policy.entity_types
             self._printed[index] = {
                 (found.entity_type, identity(found.entity_type, text[found.start : found.end]))
-                for found in read_name(text).weigh(
-                    self._analyzer.find(text, self._policy.entity_types), self._policy.entity_types
-                )
+                for found in weigh(read_names([text])[0], self._analyzer.find(text, types), types)
                 if found.score >= self._policy.threshold(found.entity_type)
             }
         return self._printed[index]

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 
 from config.checks import check_name_model
-from privacy.documents import Document
 from privacy.findings import ALL_TYPES, Finding, ScrubError
 from privacy.name_model import finder, weights
 from privacy.name_model.decode import ModelHit, Reading
 from privacy.name_model.finder import NameModel, name_model
 from privacy.name_model.labels import TYPES
 from privacy.name_model.weights import FOLDER, NameModelError, name_model_problem, read_config
-from privacy.name_tier import NameReading
+from privacy.name_tier import weigh
 from privacy.policy import Policy
 from privacy.scrubber import Scrubber
 
@@ -153,12 +152,10 @@ def test_the_policy_digest_knows_the_model(monkeypatch: pytest.MonkeyPatch) -> N
     assert Policy().digest() != before
 
 
-def reading_of(text: str, named: list[float], *hits: ModelHit) -> NameReading:
-    words = [(i, i + len(word)) for word in set(text.split()) for i in [text.index(word)]]
-    words.sort()
-    starts, ends = (np.array(column, dtype=np.int32) for column in zip(*words, strict=True))
-    reading = Reading(hits, starts, ends, np.array(named, dtype=np.float16))
-    return NameReading(reading, Document(text, False, ALL_TYPES).view)
+def reading_of(text: str, named: list[float], *hits: ModelHit) -> Reading:
+    ends = np.cumsum([len(word) + 1 for word in text.split(" ")]).astype(np.int32) - 1
+    starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int32)
+    return Reading(hits, starts, ends, np.array(named, dtype=np.float16))
 
 
 def test_an_entry_that_the_model_doubts_counts_half() -> None:
@@ -166,34 +163,30 @@ def test_an_entry_that_the_model_doubts_counts_half() -> None:
     listed = Finding(4, 10, "PERSON", 0.6, "PersonScan:name lists")
     cue = Finding(4, 10, "PERSON", 0.6, "PersonScan:cue")
     strong = Finding(4, 10, "PERSON", 0.9, "PersonScan:name lists")
-    assert [f.score for f in reading.weigh([listed, cue, strong], ALL_TYPES)] == [0.3, 0.6, 0.9]
+    assert [f.score for f in weigh(reading, [listed, cue, strong], ALL_TYPES)] == [0.3, 0.6, 0.9]
 
 
 def test_the_lists_correct_the_type_of_what_the_model_is_unsure_of() -> None:
     hit = ModelHit(4, 10, "LOCATION", 0.6, 0.6)
     reading = reading_of("see Milton now", [0.0, 0.6, 0.0], hit)
     listed = Finding(4, 10, "PERSON", 0.75, "PersonScan:name lists")
-    assert reading.weigh([listed], ALL_TYPES)[-1].entity_type == "PERSON"
-    assert reading.weigh([], ALL_TYPES)[-1].entity_type == "LOCATION"
-    assert reading.weigh([listed], ALL_TYPES)[-1].score > 0.6
+    assert weigh(reading, [listed], ALL_TYPES)[-1].entity_type == "PERSON"
+    assert weigh(reading, [], ALL_TYPES)[-1].entity_type == "LOCATION"
+    assert weigh(reading, [listed], ALL_TYPES)[-1].score > 0.6
 
 
-def test_the_models_findings_count_once_and_only_where_their_type_is_wanted() -> None:
-    hit = ModelHit(4, 10, "PERSON", 0.9, 0.9)
-    text = "see Milton now"
-    reading = reading_of(text, [0.0, 0.9, 0.0], hit)
-    assert reading.weigh([], frozenset({"ADDRESS"})) == []
-    document = Document(text, False, ALL_TYPES)
-    document.add([(Finding(4, 10, "PERSON", 0.9, "x"), None)])
-    later = Finding(document.view.text.index("now"), len(document.view.text), "PERSON", 0.4, "PersonScan:name lists")
-    assert [finding.score for finding in reading.weigh([later], ALL_TYPES, document.view)] == [0.2]
+def test_only_wanted_types_are_taken_and_a_cue_stays_on_record() -> None:
+    reading = reading_of("I'm Ngozi now", [0.0, 0.9, 0.0], ModelHit(4, 9, "PERSON", 0.9, 0.9))
+    cue = Finding(4, 9, "PERSON", 0.6, "PersonScan:cue", "i'm")
+    assert weigh(reading, [], frozenset({"ADDRESS"})) == []
+    assert weigh(reading, [cue], ALL_TYPES)[-1].context_word == "i'm"
 
 
 def test_a_pattern_knows_better_what_a_number_is() -> None:
     hit = ModelHit(4, 10, "ADDRESS", 0.9, 0.9)
     reading = reading_of("see AB1234 now", [0.0, 0.9, 0.0], hit)
-    assert reading.weigh([Finding(4, 10, "PASSPORT", 0.4, "x")], ALL_TYPES)[-1].entity_type == "PASSPORT"
-    assert reading.weigh([Finding(4, 10, "PASSPORT", 0.1, "x")], ALL_TYPES)[-1].entity_type == "ADDRESS"
+    assert weigh(reading, [Finding(4, 10, "PASSPORT", 0.4, "x")], ALL_TYPES)[-1].entity_type == "PASSPORT"
+    assert weigh(reading, [Finding(4, 10, "PASSPORT", 0.1, "x")], ALL_TYPES)[-1].entity_type == "ADDRESS"
 
 
 def test_long_bare_numbers_are_no_addresses() -> None:

@@ -218,15 +218,15 @@ def test_policy_survives_json_and_changes_its_digest() -> None:
 
 
 def test_technical_prose_is_left_alone(scrubber: Scrubber) -> None:
-    assert over_scrub(standard_library_prose()[:400], scrubber)["share"] < 0.003
+    assert over_scrub(standard_library_prose()[::8], scrubber)["share"] < 0.004
 
 
 @pytest.mark.skipif("RATCHET_SHARED_DATA" not in os.environ, reason="RATCHET_SHARED_DATA names no data folder")
 def test_recall_on_labelled_texts(scrubber: Scrubber) -> None:
     folder = Path(os.environ["RATCHET_SHARED_DATA"])
     records = _read(folder / "pii" / "presidio_research_synth_v2.json.gz")
-    figures = measure(records, scrubber)
-    assert figures["promised"]["masked"] > 0.8
-    assert figures["promised"]["texts_leaking"] < 0.22
+    figures = measure(records[::5], scrubber)
+    assert figures["promised"]["masked"] > 0.97
+    assert figures["promised"]["texts_leaking"] < 0.05
     for label in ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "US_SSN", "IP_ADDRESS"):
         assert figures["recall"][label] == 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ _SPLIT = 0.6
 _SPLIT_AT_BLANK = 0.9
 """Where only a blank is between, a word starts a new stretch from this probability on: "Bad Ems" is one place."""
 _POSTCODE_DIGITS = 6
+_SURE_NUMBER = 0.88
+"""A postcode of digits alone looks like any number, so it takes more."""
 _LONG_POSTCODE = re.compile(r"\d{4,5}-\d{3,4}")
 _STREET = re.compile(r"[^\W\d_]{3}")
 
@@ -48,16 +50,6 @@ class Reading:
         inside = self.named[(self.starts < end) & (self.ends > start)]
         return float(inside.max()) if len(inside) else 0.0
 
-    def moved(self, cuts: Sequence[int], sources: Sequence[int]) -> Reading:
-        """The same words where position `cuts[i] + n` of the text is position `sources[i] + n` of another."""
-        at, to = np.array(cuts), np.array(sources)
-
-        def place(positions: NDArray[np.int32]) -> NDArray[np.int32]:
-            piece = np.searchsorted(at, positions, side="right") - 1
-            return (to[piece] + positions - at[piece]).astype(np.int32)
-
-        return Reading(self.hits, place(self.starts), place(self.ends - 1) + 1, self.named)
-
 
 def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[str, tuple[Matrix, Matrix]]) -> Reading:
     """Hits of a text from the label probabilities of its pieces, shape (n, labels)."""
@@ -81,9 +73,9 @@ def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[
             continue
         kind = TYPES[int(types[first : last + 1].sum(axis=0).argmax())]
         wordy = [i for i in range(first, last + 1) if _wordy(text[starts[i] : ends[i]])]
-        if kind == "ADDRESS" and not _address_like(text[starts[first] : ends[last]]):
-            continue
         raw = float(named[wordy].mean())
+        if kind == "ADDRESS" and not _address_like(text[starts[first] : ends[last]], raw):
+            continue
         score = float(np.interp(raw, *calibration[kind]))
         hits.append(ModelHit(int(starts[first]), int(ends[last]), kind, score, raw))
     return Reading(tuple(hits), starts, ends, named.astype(np.float16))
@@ -114,8 +106,10 @@ def _trimmed(text: str, starts: NDArray[np.int32], ends: NDArray[np.int32], firs
     return first, last
 
 
-def _address_like(value: str) -> bool:
+def _address_like(value: str, raw: float) -> bool:
     """Whether a street or a postcode could be in it: a long bare number is another tier's business."""
+    if raw < _SURE_NUMBER and not any(char.isalpha() for char in value):
+        return False
     if sum(char.isdigit() for char in value) <= _POSTCODE_DIGITS or _STREET.search(value):
         return True
     return _LONG_POSTCODE.fullmatch(value) is not None

@@ -62,9 +62,16 @@ class NameModel:
         outputs = [np.zeros((len(found), len(LABELS)), dtype=np.float32) for found in pieces]
         jobs = [(i, start, end) for i, found in enumerate(pieces) for start, end in _windows(found)]
         jobs.sort(key=lambda job: job[2] - job[1])
-        for batch in _batches(jobs):
+        # Hostile texts repeat themselves: of windows that are the same to the last feature one is read.
+        same: dict[bytes, list[tuple[int, int, int]]] = {}
+        for job in jobs:
+            ids, features = _window(pieces[job[0]], *job[1:])
+            same.setdefault(ids.tobytes() + features.tobytes(), []).append(job)
+        groups = {jobs[0]: jobs for jobs in same.values()}
+        for batch in _batches(list(groups)):
             results = probabilities(self._weights, [_window(pieces[i], start, end) for i, start, end in batch])
-            for (i, start, end), result in zip(batch, results, strict=True):
+            places = ((place, result) for job, result in zip(batch, results, strict=True) for place in groups[job])
+            for (i, start, end), result in places:
                 low = start + OVERLAP // 2 if start else 0
                 high = end - OVERLAP // 2 if end < len(pieces[i]) else end
                 outputs[i][low:high] = result[low - start : high - start]

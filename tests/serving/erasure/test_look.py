@@ -12,6 +12,7 @@ from django.test import Client
 from playwright.sync_api import Page
 
 from assistants.performing import perform_here
+from capture.erasing import user_key
 from capture.leak_reports import LeakReport
 from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope
@@ -33,7 +34,7 @@ def shot(page: Page, name: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_dry_run_receipt_and_blocked_dataset(house: House, live_server: Any, page: Page, settings: Any) -> None:
-    turn = make_turn(house.bot, metadata={"user_key": Scope("user", ANNA).user_key(house.bot)})
+    turn = make_turn(house.bot, metadata={"user_key": user_key(house.bot, ANNA)})
     make_feedback(turn, kind="comment", text="Hopeless.")
     dataset = freeze(house.bot, [turn])
     train(dataset, live=True)

@@ -397,7 +397,8 @@ def test_what_might_still_hold_the_answer_is_not_made_a_decline(assistant: Assis
     ]  # fmt: skip
     row = Candidate(
         origin="good", kind="answer", group="g", question="q", history=[], contexts=contexts,
-        evidence=[[1, 0, 0.9], [2, 0, 0.4]], sentences=[{"text": "The exit fee of a fixed plan is £35.", "refs": [[1, 0]]}],
+        evidence=[[1, 0, 0.9], [2, 0, 0.4]],
+        sentences=[{"text": "The exit fee of a fixed plan is £35.", "refs": [[1, 0]]}],
     )  # fmt: skip
     assert without_oracle(row, dataset) is None
     contexts[1]["text"] = "Read the meter on Monday."

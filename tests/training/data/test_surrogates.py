@@ -29,7 +29,8 @@ def dataset_of(assistant: Assistant, **recipe: Any) -> DatasetVersion:
         history=[{"role": "user", "content": "I am [PERSON_1]."}],
         contexts=[{"rank": 1, "title": "Of [PERSON_1]", "source": "a.md", "text": "Ask [PERSON_1] first. Then wait.",
                    "relevant": True}],
-        evidence=[[1, 0], [1, 1]], sentences=[{"text": "Ask [PERSON_1] first.", "refs": [[1, 0]]}], digest="0" * 64,
+        evidence=[[1, 0, 0.9], [1, 1, 0.5]], digest="0" * 64,
+        sentences=[{"text": "Ask [PERSON_1] first.", "refs": [[1, 0]]}],
     )  # fmt: skip
     return dataset
 

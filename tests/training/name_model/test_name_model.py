@@ -55,15 +55,15 @@ def test_noise_keeps_labels_with_their_letters() -> None:
 
 def test_labels_of_pieces() -> None:
     tokenizer = load_tokenizer(encoder_folder())
-    text = "Ask Anna-Lena Öztürk in Ulm about ABC Ltd"
-    spans = [(4, 20, "PERSON"), (24, 27, "LOCATION"), (34, 41, "IGNORE")]
+    text = "Ask Anna-Lena Öztürk in Bonn about ABC Ltd"
+    spans = [(4, 20, "PERSON"), (24, 28, "LOCATION"), (35, 42, "IGNORE")]
     pieces = read_pieces(tokenizer, text)
     labels = piece_labels(pieces, spans)
     told = {text[s:e]: int(label) for s, e, label in zip(pieces.starts, pieces.ends, labels, strict=True)}
     assert told["Ask"] == told["in"] == told["about"] == 0
     assert LABELS[told["Anna"]] == "B-PERSON"
     assert LABELS[told["Lena"]] == LABELS[told["-"]] == "I-PERSON"
-    assert LABELS[told["Ulm"]] == "B-LOCATION"
+    assert LABELS[told["Bonn"]] == "B-LOCATION"
     assert told["ABC"] == IGNORED
 
 
