@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
+from datetime import timedelta
 from typing import Any
 
+import psutil
 from django.db import DatabaseError, connections
+from django.utils import timezone
 from django_q.management.commands.qcluster import Command as Cluster
+from django_q.models import Schedule
 
 from capture import jobs
 
 logger = logging.getLogger(__name__)
+LOOK_SECONDS = 10
+OVERDUE = timedelta(seconds=75)
+"""The schedule is looked at every 30 seconds, and knows jobs of every minute."""
 
 
 class Command(Cluster):
@@ -25,4 +35,32 @@ class Command(Cluster):
         except DatabaseError:
             logger.warning("The database does not answer; what waits is left to the schedule.")
         connections.close_all()  # the cluster forks, and a connection must not be shared
+        threading.Thread(target=watch, daemon=True).start()
         super().handle(*args, **options)
+
+
+def watch() -> None:
+    """Ends this process with its children when the schedule stands still, so that the supervisor starts it anew.
+
+    A child of the cluster that dies when the database does may hold the lock of a queue; the others then wait for it
+    for ever, and nothing would be scrubbed any more.
+    """
+    stuck = 0
+    while stuck < 2:
+        time.sleep(LOOK_SECONDS)
+        try:
+            late = Schedule.objects.filter(next_run__lt=timezone.now() - OVERDUE).exclude(repeats=0).exists()
+        except DatabaseError:
+            late = False
+        finally:
+            connections.close_all()
+        # After a pause of the whole platform everything is late until the cluster has looked once.
+        stuck = stuck + 1 if late and _age() > OVERDUE.total_seconds() else 0
+    logger.critical("The schedule stands still; this worker ends and is started again.")
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
+
+
+def _age() -> float:
+    return time.time() - psutil.Process().create_time()
