@@ -52,7 +52,7 @@ class BenchmarkItem(models.Model):
     """One held-out question with its gold.
 
     ``contexts`` holds the frozen passages of each condition, so that every arm sees an identical prompt:
-    {condition: {"passages": [{rank, title, source, text}], "evidence": [[rank, sentence], …], "similarity": [float, …],
+    {condition: {"passages": [{rank, title, source, text}], "evidence": [[rank, sentence, similarity], …],
     "has_gold": bool}}.
     """
 

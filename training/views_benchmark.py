@@ -155,7 +155,7 @@ def _conditions(item: BenchmarkItem) -> list[dict[str, Any]]:
         if not frozen:
             continue
         texts = {p["rank"]: (p["title"], split_sentences(p["text"])) for p in frozen["passages"]}
-        evidence = [(rank, texts[rank][0], texts[rank][1][index]) for rank, index in frozen["evidence"]]
+        evidence = [(rank, texts[rank][0], texts[rank][1][index]) for rank, index, _ in frozen["evidence"]]
         shown.append({"label": label, "evidence": evidence, "has_gold": frozen.get("has_gold", False)})
     return shown
 

@@ -252,4 +252,4 @@ def row(evaluation: Evaluation, pair: Pair, condition: str) -> dict[str, Any]:
 def _evidence(frozen: dict[str, Any]) -> list[tuple[int, str, str]]:
     """(passage rank, title, sentence) as offered."""
     passages = {p["rank"]: (p["title"], split_sentences(p["text"])) for p in frozen["passages"]}
-    return [(rank, passages[rank][0], passages[rank][1][index]) for rank, index in frozen["evidence"]]
+    return [(rank, passages[rank][0], passages[rank][1][index]) for rank, index, _ in frozen["evidence"]]

@@ -60,7 +60,7 @@ def measured(
     evaluation = make_evaluation(adapter, benchmark=make_benchmark(assistant), **fields)
     frozen = {
         "passages": [{"rank": 1, "title": HOSTILE, "source": "a.md", "text": f"The fee is £35 {HOSTILE}."}],
-        "evidence": [[1, 0]], "has_gold": True,
+        "evidence": [[1, 0, 0.8]], "has_gold": True,
     }  # fmt: skip
     for i in range(items):
         item = BenchmarkItem.objects.create(

@@ -165,7 +165,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(name: str, answers: str, scores: Scores) -> None:
-    values = [f"{getattr(scores, column.replace(' ', '_')):.3f}" for column in COLUMNS]
+    values = [
+        f"{getattr(scores, column.replace(' ', '_')):.3f}" if count else ""
+        for column in COLUMNS
+        for count in (scores.unanswerable if column.startswith("decline") else scores.answerable,)
+    ]
     print(_row(f"{name} ({scores.answerable} + {scores.unanswerable})", answers, *values), flush=True)
 
 

@@ -155,8 +155,7 @@ def _frozen(assistant: Assistant, item: Item, passages: list[RetrievedPassage], 
     offered = [sentences[e.rank][e.sentence] for e in evidence]
     return {
         "passages": [{"rank": p.rank, "title": p.title, "source": p.source, "text": p.text} for p in passages],
-        "evidence": [[e.rank, e.sentence] for e in evidence],
-        "similarity": [e.similarity for e in evidence],
+        "evidence": [[e.rank, e.sentence, e.similarity] for e in evidence],
         "has_gold": any(_is_gold(sentence, gold, item) for sentence in offered),
     }
 

@@ -11,9 +11,10 @@ from django.conf import settings
 from django.db import transaction
 
 from generation.engines import GenerationRequest
-from generation.prompts import Prompt, SentenceRef, build_prompt, parse_answer
+from generation.prompts import Prompt, build_prompt, parse_answer
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe
+from training.data.render import offered
 from training.engine import bulk_engine
 from training.evaluation.scoring import RETRIEVAL_ARMS, measure, passages_of
 from training.evaluation.summary import summarise
@@ -111,13 +112,12 @@ def _tasks(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> Iterator[T
 def task_prompt(evaluation: Evaluation, task: Task) -> Prompt:
     """The prompt of one task: what serving would build for these passages."""
     passages = passages_of(task.item, task.arm, task.condition)
-    frozen = task.item.contexts[task.condition] if passages else {"evidence": [], "similarity": []}
+    evidence = task.item.contexts[task.condition]["evidence"] if passages else []
     return build_prompt(
         house=evaluation.assistant.house,
         question=task.item.question,
         passages=passages,
-        evidence=[SentenceRef(*ref) for ref in frozen["evidence"]],
-        similarity=frozen["similarity"],
+        **offered(evidence),
         history=task.item.history,
     )
 

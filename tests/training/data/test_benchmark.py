@@ -94,8 +94,8 @@ def test_contexts_are_frozen_per_condition(assistant: Assistant) -> None:
     assert {p["source"] for p in clean["passages"]} == {"leaving.md", "overview.md"}
     assert [p["rank"] for p in clean["passages"]] == [1, 2]
     assert clean["has_gold"] is True
-    assert clean["similarity"] == sorted(clean["similarity"], reverse=True)
-    assert len(clean["similarity"]) == len(clean["evidence"])
+    similarities = [row[2] for row in clean["evidence"]]
+    assert similarities == sorted(similarities, reverse=True)
     assert set(weather.contexts) == {Condition.CLEAN}
     assert weather.contexts[Condition.CLEAN]["has_gold"] is False
     assert follow_up.contexts[Condition.CLEAN]["has_gold"] is True
@@ -114,7 +114,7 @@ def test_without_the_oracle_nothing_holds_the_gold(assistant: Assistant) -> None
         texts = [words(s) for p in frozen["passages"] for s in split_sentences(p["text"])]
         assert not gold & set(texts)
     assert all("£35" not in p["text"] for p in benchmark.items.first().contexts["missing_oracle"]["passages"])
-    for rank, sentence in frozen["evidence"]:
+    for rank, sentence, _ in frozen["evidence"]:
         passage = frozen["passages"][rank - 1]
         assert sentence < len(split_sentences(passage["text"]))
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from assistants.models import Assistant
-from generation.prompts import PromptPassage, SentenceRef, build_prompt, parse_answer
+from generation.prompts import PromptPassage, build_prompt, parse_answer
+from training.data.render import offered
 from training.evaluation.scoring import expected, measure, passages_of
 from training.models import BenchmarkItem
 
@@ -20,7 +21,7 @@ PASSAGES = [
 
 
 def item(kind: str = "answer", *, has_gold: bool = True, **fields: Any) -> BenchmarkItem:
-    frozen = {"passages": PASSAGES, "evidence": [[1, 1], [1, 0], [2, 0]], "has_gold": has_gold}
+    frozen = {"passages": PASSAGES, "evidence": [[1, 1, 0.8], [1, 0, 0.6], [2, 0, 0.4]], "has_gold": has_gold}
     return BenchmarkItem(
         key="k", question="What is the exit fee?", kind=kind,
         **{"answers": ["The exit fee is £35."], "must_contain": [["£35", "35 pounds"]], "must_not_contain": ["£40"],
@@ -37,7 +38,7 @@ def measured(
     passages = passages_of(one, arm, condition)
     prompt = build_prompt(
         house=assistant.house, question=one.question, passages=passages,
-        evidence=[SentenceRef(*ref) for ref in one.contexts[condition]["evidence"]] if passages else [],
+        **offered(one.contexts[condition]["evidence"] if passages else []),
     )  # fmt: skip
     answer = parse_answer(house=assistant.house, prompt=prompt, completion=completion)
     return measure(item=one, arm=arm, condition=condition, answer=answer, assistant=assistant)

@@ -49,7 +49,7 @@ def watch() -> None:
     while stuck < 2:
         time.sleep(LOOK_SECONDS)
         try:
-            late = Schedule.objects.filter(next_run__lt=timezone.now() - OVERDUE).exclude(repeats=0).exists()
+            late = schedule_is_late()
         except DatabaseError:
             late = False
         finally:
@@ -60,6 +60,11 @@ def watch() -> None:
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(1)
+
+
+def schedule_is_late() -> bool:
+    """Whether a job of the schedule should have begun long ago."""
+    return Schedule.objects.filter(next_run__lt=timezone.now() - OVERDUE).exclude(repeats=0).exists()
 
 
 def _age() -> float:
