@@ -59,7 +59,7 @@ class Mix:
 HELD_OUT = "held"
 STAGES = {
     "1": Mix(shuffled=0.6, branches=7),
-    "2": Mix(shuffled=0.0, branches=2, eased=0.75, removed=0.06, missed=0.35, left_out=0.6),
+    "2": Mix(shuffled=0.0, branches=2, eased=0.75, removed=0.10, missed=0.35, left_out=0.5),
     HELD_OUT: Mix(shuffled=0.0, branches=1, written=0.0, unmeasured=0.0),
 }
 

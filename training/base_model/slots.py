@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from training.base_model.words import word_list
 
@@ -18,6 +19,7 @@ WEEKDAYS = word_list("weekdays")
 NUMBER_WORDS = word_list("numbers")
 _ROLES = word_list("roles")
 _BUTTONS = word_list("buttons")
+_LITTLE = word_list("little words")
 
 
 def invented_word(rng: random.Random) -> str:
@@ -52,6 +54,26 @@ def odd_string(rng: random.Random) -> str:
         low, high = rng.choice([(0x391, 0x3C9), (0x410, 0x44F), (0x5D0, 0x5EA), (0x3041, 0x3096), (0x4E00, 0x4FFF)])
         return "".join(chr(rng.randint(low, high)) for _ in range(rng.randint(2, 6)))
     return f"--{word}-{invented_word(rng)} {rng.randint(1, 512)}"
+
+
+def long_text(rng: random.Random, words: Sequence[str]) -> str:
+    """10 to 40 words without meaning, with the repeats of real sentences ("of the", a phrase said twice): a copy that
+    only follows the last two tokens gets lost in them."""
+    said: list[str] = []
+    for _ in range(rng.randint(10, 40)):
+        draw = rng.random()
+        if said and draw < 0.05:
+            at = rng.randrange(len(said))
+            said += said[at : at + rng.randint(2, 4)]
+        elif draw < 0.45:
+            said.append(rng.choice(_LITTLE))
+        elif draw < 0.55:
+            said.append(invented_name(rng))
+        elif draw < 0.60:
+            said.append(str(rng.randint(2, 2030)))
+        else:
+            said.append(rng.choice(words) + ("," if rng.random() < 0.12 else ""))
+    return " ".join(said).rstrip(",")
 
 
 def person(rng: random.Random) -> str:

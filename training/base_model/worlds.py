@@ -52,6 +52,8 @@ class World:
 
 _FILLERS = word_list("fillers")
 _PARTS = word_list("parts")
+_LONG_LISTS = 0.3
+"""Share of the lists whose values are as long as sentences."""
 
 
 def handbook_world(rng: random.Random, domain: Domain, *, words: Sequence[str] = (), items: int = 10) -> World:
@@ -214,14 +216,17 @@ def list_world(rng: random.Random, words: Sequence[str], pieces: Sequence[str] =
               ("{k} = {v}.", "What is {k}?"), ("{k} comes after {v}.", "What comes before {k}?")]  # fmt: skip
     said, asked = rng.choice(frames)
     title = upper_first(" ".join(rng.sample(list(words), 2)))
-    for _ in range(rng.randint(5, 14)):
+    long = rng.random() < _LONG_LISTS
+    for _ in range(rng.randint(3, 8) if long else rng.randint(5, 14)):
         key = (
             " ".join(rng.sample(list(words), rng.choice([1, 2, 2]))) if rng.random() < 0.7 else slots.invented_name(rng)
         )
         v = slots.odd_string(rng) if rng.random() < 0.5 else " ".join(rng.sample(list(words), rng.randint(1, 4)))
         if pieces and rng.random() < 0.7:
             v = "".join(rng.choices(pieces, k=rng.randint(3, 14))).strip()
-        if rng.random() < 0.15:
+        if long:
+            v = slots.long_text(rng, words)
+        elif rng.random() < 0.15:
             v = f"{v} {v} {slots.odd_string(rng)}"
         text = upper_first(said.format(k=key, v=v))
         if world.add(0, title, text):

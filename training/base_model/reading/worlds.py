@@ -14,9 +14,9 @@ from training.base_model.worlds import Item, World
 
 _LEFT_OUT = 0.03
 """Share of sentences that are missing from the document: their questions become near-misses."""
-_NEAR_MISSES_KEPT = 0.4
+_NEAR_MISSES_KEPT = 0.6
 """Share of the near-misses that are asked. All of them taught the model to decline whatever it had to think about."""
-_NO_KEPT = 0.5
+_NO_KEPT = 0.7
 """Share of the no-questions that are asked: people write twice as many of them as yes-questions."""
 
 
