@@ -160,7 +160,7 @@ def post(http: Any, assistant: Any, questions: list[dict[str, Any]]) -> dict[str
 
 
 def ask(http: Any, questions: list[dict[str, Any]]) -> dict[str, Any]:
-    from training.data.text import coverage
+    from generation.overlap import coverage
 
     times, declined, overlap, failed = [], 0, [], 0
     for row in questions:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from assistants.models import Assistant
+from generation.overlap import ngram_recall
 from generation.prompts import Message
 from knowledge.query import question_vectors
 from knowledge.retrieval import RetrievedPassage, retrieve
 from serving.demo.content import DECLINE, HANDOFF, DemoTurn
-from training.data.text import ngram_recall
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,10 +15,10 @@ from django.db import transaction
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assistants.models import Assistant
+from generation.overlap import ngram_recall, words
 from generation.prompts import Message, split_sentences
 from knowledge.query import history_query, question_vectors
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
-from training.data.text import ngram_recall, words
 from training.models import Benchmark, BenchmarkItem, BenchmarkUpload, Condition, Kind
 
 DEEPER = 4

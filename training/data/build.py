@@ -18,6 +18,7 @@ import numpy as np
 from django.db import transaction
 
 from capture.models import Turn
+from generation.overlap import ngram_recall, words
 from generation.prompts import PromptPassage, PromptStyle, build_prompt, split_sentences
 from knowledge.query import question_vectors
 from training.data.candidates import Candidate, Refused, from_resolutions, from_synthesis
@@ -27,7 +28,6 @@ from training.data.nearest import Kept
 from training.data.recipe import Recipe
 from training.data.render import offered
 from training.data.split import bucket, is_validation
-from training.data.text import ngram_recall, words
 from training.models import UNTOUCHED, BenchmarkItem, DatasetVersion, Example, Kind, Origin
 
 MAX_BLOCKED_LISTED = 500

@@ -11,8 +11,8 @@ from typing import Any
 from annotations.models import Resolution, Verdict
 from assistants.models import Assistant
 from capture.models import Turn
+from generation.alignment import AlignedSentence, align_sentences
 from generation.prompts import Message, PromptPassage, PromptStyle, SentenceRef, is_decline, split_sentences
-from training.data.align import AlignedSentence, align_sentences
 from training.models import Kind, Origin, Synthesis, SyntheticItem
 
 MAX_GROUP = 200

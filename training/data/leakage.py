@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from generation.overlap import ngrams, words
 from generation.prompts import Message
 from knowledge.query import history_query, question_vectors
-from training.data.text import ngrams, words
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from generation.alignment import split_cited
+from generation.overlap import numbers, supports
 from generation.prompts import Answer, PromptPassage, PromptStyle, split_sentences
-from training.data.align import split_cited
-from training.data.text import numbers, supports
 
 SUPPORT = 0.6
 """Share of a sentence's content words that its cited sentence must hold, besides every number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from training.data.text import content_words, ngram_recall, numbers, words
+from generation.overlap import content_words, ngram_recall, numbers, words
 
 EXPLAINED = {
     "empty": "nothing, or no question, was written",

@@ -13,11 +13,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from generation.engines import GenerationRequest
+from generation.overlap import words
 from generation.prompts import build_question_prompt, split_sentences
 from knowledge.query import history_query, question_vectors
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
 from training.data.nearest import Kept
-from training.data.text import words
 from training.engine import bulk_engine
 from training.models import Kind, Synthesis, SyntheticItem
 from training.synthesis.filters import first_objection, is_found

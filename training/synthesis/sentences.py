@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from assistants.models import Assistant
+from generation.overlap import content_words, words
 from generation.prompts import split_sentences
 from knowledge.models import Chunk, Document
 from training.data.split import bucket
-from training.data.text import content_words, words
 
 MIN_WORDS, MAX_WORDS = 6, 40
 MIN_CONTENT_WORDS = 4

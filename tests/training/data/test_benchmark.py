@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from assistants.models import Assistant
+from generation.overlap import words
 from generation.prompts import split_sentences
 from knowledge.services import load_document
 from tests.factories import make_assistant
 from training.data.benchmark import BenchmarkError, freeze_benchmark, read_items
-from training.data.text import words
 from training.models import Benchmark, Condition
 
 DOCUMENTS = {

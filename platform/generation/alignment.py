@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import TypedDict
 
+from generation.overlap import coverage, supports
 from generation.prompts import PromptPassage, SentenceRef, split_sentences
-from training.data.text import coverage, supports
 
 SUPPORT = 0.6
 _MARKS = re.compile(r"\s*((?:\[\d{1,3}\]\s*)+)")

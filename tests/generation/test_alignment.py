@@ -3,10 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generation.alignment import align_sentences, split_cited
+from generation.overlap import coverage, ngram_recall, numbers, supports
 from generation.prompts import PromptPassage
-from training.data.align import align_sentences, split_cited
-from training.data.split import bucket, is_validation
-from training.data.text import coverage, ngram_recall, numbers, supports
 
 PASSAGES = [
     PromptPassage(1, "Fees (Blue Book)", "The exit fee is £50 per fuel. A paper statement costs £1.25."),
@@ -52,9 +51,3 @@ def test_measures_stay_between_none_and_all(a: str, b: str):
     assert 0 <= coverage(a, b) <= 1
     assert 0 <= ngram_recall(a, b) <= 1
     assert coverage(a, a) == 1
-
-
-def test_a_group_falls_on_one_side_for_a_seed():
-    shares = [is_validation(f"g{i}", share=0.1, seed=3) for i in range(4000)]
-    assert 0.08 < sum(shares) / 4000 < 0.12
-    assert bucket("g", 1) == bucket("g", 1) != bucket("g", 2)
