@@ -13,31 +13,29 @@ from django.db import models
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from annotations.choices import Reason, Verdict
+from annotations.gold_models import GoldItem
 from assistants.models import Assistant
 from capture.models import Retrieval, Turn
+
+__all__ = [
+    "Annotation",
+    "AnnotationQuerySet",
+    "Assignment",
+    "AssignmentQuerySet",
+    "ContextMark",
+    "GoldItem",
+    "Queue",
+    "QueueItem",
+    "QueueItemQuerySet",
+    "Reason",
+    "Resolution",
+    "Verdict",
+]
 
 MAX_CORRECTION = 20_000
 MAX_NOTE = 4_000
 MAX_SKIP_REASON = 200
-
-
-class Verdict(models.TextChoices):
-    GOOD = "good", "Good"
-    BAD = "bad", "Bad"
-
-
-class Reason(models.TextChoices):
-    """Why a turn is bad. ``RETRIEVAL_MISSED`` turns teach retrieval and declining, never answering."""
-
-    NOT_SUPPORTED = "not_supported", "Not supported by the sources"
-    WRONG = "wrong", "Wrong"
-    INCOMPLETE = "incomplete", "Incomplete"
-    SHOULD_HAVE_DECLINED = "should_have_declined", "Should have declined"
-    SHOULD_HAVE_ANSWERED = "should_have_answered", "Should have answered"
-    CITATION = "citation", "Citation missing or wrong"
-    TONE = "tone", "Tone or format"
-    UNSAFE = "unsafe", "Unsafe or private"
-    RETRIEVAL_MISSED = "retrieval_missed", "Retrieval missed it"
 
 
 class Queue(models.Model):
@@ -51,6 +49,23 @@ class Queue(models.Model):
         default=0.0,
         validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
         help_text="Share of the turns that get one label more than needed, to measure agreement.",
+    )
+    people = models.ManyToManyField(
+        settings.AUTH_USER_MODEL,
+        blank=True,
+        related_name="+",
+        help_text="Only they get items. Nobody chosen: everybody who labels for the assistant.",
+    )
+    daily_goal = models.PositiveSmallIntegerField(
+        default=0, validators=[MaxValueValidator(2000)], help_text="Labels per person and day; 0: none."
+    )
+    gold_share = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(0.5)],
+        help_text="How often somebody gets an item with a known answer, 0 to 0.5. Reviewers mark such items.",
+    )
+    selection = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="The filter it was last filled by."
     )
     paused = models.BooleanField(default=False, help_text="Nobody gets new items while it is paused.")
     created_at = models.DateTimeField(auto_now_add=True)

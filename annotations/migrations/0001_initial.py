@@ -26,9 +26,13 @@ class Migration(migrations.Migration):
                 ('guideline', models.TextField(blank=True, help_text='Markdown, shown beside the work.', max_length=20000)),
                 ('labels_needed', models.PositiveSmallIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(9)])),
                 ('overlap_share', models.FloatField(default=0.0, help_text='Share of the turns that get one label more than needed, to measure agreement.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
+                ('daily_goal', models.PositiveSmallIntegerField(default=0, help_text='Labels per person and day; 0: none.', validators=[django.core.validators.MaxValueValidator(2000)])),
+                ('gold_share', models.FloatField(default=0.0, help_text='How often somebody gets an item with a known answer, 0 to 0.5. Reviewers mark such items.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(0.5)])),
+                ('selection', models.JSONField(blank=True, default=dict, editable=False, help_text='The filter it was last filled by.')),
                 ('paused', models.BooleanField(default=False, help_text='Nobody gets new items while it is paused.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='queues', to='assistants.assistant')),
+                ('people', models.ManyToManyField(blank=True, help_text='Only they get items. Nobody chosen: everybody who labels for the assistant.', related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
                 'ordering': ('name',),
@@ -64,6 +68,19 @@ class Migration(migrations.Migration):
                 ('added_at', models.DateTimeField(auto_now_add=True)),
                 ('queue', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='items', to='annotations.queue')),
                 ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='queue_items', to='capture.turn')),
+            ],
+        ),
+        migrations.CreateModel(
+            name='GoldItem',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('verdict', models.CharField(choices=[('good', 'Good'), ('bad', 'Bad')], max_length=4)),
+                ('reasons', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('not_supported', 'Not supported by the sources'), ('wrong', 'Wrong'), ('incomplete', 'Incomplete'), ('should_have_declined', 'Should have declined'), ('should_have_answered', 'Should have answered'), ('citation', 'Citation missing or wrong'), ('tone', 'Tone or format'), ('unsafe', 'Unsafe or private'), ('retrieval_missed', 'Retrieval missed it')], max_length=24), blank=True, default=list, size=None)),
+                ('declines', models.BooleanField(default=False, help_text='The answer to learn declines.')),
+                ('relevant_ranks', django.contrib.postgres.fields.ArrayField(base_field=models.PositiveSmallIntegerField(), blank=True, default=list, size=None)),
+                ('marked_at', models.DateTimeField(auto_now_add=True)),
+                ('item', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='gold', to='annotations.queueitem')),
+                ('marked_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
         ),
         migrations.CreateModel(
