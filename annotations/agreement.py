@@ -1,15 +1,20 @@
 """How far labels can be trusted: percent agreement, Krippendorff's α, Cohen's κ, with bootstrap intervals.
 
-α: Krippendorff, "Content Analysis" (nominal metric; any number of raters, missing labels allowed), computed by the
-`krippendorff` library. κ: Cohen 1960, for a pair of raters on the units that both labelled, computed by statsmodels.
-Intervals are percentile bootstraps over units (turns, or passages of turns): the units are drawn again, not the labels.
+α: Krippendorff, "Content Analysis" (any number of raters, missing labels allowed), computed by the `krippendorff`
+library. κ: Cohen 1960, for a pair of raters on the units that both labelled, computed by statsmodels. Intervals are
+percentile bootstraps over units (turns, or passages of turns): the units are drawn again, not the labels.
+
+Units with the same labels are interchangeable, so a bootstrap draws how often each pattern occurs (a multinomial) and
+never touches single units: its cost does not grow with their number. Calling the libraries for each of the draws would
+take seconds a page; the draws use the closed form, which a test holds against the libraries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +26,9 @@ _SEED = 7
 
 Labels = Mapping[Hashable, Mapping[Hashable, str]]
 """{unit: {rater: value}}"""
+Level = Literal["nominal", "interval"]
 Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,29 +62,40 @@ class Agreement:
 
 def percent_agreement(labels: Labels) -> Estimate:
     """Share of pairs of labels on the same unit that are equal, averaged over units with at least two labels."""
-    counts = _value_counts(labels)
-    totals = counts.sum(axis=1)
-    equal = (counts * (counts - 1)).sum(axis=1)
+    counts, _ = _value_counts(labels)
     if not len(counts):
         return Estimate(None, None, None, 0)
-    shares = equal / (totals * (totals - 1))
-    means = shares[_resampled(len(shares))].mean(axis=1)
-    return _estimate(float(shares.mean()), means, len(shares))
+    patterns, times = _patterns(counts)
+    totals = patterns.sum(axis=1)
+    shares = (patterns * (patterns - 1)).sum(axis=1) / (totals * (totals - 1))
+    n = len(counts)
+    return _estimate(float(times @ shares) / n, _drawn(times) @ shares / n, n)
 
 
-def krippendorff_alpha(labels: Labels) -> Estimate:
-    """α for nominal labels. 1 is perfect, 0 is what chance gives, below 0 is systematic disagreement."""
+def krippendorff_alpha(labels: Labels, level: Level = "nominal") -> Estimate:
+    """α. 1 is perfect, 0 is what chance gives, below 0 is systematic disagreement.
+
+    Args:
+        level: ``interval`` for ratings whose distance counts (values must be numbers then).
+    """
     import krippendorff
 
-    counts = _value_counts(labels)
+    counts, values = _value_counts(labels)
     if not _varies(counts):
         return Estimate(None, None, None, len(counts))
-
-    def alpha(rows: Counts) -> float:
-        return float(krippendorff.alpha(value_counts=rows, level_of_measurement="nominal"))
-
-    drawn = (counts[rows] for rows in _resampled(len(counts)))
-    return _estimate(alpha(counts), np.array([alpha(rows) for rows in drawn if _varies(rows)]), len(counts))
+    order = values if level == "nominal" else [float(value) for value in values]
+    point = krippendorff.alpha(value_counts=counts, value_domain=order, level_of_measurement=level)
+    patterns, times = _patterns(counts)
+    distances = _distances(order)
+    # Of one pattern: how much its labels disagree, as it enters the sum over units.
+    disagreement = np.einsum("uc,ck,uk->u", patterns, distances, patterns) / (patterns.sum(axis=1) - 1)
+    drawn = _drawn(times)
+    marginals = drawn @ patterns
+    totals = marginals.sum(axis=1)
+    expected = np.einsum("dc,ck,dk->d", marginals, distances, marginals)
+    kept = expected > 0
+    draws = 1 - (totals[kept] - 1) * (drawn[kept] @ disagreement) / expected[kept]
+    return _estimate(float(point), draws, len(counts))
 
 
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Estimate:
@@ -88,54 +106,60 @@ def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Estimate:
     """
     from statsmodels.stats.inter_rater import cohens_kappa
 
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} labels cannot be compared with {len(second)}")
+    n = len(first)
+    if n != len(second):
+        raise ValueError(f"{n} labels cannot be compared with {len(second)}")
     values = sorted({*first, *second})
     if len(values) < 2:
-        return Estimate(None, None, None, len(first))
+        return Estimate(None, None, None, n)
     place = {value: i for i, value in enumerate(values)}
-    pairs = np.array([(place[a], place[b]) for a, b in zip(first, second, strict=True)])
-
-    def kappa(rows: npt.NDArray[np.int64]) -> float | None:
-        table = np.zeros((len(values), len(values)))
-        np.add.at(table, (rows[:, 0], rows[:, 1]), 1)
-        if not _varies(np.stack([table.sum(axis=0) + table.sum(axis=1)]).astype(np.int64)):
-            return None
-        return float(cohens_kappa(table, return_results=False))
-
-    drawn = [kappa(pairs[rows]) for rows in _resampled(len(pairs))]
-    return _estimate(kappa(pairs), np.array([value for value in drawn if value is not None]), len(pairs))
+    table = np.zeros((len(values), len(values)), dtype=np.int64)
+    np.add.at(table, ([place[a] for a in first], [place[b] for b in second]), 1)
+    draws = _drawn(table.ravel()).reshape(RESAMPLES, len(values), len(values)) / n
+    equal = np.einsum("dii->d", draws)
+    chance = (draws.sum(axis=2) * draws.sum(axis=1)).sum(axis=1)
+    kept = chance < 1  # else both gave everything the same value: κ is not defined
+    kappas = (equal[kept] - chance[kept]) / (1 - chance[kept])
+    return _estimate(float(cohens_kappa(table, return_results=False)), kappas, n)
 
 
 def agreement_on(question: str, labels: Labels) -> Agreement:
     """Everything about one question; pairs in order of name, those without a common unit left out."""
     raters = sorted({rater for unit in labels.values() for rater in unit}, key=str)
-    pairs = []
-    for first, second in combinations(raters, 2):
-        both = [unit for unit in labels.values() if first in unit and second in unit]
-        if both:
-            pairs.append(
-                PairAgreement(
-                    str(first),
-                    str(second),
-                    percent_agreement({i: {0: u[first], 1: u[second]} for i, u in enumerate(both)}),
-                    cohen_kappa([unit[first] for unit in both], [unit[second] for unit in both]),
-                )
-            )
-    return Agreement(question, percent_agreement(labels), krippendorff_alpha(labels), tuple(pairs))
+    return Agreement(question, percent_agreement(labels), krippendorff_alpha(labels), pair_agreements(labels, raters))
+
+
+def pair_agreements(labels: Labels, raters: Sequence[Hashable]) -> tuple[PairAgreement, ...]:
+    """Of each two of these raters who have a common unit."""
+    common: dict[tuple[Hashable, Hashable], list[tuple[str, str]]] = {}
+    rank = {rater: i for i, rater in enumerate(raters)}
+    for unit in labels.values():
+        present = sorted((rater for rater in unit if rater in rank), key=rank.__getitem__)
+        for first, second in combinations(present, 2):
+            common.setdefault((first, second), []).append((unit[first], unit[second]))
+    return tuple(
+        PairAgreement(
+            str(first),
+            str(second),
+            percent_agreement({i: dict(enumerate(pair)) for i, pair in enumerate(common[first, second])}),
+            cohen_kappa(*zip(*common[first, second], strict=True)),
+        )
+        for first, second in combinations(raters, 2)
+        if (first, second) in common
+    )
 
 
 def verdict_labels(queue: Queue) -> Labels:
     """{turn: {annotator: verdict}} of the current labels in a queue."""
     rows = Annotation.objects.current().filter(queue=queue)
-    return _by_unit(rows.values_list("turn", "annotator__username", "verdict"))
+    return by_unit(rows.values_list("turn", "annotator__username", "verdict"))
 
 
 def relevance_labels(queue: Queue) -> Labels:
     """{(turn, rank): {annotator: relevance}}, without "unsure"."""
     current = Annotation.objects.current().filter(queue=queue)
     rows = ContextMark.objects.filter(annotation__in=current).exclude(relevance=ContextMark.Relevance.UNSURE)
-    return _by_unit(rows.values_list("retrieval", "annotation__annotator__username", "relevance"))
+    return by_unit(rows.values_list("retrieval", "annotation__annotator__username", "relevance"))
 
 
 def agreement_of(queue: Queue) -> tuple[Agreement, ...]:
@@ -146,30 +170,52 @@ def agreement_of(queue: Queue) -> tuple[Agreement, ...]:
     )
 
 
-def _by_unit(rows: object) -> Labels:
+def by_unit(rows: Iterable[tuple[Hashable, Hashable, str]]) -> Labels:
+    """(unit, rater, value) rows as `Labels`; of several values of one rater on a unit the last counts."""
     labels: dict[Hashable, dict[Hashable, str]] = {}
-    for unit, rater, value in rows:  # type: ignore[attr-defined]
+    for unit, rater, value in rows:
         labels.setdefault(unit, {})[rater] = value
     return labels
 
 
-def _value_counts(labels: Labels) -> Counts:
-    """Matrix units × values of the units with at least two labels."""
-    values = sorted({value for unit in labels.values() for value in unit.values()})
-    rows = [[list(u.values()).count(value) for value in values] for u in labels.values() if len(u) > 1]
-    return np.array(rows, dtype=np.int64).reshape(len(rows), len(values))
+def _value_counts(labels: Labels) -> tuple[Counts, list[str]]:
+    """Matrix units × values of the units with at least two labels, and the values."""
+    shared = [unit for unit in labels.values() if len(unit) > 1]
+    values = sorted({value for unit in shared for value in unit.values()})
+    place = {value: i for i, value in enumerate(values)}
+    counts = np.zeros((len(shared), len(values)), dtype=np.int64)
+    for row, unit in enumerate(shared):
+        for value in unit.values():
+            counts[row, place[value]] += 1
+    return counts, values
 
 
 def _varies(counts: Counts) -> bool:
     return bool(len(counts)) and int((counts.sum(axis=0) > 0).sum()) > 1
 
 
-def _resampled(n: int) -> npt.NDArray[np.int64]:
-    """Row numbers of `RESAMPLES` draws with replacement; the same for the same n, so that a page does not flicker."""
-    return np.random.default_rng(_SEED).integers(0, n, size=(RESAMPLES, n))
+def _patterns(counts: Counts) -> tuple[Counts, Counts]:
+    """The different rows, and how often each is there."""
+    patterns, times = np.unique(counts, axis=0, return_counts=True)
+    return patterns, times.astype(np.int64)
 
 
-def _estimate(value: float | None, draws: npt.NDArray[np.float64], n: int) -> Estimate:
+def _distances(order: Sequence[str] | Sequence[float]) -> Floats:
+    """Squared distance of each two values: 1 between different names, that of the numbers for numbers."""
+    if isinstance(order[0], str):
+        return 1 - np.eye(len(order))
+    numbers = np.array(order, dtype=np.float64)
+    return (numbers[:, None] - numbers[None, :]) ** 2
+
+
+def _drawn(times: Counts) -> Counts:
+    """`RESAMPLES` draws with replacement: how often each pattern came. The same for the same input, so that a page does
+    not flicker."""
+    n = int(times.sum())
+    return np.random.default_rng(_SEED).multinomial(n, times / n, size=RESAMPLES)
+
+
+def _estimate(value: float | None, draws: Floats, n: int) -> Estimate:
     if value is None or not len(draws):
         return Estimate(value, None, None, n)
     low, high = np.percentile(draws, [2.5, 97.5])
