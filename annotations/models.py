@@ -14,17 +14,26 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from annotations.choices import Reason, Verdict
+from annotations.comparing.models import Aspect, Choice, ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.gold_models import GoldItem
+from annotations.machine.models import MachineKind, MachineLabel
 from assistants.models import Assistant
 from capture.models import Retrieval, Turn
 
 __all__ = [
     "Annotation",
     "AnnotationQuerySet",
+    "Aspect",
     "Assignment",
     "AssignmentQuerySet",
+    "Choice",
+    "ComparisonChoice",
+    "ComparisonPair",
+    "ComparisonRound",
     "ContextMark",
     "GoldItem",
+    "MachineKind",
+    "MachineLabel",
     "Queue",
     "QueueItem",
     "QueueItemQuerySet",
@@ -68,6 +77,12 @@ class Queue(models.Model):
         default=dict, blank=True, editable=False, help_text="The filter it was last filled by."
     )
     paused = models.BooleanField(default=False, help_text="Nobody gets new items while it is paused.")
+    machines_count = models.BooleanField(
+        "machine labels count",
+        default=False,
+        help_text="The last word of each program or judge on a turn counts like one person's label. "
+        "A turn that is also in a queue without this stays with people.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -79,11 +94,15 @@ class Queue(models.Model):
 
 
 class QueueItemQuerySet(models.QuerySet["QueueItem"]):
-    def left_for(self, annotator: User) -> Self:
-        """What this person may still label: not done, neither labelled nor skipped by them."""
+    def untouched_by(self, annotator: User) -> Self:
+        """Neither labelled nor skipped by this person."""
         labelled = Annotation.objects.current().filter(turn=models.OuterRef("turn"), annotator=annotator)
         skipped = Assignment.objects.filter(item=models.OuterRef("pk"), annotator=annotator).exclude(skipped_at=None)
-        return self.filter(~models.Exists(labelled), ~models.Exists(skipped), done=False)
+        return self.filter(~models.Exists(labelled), ~models.Exists(skipped))
+
+    def left_for(self, annotator: User) -> Self:
+        """What this person may still label: not done, neither labelled nor skipped by them."""
+        return self.untouched_by(annotator).filter(done=False)
 
     def with_room(self, annotator: User, now: datetime) -> Self:
         """Items that need more labels than they have labels and live leases of other people."""
@@ -238,6 +257,9 @@ class Resolution(models.Model):
     relevant_ranks = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
     how = models.CharField(max_length=12, choices=How.choices)
     annotations = models.ManyToManyField(Annotation, related_name="resolutions", help_text="The labels that counted.")
+    machine_labels = models.ManyToManyField(
+        MachineLabel, related_name="resolutions", help_text="Labels of machines that counted, where a queue lets them."
+    )
     resolved_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     resolved_at = models.DateTimeField(auto_now=True)
 

@@ -3,6 +3,8 @@
 import django.contrib.postgres.fields
 import django.core.validators
 import django.db.models.deletion
+import django.utils.timezone
+import uuid
 from django.conf import settings
 from django.db import migrations, models
 
@@ -30,6 +32,7 @@ class Migration(migrations.Migration):
                 ('gold_share', models.FloatField(default=0.0, help_text='How often somebody gets an item with a known answer, 0 to 0.5. Reviewers mark such items.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(0.5)])),
                 ('selection', models.JSONField(blank=True, default=dict, editable=False, help_text='The filter it was last filled by.')),
                 ('paused', models.BooleanField(default=False, help_text='Nobody gets new items while it is paused.')),
+                ('machines_count', models.BooleanField(default=False, help_text="The last word of each program or judge on a turn counts like one person's label. A turn that is also in a queue without this stays with people.", verbose_name='machine labels count')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='queues', to='assistants.assistant')),
                 ('people', models.ManyToManyField(blank=True, help_text='Only they get items. Nobody chosen: everybody who labels for the assistant.', related_name='+', to=settings.AUTH_USER_MODEL)),
@@ -147,5 +150,123 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='assignment',
             constraint=models.UniqueConstraint(fields=('item', 'annotator'), name='assignment_once'),
+        ),
+        migrations.CreateModel(
+            name='ComparisonRound',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=120)),
+                ('source', models.CharField(help_text='What the answers are from, e.g. evaluation.', max_length=40)),
+                ('source_id', models.PositiveBigIntegerField()),
+                ('held_out', models.CharField(blank=True, help_text='Benchmark that the questions are from: training on them spoils it.', max_length=120)),
+                ('candidate_arm', models.CharField(max_length=60)),
+                ('baseline_arm', models.CharField(max_length=60)),
+                ('questions', models.PositiveIntegerField(help_text='That both arms answered.')),
+                ('differing', models.PositiveIntegerField(help_text='Of these, with different answers: what pairs are drawn from.')),
+                ('seed', models.PositiveBigIntegerField(editable=False, help_text='Decides who sees which answer on which side.')),
+                ('closed', models.BooleanField(default=False, help_text='Nobody judges any more.')),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='comparison_rounds', to='assistants.assistant')),
+                ('created_by', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('people', models.ManyToManyField(blank=True, help_text='Nobody named: all reviewers and admins.', related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'ordering': ('-created_at',),
+            },
+        ),
+        migrations.CreateModel(
+            name='ComparisonPair',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('position', models.PositiveIntegerField()),
+                ('key', models.CharField(help_text='Of the question in its source.', max_length=80)),
+                ('stratum', models.CharField(blank=True, max_length=120)),
+                ('history', models.JSONField(default=list)),
+                ('question', models.TextField()),
+                ('contexts', models.JSONField(default=list, help_text='[{rank, title, source, text}]')),
+                ('prompt', models.JSONField(default=list, help_text='[{role, content}]')),
+                ('candidate_text', models.TextField(blank=True)),
+                ('baseline_text', models.TextField(blank=True)),
+                ('candidate_completion', models.TextField(blank=True)),
+                ('baseline_completion', models.TextField(blank=True)),
+                ('round', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='pairs', to='annotations.comparisonround')),
+            ],
+            options={
+                'ordering': ('round', 'position'),
+            },
+        ),
+        migrations.CreateModel(
+            name='MachineLabel',
+            fields=[
+                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ('client_id', models.CharField(help_text='As `capture.vault.stored_id` keeps it.', max_length=200)),
+                ('payload_digest', models.CharField(help_text='Keyed: tells a repeat from a conflict.', max_length=64)),
+                ('kind', models.CharField(choices=[('LLM', 'Language model'), ('CODE', 'Program')], max_length=4)),
+                ('name', models.CharField(max_length=120)),
+                ('version', models.CharField(blank=True, max_length=60)),
+                ('verdict', models.CharField(blank=True, choices=[('good', 'Good'), ('bad', 'Bad')], max_length=4)),
+                ('score', models.FloatField(blank=True, help_text='0 to 1; 1 is best.', null=True)),
+                ('reasons', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('not_supported', 'Not supported by the sources'), ('wrong', 'Wrong'), ('incomplete', 'Incomplete'), ('should_have_declined', 'Should have declined'), ('should_have_answered', 'Should have answered'), ('citation', 'Citation missing or wrong'), ('tone', 'Tone or format'), ('unsafe', 'Unsafe or private'), ('retrieval_missed', 'Retrieval missed it')], max_length=24), blank=True, default=list, size=None)),
+                ('explanation', models.TextField(blank=True, help_text='Scrubbed.', max_length=4000)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='assistants.apikey')),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='machine_labels', to='assistants.assistant')),
+                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='machine_labels', to='capture.turn')),
+            ],
+            options={
+                'ordering': ('-created_at', '-id'),
+            },
+        ),
+        migrations.AddField(
+            model_name='resolution',
+            name='machine_labels',
+            field=models.ManyToManyField(help_text='Labels of machines that counted, where a queue lets them.', related_name='resolutions', to='annotations.machinelabel'),
+        ),
+        migrations.CreateModel(
+            name='ComparisonChoice',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('choice', models.CharField(choices=[('candidate', 'The candidate'), ('baseline', 'The baseline'), ('both_good', 'Both good'), ('both_bad', 'Both bad')], max_length=10)),
+                ('candidate_left', models.BooleanField(help_text='The candidate stood on the left.')),
+                ('aspects', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('facts', 'Facts'), ('support', 'Support by the sources'), ('complete', 'Completeness'), ('point', 'To the point'), ('citation', 'Citations'), ('declining', 'Declining or answering'), ('tone', 'Tone or format')], max_length=12), blank=True, default=list, size=None)),
+                ('seconds', models.FloatField(blank=True, help_text='Time on the page.', null=True)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('withdrawn_at', models.DateTimeField(blank=True, help_text='Taken back; kept, not counted.', null=True)),
+                ('person', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='comparison_choices', to=settings.AUTH_USER_MODEL)),
+                ('pair', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='choices', to='annotations.comparisonpair')),
+            ],
+            options={
+                'ordering': ('created_at',),
+                'indexes': [models.Index(fields=['person', '-created_at'], name='comparison_choice_mine')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('withdrawn_at', None)), fields=('pair', 'person'), name='comparison_choice_once')],
+            },
+        ),
+        migrations.AddIndex(
+            model_name='comparisonround',
+            index=models.Index(fields=['source', 'source_id'], name='comparison_round_source'),
+        ),
+        migrations.AddConstraint(
+            model_name='comparisonround',
+            constraint=models.UniqueConstraint(fields=('assistant', 'name'), name='comparison_round_name_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='comparisonpair',
+            constraint=models.UniqueConstraint(fields=('round', 'position'), name='comparison_pair_position_once'),
+        ),
+        migrations.AddIndex(
+            model_name='machinelabel',
+            index=models.Index(fields=['assistant', '-created_at', '-id'], name='machine_label_page'),
+        ),
+        migrations.AddIndex(
+            model_name='machinelabel',
+            index=models.Index(fields=['turn', 'kind', 'name', '-created_at'], name='machine_label_standing'),
+        ),
+        migrations.AddConstraint(
+            model_name='machinelabel',
+            constraint=models.UniqueConstraint(fields=('assistant', 'client_id'), name='machine_label_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='machinelabel',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('verdict', ''), _negated=True), ('score__isnull', False), _connector='OR'), name='machine_label_says_something'),
         ),
     ]

@@ -137,6 +137,7 @@ class Scope(models.TextChoices):
     LOG = "log", "Post turns and feedback"
     CHAT = "chat", "Ask the assistant"
     READ = "read", "Read turns"
+    ANNOTATE = "annotate", "Post labels of programs and judges"
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
