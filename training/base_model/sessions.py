@@ -7,6 +7,7 @@ exactly like a served request; they only share the computation of the evidence.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,13 +25,19 @@ from generation.prompts import (
 from training.base_model import slots
 from training.base_model.declines import decline_sentence
 from training.base_model.words import word_list
-from training.base_model.worlds import Item, World
+from training.base_model.worlds import Item, Line, World
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _OPEN_QUESTION = frozenset(word_list("question words"))
+_STOP_WORDS = frozenset(word_list("stop words"))
+_ANYTHING = re.compile(
+    r"What (?:do I need to know|is the connection|is said|does it say|about|follows from|applies|happens|if)\b"
+)
+"""Questions that fit any sentence, as rules make them: a model that is to write questions would write nothing else."""
+_UNNAMED = re.compile(r"\b(?:it|they|them|he|she|him|her|this|that|these|those|one)\b", re.IGNORECASE)
 SHORT_INSTRUCTION = "Answer in a few words."
 
 
@@ -52,8 +59,8 @@ class Mix:
     """Share of questions whose sentence ranks too low that are not asked at all."""
     unmeasured: float = 0.1
     """Share of examples that do not show similarities."""
-    written: float = 0.07
-    """Share of examples that ask for a question instead of an answer."""
+    written: float = 0.4
+    """Share of the questions fit for it that are to be written instead of answered (about one in ten is)."""
 
 
 HELD_OUT = "held"
@@ -224,6 +231,17 @@ def _branch(house: House, world: World, evidence: Sequence[int], item: Item, sco
     return Branch(prompt.messages, completion, tuple(offered[at].rank for at, _ in item.gold), key=key)
 
 
+def _shares_a_word(question: str, line: Line) -> bool:
+    """Whether sentence or title hold the beginning of a word of the question. From a question that is made of nothing
+    but other words a small model learns to write one and the same for every sentence."""
+    meant = {stem for word in question.split()[1:] if (stem := _stem(word))} - _STOP_WORDS
+    return not meant.isdisjoint(map(_stem, f"{line.title} {line.text}".split()))
+
+
+def _stem(word: str) -> str:
+    return word.strip(".,:;!?()'\"").lower()[:5]
+
+
 def _question_example(rng: random.Random, world: World, item: Item) -> Example | None:
     """The reverse task: the model writes the question that a marked sentence answers."""
     question = item.question
@@ -232,6 +250,10 @@ def _question_example(rng: random.Random, world: World, item: Item) -> Example |
     if question.split()[0].strip(",?") not in _OPEN_QUESTION or len(question.split()) < 4:
         return None
     at = item.gold[0][0]
+    if not world.natural or _ANYTHING.match(question) or _UNNAMED.search(question):
+        return None
+    if not _shares_a_word(question, world.lines[at]):
+        return None
     document = [i for i, line in enumerate(world.lines) if line.document == world.lines[at].document]
     start = max(0, document.index(at) - rng.randint(0, 4))
     shown = document[start : start + rng.randint(5, 8)]

@@ -40,6 +40,8 @@ class World:
 
     lines: list[Line] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
+    natural: bool = True
+    """Whether its questions are such as people ask: only these are worth learning to write."""
 
     def add(self, document: int, title: str, text: str) -> bool:
         """Adds a line unless the prompt code would cut it or it is there already."""
@@ -183,7 +185,7 @@ def manual_world(rng: random.Random, sections: Sequence[Section], start: int, *,
     picked = list(range(start, min(start + rng.randint(3, 6), len(sections))))
     if rng.random() < 0.4:
         picked += [rng.randrange(len(sections)) for _ in range(2)]
-    world = World()
+    world = World(natural=False)
     for number, at in enumerate(picked):
         section = sections[at]
         title = section.title.split(" — ")[0] or "Manual"
@@ -210,7 +212,7 @@ def list_world(rng: random.Random, words: Sequence[str], pieces: Sequence[str] =
 
     ``pieces``: the tokens of the vocabulary as text; strung together at random they make every token a target.
     """
-    world = World()
+    world = World(natural=False)
     frames = [("the {k} is {v}.", "What is the {k}?"), ("{k}: {v}.", "{k}?"),
     ("for {k} use {v}.", "What do I use for {k}?"),
               ("{k} = {v}.", "What is {k}?"), ("{k} comes after {v}.", "What comes before {k}?")]  # fmt: skip

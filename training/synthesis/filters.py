@@ -20,12 +20,25 @@ EXPLAINED = {
 
 VERBATIM_RUN = 5
 """Words in a row that a question does not share with its sentence by chance."""
+MIN_WORDS, MAX_WORDS = 6, 40
+MIN_CONTENT_WORDS = 4
 _ABOUT_PASSAGE = re.compile(r"\b(passage|sentence|document|text|context|paragraph|marked|according to)s?\b", re.I)
 _STARTS = (  # noqa: SIM905 - words are easier to read than literals
     "what when where which who whose why how can could do does did is are am was were will would should may must has "
     "have tell explain"
 ).split()
 _PRONOUN_ONLY = re.compile(r"\b(it|its|they|them|this|that|these|those)\b", re.I)
+
+
+def says_something(sentence: str) -> bool:
+    """A whole sentence with enough in it to be asked for: no heading, no table row, no pointer to another page."""
+    count = len(words(sentence))
+    return (
+        MIN_WORDS <= count <= MAX_WORDS
+        and sentence[-1] in ".!"
+        and ": " not in sentence[:20]
+        and len(content_words(sentence)) >= MIN_CONTENT_WORDS
+    )
 
 
 def first_objection(question: str, sentence: str, title: str) -> str:

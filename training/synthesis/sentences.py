@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from assistants.models import Assistant
-from generation.overlap import content_words, words
 from generation.prompts import split_sentences
 from knowledge.models import Chunk, Document
 from training.data.split import bucket
-
-MIN_WORDS, MAX_WORDS = 6, 40
-MIN_CONTENT_WORDS = 4
+from training.synthesis.filters import says_something
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,3 @@ def sources(assistant: Assistant, seed: int) -> Iterator[Source]:
         for path in paths:
             if turn < len(per_document[path]):
                 yield per_document[path][turn]
-
-
-def says_something(sentence: str) -> bool:
-    """A whole sentence with enough in it to be asked for: no heading, no table row, no pointer to another page."""
-    count = len(words(sentence))
-    return (
-        MIN_WORDS <= count <= MAX_WORDS
-        and sentence[-1] in ".!"
-        and ": " not in sentence[:20]
-        and len(content_words(sentence)) >= MIN_CONTENT_WORDS
-    )

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.synthesis.filters import EXPLAINED, first_objection, is_found
-from training.synthesis.sentences import says_something
+from training.synthesis.filters import EXPLAINED, first_objection, is_found, says_something
 
 SENTENCE = "A fixed plan has an exit fee of £35 until 49 days before its end."
 TITLE = "Leaving early"
