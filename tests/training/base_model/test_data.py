@@ -19,9 +19,9 @@ from training.base_model.phrasing import first_person
 from training.base_model.questions import ask
 from training.base_model.rows import Shards, attention_mask, make_batch
 from training.base_model.sessions import HELD_OUT as HELD_OUT_STAGE
-from training.base_model.sessions import STAGES, Example, examples
+from training.base_model.sessions import STAGES, Example, Mix, examples
 from training.base_model.tokenizer import CHAT_TEMPLATE, FIRST_POINTER, VOCABULARY
-from training.base_model.worlds import World, handbook_world, list_world
+from training.base_model.worlds import Item, Line, World, handbook_world, list_world
 
 MODEL = Path(__file__).parents[3] / "models" / "base"
 TRAIN = read_lexicon(TRAIN_LEXICON)
@@ -245,6 +245,26 @@ def test_some_lists_hold_texts_as_long_as_sentences() -> None:
     lengths = [len(line.text.split()) for _ in range(60) for line in list_world(rng, words).lines]
     assert max(lengths) <= 60
     assert 0.05 < sum(length > 14 for length in lengths) / len(lengths) < 0.5
+
+
+def test_only_questions_that_people_ask_are_written() -> None:
+    rng = random.Random(10)
+    gold = ((0, "The pool opens at 7."),)
+    asked = [
+        Item("When does the pool open?", gold),
+        Item("When does it open?", gold),
+        Item("What is said about pool and 7?", gold),
+        Item("How early may I swim?", gold),
+    ]
+
+    def written(natural: bool) -> set[str]:
+        world = World([Line(0, "Pool", "The pool opens at 7.")], asked, natural=natural)
+        everything = Mix(shuffled=0, branches=1, written=1.0)
+        found = examples(rng, world, np.ones((len(asked), 1), np.float32), everything)
+        return {b.completion for e in found for b in e.branches if b.writes_question}
+
+    assert written(natural=True) == {"When does the pool open?"}
+    assert written(natural=False) == set()
 
 
 def test_things_take_any_word_as_their_name() -> None:
