@@ -20,7 +20,7 @@ from capture.counting import count, count_refusal
 from capture.models import IntakeCount, Receipt
 from capture.negotiation import OneKind
 from capture.reading import find_turn, list_turns, turn_json
-from capture.receiving import product_of, receive_feedback, receive_turns, receive_update
+from capture.receiving import product_of, receive_feedback, receive_turns, receive_updates
 from capture.room import check_room
 from capture.vault import stored_id
 
@@ -69,7 +69,7 @@ class TurnsView(LogView):
 
 
 class TurnBatchView(LogView):
-    scopes: ClassVar[dict[str, str]] = {"POST": Scope.LOG}
+    scopes: ClassVar[dict[str, str]] = {"POST": Scope.LOG, "PATCH": Scope.LOG}
 
     @describing.post_turns
     def post(self, request: Request) -> Response:
@@ -80,6 +80,15 @@ class TurnBatchView(LogView):
         results = take(
             batch, lambda items: receive_turns(assistant=key.assistant, api_key=key, items=items, client=client)
         )
+        _count_unreadable(key, batch)
+        return many(results, batch.lines)
+
+    @describing.patch_turns
+    def patch(self, request: Request) -> Response:
+        key = self.key(request)
+        check_room(key.assistant)
+        batch = read_batch(self.raw(request), "updates")
+        results = take(batch, lambda items: receive_updates(assistant=key.assistant, api_key=key, items=items))
         _count_unreadable(key, batch)
         return many(results, batch.lines)
 
@@ -94,7 +103,8 @@ class TurnView(LogView):
         body = read_json(self.raw(request))
         if isinstance(body, dict) and "turn" in body:
             raise ApiError(422, detail="turn: the turn is named by the address")
-        return one(receive_update(assistant=key.assistant, api_key=key, turn=name, fields=body), created=202)
+        item = {**body, "turn": name} if isinstance(body, dict) else body
+        return one(receive_updates(assistant=key.assistant, api_key=key, items=[item])[0], created=202)
 
     @describing.get_turn
     def get(self, request: Request, name: str) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
-from pydantic import create_model
+from pydantic import RootModel, create_model
 
 from capture.exporting import MAX_TURNS
 from capture.likeness import MAX_NEAREST
@@ -109,6 +109,11 @@ _UPDATE = create_model(
 )  # type: ignore[call-overload]
 """The address names the turn."""
 
+
+class TurnUpdates(RootModel[list[UpdateItem]]):
+    """Up to 1,000 updates, each of which names its turn. Also {"updates": […]}."""
+
+
 post_turn = extend_schema(
     operation_id="turns_create",
     tags=["Log"],
@@ -166,6 +171,17 @@ patch_turn = extend_schema(
     responses={202: ItemAnswer, 200: ItemAnswer, **problems(404, 409, 413, 415, 422)},
     examples=[OpenApiExample("How it ended", {"outcome": "resolved", "latency_ms": 910}, request_only=True)],
 )
+
+patch_turns = extend_schema(
+    operation_id="turns_batch_update",
+    tags=["Log"],
+    summary="Add what became known of up to 1,000 turns later",
+    description="As for one turn; each item names its `turn`. 207 with one result per item, in order.",
+    request={"application/json": TurnUpdates, "application/x-ndjson": OpenApiTypes.STR},
+    responses={207: BatchAnswer, **problems(413, 415, 422)},
+    examples=[OpenApiExample("How one ended", [{"turn": "web-4711", "outcome": "resolved"}], request_only=True,
+                             media_type="application/json")],
+)  # fmt: skip
 
 export_turns = extend_schema(
     operation_id="turns_export",

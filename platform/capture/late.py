@@ -52,6 +52,7 @@ class TurnUpdate(models.Model):
     changes = models.JSONField(
         help_text="{field: [before, after]}; of tags how many were added, of metadata the keys that were set."
     )
+    known_at = models.DateTimeField(help_text="When it became known: as posted, else when it came. The latest counts.")
     received_at = models.DateTimeField()
 
     class Meta:

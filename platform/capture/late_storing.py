@@ -51,6 +51,11 @@ class ReadyUpdate:
     api_key_id: int | None
     received_at: datetime
 
+    @property
+    def known_at(self) -> datetime:
+        """A clock that goes ahead must not keep out what others say afterwards."""
+        return min(self.item.update_time or self.received_at, self.received_at)
+
 
 class Learned(NamedTuple):
     """The table of masks of a conversation after one item. ``place``: of the item in the line."""
@@ -92,7 +97,8 @@ def _noted(turn: Turn, row: Feedback, ready: ReadyFeedback) -> Noted:
 
 
 def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> list[Learned]:
-    """Sets what the updates say, in order of arrival, and notes by which key it was changed.
+    """Sets what the updates say, and notes by which key it was changed. Of two that set the same the one that was known
+    later counts: one that waited on a client's disk comes behind its successor.
 
     Raises:
         TurnMissing: one of the turns is not stored.
@@ -104,26 +110,45 @@ def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> list[
     turns = {turn.client_id: turn for turn in rows.select_related("conversation").defer("embedding", "words")}
     if names - turns.keys():
         raise TurnMissing
+    since: dict[tuple[str, str], datetime] = {}
+    for update in TurnUpdate.objects.filter(turn__in=turns.values()).select_related("turn").only(
+        "changes", "known_at", "turn__client_id"
+    ):  # fmt: skip
+        _remember(since, update.turn.client_id, update)
     notes: list[TurnUpdate] = []
     for ready in updates:
         turn = turns[ready.item.turn]
-        if changes := _apply(turn, ready):
+        later = {name for (owner, name), known in since.items() if owner == turn.client_id and known > ready.known_at}
+        if changes := _apply(turn, ready, later):
             notes.append(
-                TurnUpdate(turn=turn, api_key_id=ready.api_key_id, changes=changes, received_at=ready.received_at)
-            )
+                TurnUpdate(
+                    turn=turn, api_key_id=ready.api_key_id, changes=changes, known_at=ready.known_at,
+                    received_at=ready.received_at,
+                )
+            )  # fmt: skip
+            _remember(since, turn.client_id, notes[-1])
     Turn.objects.bulk_update(turns.values(), [*_MEASURES, "tags", "metadata"])
     TurnUpdate.objects.bulk_create(notes)
     return [Learned(ready.row.pk, turns[ready.item.turn].conversation_id, ready.entities) for ready in updates]
 
 
-def _apply(turn: Turn, ready: ReadyUpdate) -> dict[str, Any]:
-    """What it changed, as `TurnUpdate.changes`; nothing when all of that stood there already."""
+def _remember(since: dict[tuple[str, str], datetime], turn: str, update: TurnUpdate) -> None:
+    """``since``: when what stands in a field now was known, by turn and field (keys of metadata behind a dot)."""
+    keys = [f"metadata.{key}" for key in update.changes.get("metadata", ())]
+    for name in [*update.changes.keys() - {"metadata", "tags"}, *keys]:
+        place = (turn, name)
+        since[place] = max(since.get(place, update.known_at), update.known_at)
+
+
+def _apply(turn: Turn, ready: ReadyUpdate, later: set[str]) -> dict[str, Any]:
+    """What it changed, as `TurnUpdate.changes`; nothing when all of that stood there already. ``later``: fields that
+    were set to what was known later."""
     changes: dict[str, Any] = {}
     for name in _MEASURES:
         value = getattr(ready.item, name)
         if name == "latency_ms" and value is not None:
             value = round(value)
-        if value is not None and value != getattr(turn, name):
+        if value is not None and value != getattr(turn, name) and name not in later:
             changes[name] = [getattr(turn, name), value]
             setattr(turn, name, value)
     new_tags = [tag for tag in dict.fromkeys(ready.tags) if tag not in turn.tags]
@@ -132,9 +157,10 @@ def _apply(turn: Turn, ready: ReadyUpdate) -> dict[str, Any]:
             raise UpdateRefused(f"With this update the turn would have more than {MAX_TAGS} tags.")
         turn.tags = [*turn.tags, *new_tags]
         changes["tags"] = len(new_tags)  # no text: what is masked or erased later stands in the turn alone
-    new_keys = [key for key, value in ready.metadata.items() if key not in turn.metadata or turn.metadata[key] != value]
+    given = {key: value for key, value in ready.metadata.items() if f"metadata.{key}" not in later}
+    new_keys = [key for key, value in given.items() if key not in turn.metadata or turn.metadata[key] != value]
     if new_keys:
-        merged = {**turn.metadata, **ready.metadata}
+        merged = {**turn.metadata, **given}
         if len(json.dumps(merged, ensure_ascii=False)) > MAX_METADATA:
             raise UpdateRefused(f"With this update the metadata would be larger than {MAX_METADATA} characters.")
         turn.metadata = merged

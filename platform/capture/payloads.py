@@ -241,6 +241,7 @@ class UpdateItem(_Item):
 
     turn: Identifier
     update_id: Annotated[Identifier, StringConstraints(max_length=120)] | None = None
+    update_time: Moment | None = None
     outcome: Outcome | None = None
     latency_ms: Milliseconds | None = None
     prompt_tokens: Count | None = None

@@ -27,6 +27,7 @@ FEEDBACK_PREFIX = "feedback\x1f"
 """Receipts of feedback and of turns share a table; a client's id holds no control characters, so they never meet."""
 UPDATE_PREFIX = "update\x1f"
 _ENVELOPE = b'{"api_key":%d,"received":"%s","client":"%s","item":%s}'
+_NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn"}
 _PRODUCT = re.compile(r"[\w.+-]{1,60}(?:/[\w.+-]{1,58})?(?=\s|$)", re.ASCII)
 
 
@@ -118,8 +119,7 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
     for place, item in parsed:
         shown = item.id or ""
         if item.turn not in turns:
-            unknown: FieldError = {"field": "turn", "message": "There is no such turn"}
-            batch.results[place] = ItemResult(shown, "invalid", [unknown])
+            batch.results[place] = ItemResult(shown, "invalid", [_NO_TURN])
             continue
         if item.metric and (wrong := misfit(metrics, item.metric, item.value)):
             batch.results[place] = ItemResult(shown, "invalid", [wrong])
@@ -136,29 +136,32 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
     return _counted(assistant, api_key, Quarantine.Kind.FEEDBACK, batch)
 
 
-def receive_update(*, assistant: Assistant, api_key: ApiKey | None, turn: str, fields: Any) -> ItemResult:
-    """Takes a change of a turn into quarantine, behind the turn: what came to be known of it later.
+def receive_updates(*, assistant: Assistant, api_key: ApiKey | None, items: Sequence[Any]) -> list[ItemResult]:
+    """Takes changes of turns into quarantine, behind their turns: what came to be known of them later.
 
-    With an ``update_id`` it counts once, for ever. Without one it is taken each time, and sets the same values again.
+    With an ``update_id`` one counts once, for ever. Without one it is taken each time, and sets the same values again.
     """
-    given = {**fields, "turn": turn} if isinstance(fields, Mapping) else fields
-    batch = _Batch(results=[None])
-    try:
-        item = UpdateItem.model_validate(given)
-    except ValidationError as error:
-        batch.results = [ItemResult(turn, "invalid", field_errors(error))]
-        return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)[0]
-    found = _known_turns(assistant, [turn])
-    if turn not in found:
-        batch.results = [ItemResult(turn, "invalid", [{"field": "turn", "message": "There is no such turn"}])]
-        return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)[0]
-    turn_id, conversation = found[turn]
-    name = stored_id(item.update_id) if item.update_id else uuid.uuid4().hex
-    known = item.model_copy(update={"turn": turn_id})
-    batch.add(_seal(known, api_key, place=0, client_id=turn, receipt_id=UPDATE_PREFIX + name,
-                    conversation=conversation))  # fmt: skip
+    batch = _Batch(results=[None] * len(items))
+    parsed: list[tuple[int, UpdateItem]] = []
+    for place, raw in enumerate(items):
+        try:
+            parsed.append((place, UpdateItem.model_validate(raw)))
+        except ValidationError as error:
+            batch.results[place] = ItemResult(_readable_id(raw, "turn"), "invalid", field_errors(error))
+    turns = _known_turns(assistant, [item.turn for _, item in parsed])
+    for place, item in parsed:
+        if item.turn not in turns:
+            batch.results[place] = ItemResult(item.turn, "invalid", [_NO_TURN])
+            continue
+        turn_id, conversation = turns[item.turn]
+        known = item.model_copy(update={"turn": turn_id})
+        name = stored_id(item.update_id) if item.update_id else uuid.uuid4().hex
+        sealed = _seal(known, api_key, place=place, client_id=item.turn, receipt_id=UPDATE_PREFIX + name,
+                       conversation=conversation,
+                       identity=known.model_copy(update={"update_time": None}).canonical())  # fmt: skip
+        batch.add(sealed)
     _store(assistant, Quarantine.Kind.UPDATE, batch)
-    return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)[0]
+    return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)
 
 
 def _counted(assistant: Assistant, key: ApiKey | None, kind: Quarantine.Kind, batch: _Batch) -> list[ItemResult]:
@@ -311,7 +314,7 @@ def _is_uuid(text: str) -> bool:
     return len(text) == 36 and text.count("-") == 4 and all(c in "0123456789abcdef-" for c in text.lower())
 
 
-def _readable_id(raw: Any) -> str:
+def _readable_id(raw: Any, name: str = "id") -> str:
     """The id of an item that could not be taken, if it is one that may be shown."""
-    given = raw.get("id") if isinstance(raw, Mapping) else None
+    given = raw.get(name) if isinstance(raw, Mapping) else None
     return given if isinstance(given, str) and len(given) <= 200 and given.isprintable() else ""

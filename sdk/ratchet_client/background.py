@@ -20,7 +20,7 @@ from os import PathLike
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .items import MAX_ITEM_BYTES, Entry, Problem
+from .items import MAX_ITEM_BYTES, PATHS, Entry, Problem
 from .sending import IN_A_ROW, Sender, log
 from .spool import Spool
 
@@ -210,9 +210,11 @@ class Background:
         return kept
 
     def _head(self) -> list[Entry]:
-        """Turns from the front of the queue, or feedback if there are none, within the size of a batch. They stay."""
+        """Turns from the front of the queue, or what is about turns if there are none, within the size of a batch. They
+        stay."""
         window = list(islice(self._queue, self._flush_items))
-        batch = [entry for entry in window if entry.kind == "turn"] or window
+        first = next(kind for kind in PATHS if any(entry.kind == kind for entry in window))
+        batch = [entry for entry in window if entry.kind == first]
         sizes = accumulate(len(entry.body) for entry in batch)
         return batch[: max(1, sum(size <= _BATCH_BYTES for size in sizes))]
 

@@ -21,7 +21,7 @@ _R = TypeVar("_R")
 
 
 class Client(Background):
-    """Logs turns and feedback in the background, from any number of threads; one per process is enough.
+    """Logs turns, feedback and updates in the background, from any number of threads; one per process is enough.
 
     url, key: where Ratchet is (``https://host``, with its path behind a proxy), and an API key that may log.
     spool: a folder for what cannot be sent now; without one it waits in memory. It holds users' texts in clear, so it
@@ -77,9 +77,18 @@ class Client(Background):
         ``comment`` (text), ``escalation``, ``metric`` (its name as metric; value a number, True or False). Without an
         id the same feedback on the same turn counts once. time: when it was given; now, unless given."""
         item = {**more, "turn": turn, "kind": kind, "value": value, "text": text, "metric": metric, "id": id}
-        item["time"] = time or datetime.now(timezone.utc)
+        self._put_about("feedback", turn, {**item, "time": time or datetime.now(timezone.utc)})
+
+    def update(self, /, turn: str, *, id: str | None = None, time: datetime | str | None = None, **more: Any) -> None:
+        """Puts into the queue what became known of a turn later: ``outcome``, ``latency_ms``, ``prompt_tokens``,
+        ``completion_tokens`` are set, ``tags`` added, ``metadata`` merged. id: made up here unless given; it counts
+        once. time: when it was known; now, unless given. Of two updates the one that was known later counts."""
+        own = {"turn": turn, "update_id": id or uuid.uuid4().hex, "update_time": time or datetime.now(timezone.utc)}
+        self._put_about("update", turn, {**more, **own})
+
+    def _put_about(self, kind: str, turn: str, item: Mapping[str, Any]) -> None:
         try:
-            self._put(encode("feedback", str(turn), item))
+            self._put(encode(kind, str(turn), item))
         except ValueError as error:
             self._reject(str(turn), str(error))
 
@@ -110,6 +119,7 @@ class AsyncClient:
 
     log_turn = _awaitable(Client.log_turn)
     feedback = _awaitable(Client.feedback)
+    update = _awaitable(Client.update)
     flush = _awaitable(Client.flush, waits=True)
     close = _awaitable(Client.close, waits=True)
 

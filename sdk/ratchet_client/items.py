@@ -9,7 +9,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 MAX_ITEM_BYTES = 8 * 1024 * 1024 - 2  # the API's limit for a body, less the brackets of the array
-PATHS: Mapping[str, str] = {"turn": "/api/v1/turns/batch", "feedback": "/api/v1/feedback"}
+PATHS: Mapping[str, str] = {"turn": "POST turns/batch", "feedback": "POST feedback", "update": "PATCH turns/batch"}
+"""By kind, in the order in which they are sent: what is about a turn goes behind it."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,11 @@ class Entry:
     kind: str
     """A key of `PATHS`."""
     id: str
-    """For reports: the turn's id, or the turn that the feedback is about."""
+    """For reports: the turn's id, or the turn that feedback or an update is about."""
     body: bytes
     """The JSON object, without line breaks."""
     tries: int = 0
-    """How often the server did not know the turn of this feedback."""
+    """How often the server did not know the turn that it is about."""
 
 
 @dataclass

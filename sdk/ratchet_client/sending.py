@@ -65,7 +65,7 @@ class Sender:
         self._misses = 0
         self.away = False
         self.paused_until = 0.0  # on the monotonic clock
-        self.unknown: list[tuple[float, Entry]] = []  # feedback on turns not known yet, and when to try again
+        self.unknown: list[tuple[float, Entry]] = []  # about turns not known yet, and when to try again
         self.counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))  # all of them now: others read it meanwhile
         self.problems: dict[tuple[str, str], Problem] = {}
         self._lock = threading.RLock()
@@ -138,8 +138,9 @@ class Sender:
         """``seconds`` is for the whole exchange; httpx alone would wait that long for every piece of an answer."""
         ends = time.monotonic() + seconds
         self._http = self._http or httpx.Client()
+        method, path = PATHS[entries[0].kind].split()
         with self._http.stream(
-            "POST", self._url + PATHS[entries[0].kind], content=gzip.compress(body, 5) if packs else body,
+            method, f"{self._url}/api/v1/{path}", content=gzip.compress(body, 5) if packs else body,
             headers={**self._headers, **({"Content-Encoding": "gzip"} if packs else {})}, timeout=seconds,
         ) as response:  # fmt: skip
             said = b""
@@ -170,7 +171,7 @@ class Sender:
                 continue
             errors = [error for error in row.get("errors") or () if isinstance(error, dict)]
             first = errors[0] if errors else {}
-            early = entry.kind == "feedback" and status == "invalid" and first.get("field") == "turn"
+            early = entry.kind != "turn" and status == "invalid" and first.get("field") == "turn"
             if early and entry.tries < _UNKNOWN_TRIES and len(self.unknown) < _MOST_UNKNOWN:
                 # Another process may hold the turn, and not have sent it yet.
                 again = time.monotonic() + self._retry_seconds[0] * 2**entry.tries

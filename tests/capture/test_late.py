@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -135,6 +135,64 @@ def test_an_update_with_an_id_counts_once(api: Call) -> None:
     assert read(api)["outcome"] == "resolved"
 
 
+def test_of_two_updates_the_one_that_was_known_later_counts(api: Call) -> None:
+    """One of them waited on a client's disk, and came behind its successor; or came with it, out of order."""
+    api("post", "turns", turn_item())
+    newer = {"outcome": "resolved", "metadata": {"agent": 2}, "update_time": "2026-03-01T12:00:00Z"}
+    older = {"outcome": "escalated", "prompt_tokens": 7, "metadata": {"agent": 1, "desk": 4}, "tags": ["late"]}
+    api("patch", "turns/t-1", newer)
+    scrub_waiting()
+    api("patch", "turns/t-1", {**older, "update_time": "2026-03-01T11:00:00Z"})
+    api("patch", "turns/t-1", {"latency_ms": 2, "update_time": "2026-03-01T12:00:01Z"})
+    api("patch", "turns/t-1", {"latency_ms": 1, "update_time": "2026-03-01T12:00:00Z"})
+    assert scrub_waiting().held == 0
+    turn = read(api)
+    assert (turn["outcome"], turn["prompt_tokens"], turn["latency_ms"]) == ("resolved", 7, 2)
+    assert turn["metadata"] == {"client": "web-2.1", "agent": 2, "desk": 4}
+    assert turn["tags"] == ["web", "late"]
+    ahead = datetime.now(UTC) + timedelta(hours=3)
+    api("patch", "turns/t-1", {"outcome": "abandoned", "update_time": ahead.isoformat()})
+    api("patch", "turns/t-1", {"outcome": "resolved"})
+    scrub_waiting()
+    assert read(api)["outcome"] == "resolved", "a clock that goes ahead keeps nobody out"
+
+
+def test_the_time_is_no_part_of_what_an_update_says(api: Call) -> None:
+    api("post", "turns", turn_item())
+    item = {"update_id": "u1", "outcome": "resolved", "update_time": "2026-03-01T12:00:00Z"}
+    assert api("patch", "turns/t-1", item).status_code == 202
+    assert api("patch", "turns/t-1", {**item, "update_time": "2026-03-01T12:00:09Z"}).json()["status"] == "duplicate"
+    problem(api("patch", "turns/t-1", {**item, "update_id": "u2", "update_time": "1970-01-01"}), 422)
+
+
+def test_many_updates_in_one_request(api: Call, cast: Cast) -> None:
+    api("post", "turns", [turn_item(id="ignored")])  # refused: one turn at this address
+    api("post", "turns/batch", [turn_item(), turn_item(id="t-2")])
+    items: list[Any] = [
+        {"turn": "t-1", "update_id": "u1", "outcome": "resolved"},
+        {"turn": "t-2", "tags": ["late"]},
+        {"turn": "t-1", "update_id": "u1", "outcome": "resolved"},
+        {"turn": "t-1", "update_id": "u1", "outcome": "abandoned"},
+        {"turn": "t-9", "outcome": "resolved"},
+        {"turn": "t-1", "question": "Other?"},
+        {"outcome": "resolved"},
+        7,
+    ]
+    answer = api("patch", "turns/batch", {"updates": items})
+    assert answer.status_code == 207
+    rows = answer.json()["results"]
+    assert [row["status"] for row in rows] == ["created", "created", "duplicate", "conflict", *["invalid"] * 4]
+    assert [row["errors"][0]["field"] for row in rows[4:]] == ["turn", "question", "turn", ""]
+    assert [row["id"] for row in rows] == ["t-1", "t-2", "t-1", "t-1", "t-9", "t-1", "", ""]
+    scrub_waiting()
+    assert (read(api)["outcome"], read(api, "t-2")["tags"]) == ("resolved", ["web", "late"])
+    foreign = api("patch", "turns/batch", items[:2], secret=cast.other_secret).json()
+    assert (foreign["created"], foreign["invalid"]) == (0, 2)
+    _, reader = issue_key(assistant=cast.bot, name="reader", scopes=["read"])
+    problem(api("patch", "turns/batch", items[:2], secret=reader), 403)
+    problem(api("patch", "turns/batch", {"turns": items}), 422)
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -229,8 +287,9 @@ def test_the_page_of_a_turn_shows_what_came_later(api: Call, cast: Cast, client:
     )
     make_feedback(turn, kind="thumb", value=1)
     TurnUpdate.objects.create(
-        turn=turn, api_key=cast.key, changes={"outcome": ["", "escalated"]}, received_at=datetime.now(UTC)
-    )
+        turn=turn, api_key=cast.key, changes={"outcome": ["", "escalated"]},
+        known_at=datetime.now(UTC), received_at=datetime.now(UTC),
+    )  # fmt: skip
     client.force_login(cast.bob)
     page = client.get(f"/admin/capture/turn/{turn.pk}/change/").content.decode()
     for said in ("resolved: false", "Handed to a person", "our-bot/2.1", "with the key frontend"):

@@ -17,7 +17,7 @@ from capture import claims, scrub
 from capture.claims import LeaseLost, claim
 from capture.erasing import user_key
 from capture.models import Conversation, Feedback, Passage, Quarantine, Receipt, Retrieval, Turn
-from capture.receiving import receive_update
+from capture.receiving import receive_updates
 from capture.services import delete_held, receive_feedback, receive_turns, retry_held, scrub_item, scrub_waiting
 from capture.stored_texts import StoredTurn, stored_turns
 from privacy.findings import ScrubError
@@ -182,7 +182,7 @@ def test_the_table_of_masks_is_that_of_the_last_item_whatever_its_kind(cast: Cas
     post(cast, turn_item(id="1", question="I am Zebulon Quarrington.", contexts=[]))
     said = [{"turn": "1", "kind": "comment", "text": "I am Zebulon Quarrington, and this is no answer."}]
     receive_feedback(assistant=cast.bot, api_key=cast.key, items=said)
-    receive_update(assistant=cast.bot, api_key=cast.key, turn="1", fields={"tags": ["slow"]})
+    receive_updates(assistant=cast.bot, api_key=cast.key, items=[{"turn": "1", "tags": ["slow"]}])
     post(cast, turn_item(id="2", question="I am Maria Schmidt.", contexts=[]))
     assert scrub_waiting().scrubbed == 4
     post(cast, turn_item(id="3", question="I am Okonkwo Adebayo. Is Maria Schmidt there?", contexts=[]))

@@ -42,6 +42,7 @@ def test_the_description_is_valid_and_whole(client: Client) -> None:
     operations = {(path, method) for path, methods in described["paths"].items() for method in methods}
     assert operations == {
         ("/api/v1/turns", "get"), ("/api/v1/turns", "post"), ("/api/v1/turns/batch", "post"),
+        ("/api/v1/turns/batch", "patch"),
         ("/api/v1/turns/{name}", "get"), ("/api/v1/turns/{name}", "patch"), ("/api/v1/turns/export", "get"),
         ("/api/v1/feedback", "post"), ("/v1/traces", "post"), ("/v1/chat/completions", "post"), ("/v1/models", "get"),
     }  # fmt: skip

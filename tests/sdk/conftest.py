@@ -64,7 +64,7 @@ class House:
     def received(self) -> set[str]:
         """Ids of the turns that were taken."""
         ids = Receipt.objects.filter(assistant=self.assistant).values_list("client_id", flat=True)
-        return {name for name in ids if not name.startswith("feedback")}
+        return {name for name in ids if not name.startswith(("feedback", "update"))}
 
     def turns(self) -> dict[str, Turn]:
         scrub_waiting()

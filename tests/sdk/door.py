@@ -52,6 +52,8 @@ class Door:
             def do_POST(self) -> None:
                 door.answer(self)
 
+            do_PATCH = do_POST
+
             def log_message(self, *_: Any) -> None:
                 pass
 
@@ -91,7 +93,9 @@ class Door:
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
         if packed:
             headers["Content-Encoding"] = "gzip"
-        inner = httpx.post(self.inner + request.path, content=body, headers=headers, timeout=30, trust_env=False)
+        inner = httpx.request(
+            request.command, self.inner + request.path, content=body, headers=headers, timeout=30, trust_env=False
+        )
         if swallows:
             request.close_connection = True
             return

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.models import Feedback
+from capture.models import Feedback, TurnUpdate
 from ratchet_client import AsyncClient, Client, __version__
 from tests.sdk.conftest import House, until
 
@@ -166,12 +166,50 @@ def test_feedback_may_come_before_its_turn(house: House) -> None:
     assert Feedback.objects.get().kind == "rating"
 
 
-def test_feedback_on_nothing_is_given_up(house: House) -> None:
+def test_feedback_and_updates_on_nothing_are_given_up(house: House) -> None:
     client = house.client(retry_seconds=(0.01, 0.1))
     client.feedback("nobody", "thumb", value=1)
-    until(lambda: house.problems)
-    assert house.problems[0].reason == "invalid: turn There is no such turn"
-    assert client.stats["refused"] == 1
+    client.update("nobody", outcome="resolved")
+    until(lambda: client.stats["refused"] == 2)
+    until(lambda: sum(problem.count for problem in house.problems) == 2)
+    assert {problem.reason for problem in house.problems} == {"invalid: turn There is no such turn"}
+
+
+def test_updates_go_in_batches_behind_their_turns_and_count_once(house: House) -> None:
+    house.door.swallows = True  # the server takes them, and its answers are lost
+    client = house.client()
+    names = [client.log_turn(f"Question {number}?", ANSWER, tags=["web"]) for number in range(3)]
+    for name in names:
+        client.update(name, outcome="escalated", latency_ms=910, tags=["late"], metadata={"agent": 3})
+        client.update(name, outcome="resolved")
+    client.update(names[0], colour="red")
+    client.update(names[0], metadata={"x": float("nan")})
+    until(lambda: len(house.door.seen) > 1)
+    house.door.swallows = False
+    assert client.flush()
+    turns = house.turns()
+    assert {turns[name].outcome for name in names} == {"resolved"}
+    assert [turns[names[0]].latency_ms, turns[names[0]].tags, turns[names[0]].metadata] == [
+        910, ["web", "late"], {"agent": 3},
+    ]  # fmt: skip
+    (request,) = [seen for seen in house.door.seen if len(seen.items) == 7]
+    assert request.path == "/api/v1/turns/batch"
+    assert client.stats["created"] + client.stats["duplicate"] == 9
+    assert client.stats["refused"] == 2
+    assert TurnUpdate.objects.count() == 6
+
+
+def test_an_update_may_come_before_its_turn(house: House) -> None:
+    early = house.client()
+    early.update("t-9", outcome="escalated")
+    until(lambda: early.stats["queued"] and len(house.door.seen) > 1)
+    late = house.client()
+    late.log_turn(QUESTION, ANSWER, id="t-9")
+    late.update("t-9", outcome="resolved")
+    assert late.flush()
+    house.turns()
+    until(lambda: early.stats["created"])
+    assert house.turns()["t-9"].outcome == "resolved", "what was known later counts, whichever comes first"
 
 
 def test_a_click_twice_counts_once(house: House) -> None:
@@ -246,6 +284,7 @@ def test_what_makes_no_sense_is_said_at_once(arguments: tuple[str, str], options
 async def _chat(client: AsyncClient, number: int) -> str:
     name = await client.log_turn(f"Question {number}?", "Yes.", conversation="c")
     await client.feedback(name, "thumb", value=1)
+    await client.update(name, outcome="resolved")
     return name
 
 
@@ -254,10 +293,11 @@ def test_awaited(house: House) -> None:
         async with AsyncClient(house.url, house.secret, flush_seconds=0.05) as client:
             names = await asyncio.gather(*(_chat(client, number) for number in range(40)))
             assert await client.flush()
-            assert client.stats["created"] == 80
+            assert client.stats["created"] == 120
         return names
 
     assert set(asyncio.run(main())) == house.received()
+    assert {turn.outcome for turn in house.turns().values()} == {"resolved"}
 
 
 def test_the_loop_goes_on_while_the_server_is_slow(house: House) -> None:

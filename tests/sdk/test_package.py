@@ -94,6 +94,7 @@ def test_the_first_example_of_a_page_runs(house: House, tmp_path: Path, page: st
     assert (done.returncode, done.stderr) == (0, "")
     (turn,) = house.turns().values()
     assert turn.feedback.count() == 1
+    assert (turn.outcome, turn.tags) == ("resolved", ["checkout"])
     assert turn.retrievals.count() == 1
 
 

@@ -50,6 +50,25 @@ def test_items_go_to_disk_and_from_there_to_the_server(house: House, tmp_path: P
     assert client.stats["created"] == 20
 
 
+def test_updates_wait_on_disk_and_do_not_undo_what_came_after_them(house: House, tmp_path: Path) -> None:
+    client = house.client(spool=tmp_path)
+    name = client.log_turn("Question?", "Yes.")
+    assert client.flush()
+    house.door.shut()
+    client.update(name, outcome="escalated", tags=["late"])
+    assert client.flush()
+    (path,) = files(tmp_path)
+    assert json.loads(path.read_text())["turn"] == name
+    house.door.open()
+    other = house.client()
+    other.update(name, outcome="resolved")
+    assert other.flush()
+    until(lambda: not files(tmp_path))
+    turn = house.turns()[name]
+    assert (turn.outcome, turn.tags) == ("resolved", ["late"])
+    assert house.problems == []
+
+
 def test_a_crash_loses_nothing_that_is_on_disk(house: House, tmp_path: Path) -> None:
     house.door.shut()
     process = house.program(WRITER, tmp_path, "a", 30)

@@ -294,6 +294,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('changes', models.JSONField(help_text='{field: [before, after]}; of tags how many were added, of metadata the keys that were set.')),
+                ('known_at', models.DateTimeField(help_text='When it became known: as posted, else when it came. The latest counts.')),
                 ('received_at', models.DateTimeField()),
                 ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='assistants.apikey')),
                 ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='updates', to='capture.turn')),
