@@ -35,6 +35,18 @@ class NothingToUndo(LabelRefused):
         super().__init__("There is nothing of yours to take back in this queue.")
 
 
+class NotSettled(LabelRefused):
+    """Only a turn with a resolution can be an item with a known answer."""
+
+    def __init__(self) -> None:
+        super().__init__("This turn has no verdict that counts yet: settle it first, then mark it.")
+
+
+class TooManyGold(LabelRefused):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"This queue has {most} items with known answers, and that is the most it may have.")
+
+
 class CannotScrub(LabelRefused):
     """Personal data could not be looked for, so what was typed must not be stored."""
 

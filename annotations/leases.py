@@ -11,9 +11,11 @@ from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from annotations.errors import AlreadyDone, ItemGone
+from annotations.gold import draws_gold, gold_left_for, is_gold
 from annotations.models import Annotation, Assignment, Queue, QueueItem, QueueItemQuerySet
 
 LEASE = timedelta(minutes=5)
@@ -34,6 +36,8 @@ def next_item(*, queue: Queue, annotator: User) -> QueueItem | None:
     if held is not None:
         return held
     item = _claim(queue, annotator, now, wait=False) or _claim(queue, annotator, now, wait=True)
+    if item is not None and draws_gold(queue, annotator):
+        item = gold_left_for(queue, annotator).order_by("?").first() or item
     if item is not None:
         lease_to(item=item, annotator=annotator)
     return item
@@ -50,7 +54,7 @@ def renew_lease(*, item_id: int, annotator: User) -> datetime:
     item = QueueItem.objects.select_for_update().filter(pk=item_id).first()
     if item is None:
         raise ItemGone
-    if not holds_lease(item, annotator) and not _has_room(item, annotator):
+    if not holds_lease(item, annotator) and not _has_room(item, annotator) and not is_gold(item):
         raise AlreadyDone
     return lease_to(item=item, annotator=annotator)
 
@@ -83,7 +87,8 @@ def holds_lease(item: QueueItem, annotator: User) -> bool:
 
 
 def _held_item(queue: Queue, annotator: User, now: datetime) -> QueueItem | None:
-    live = Assignment.objects.live(now).filter(annotator=annotator, item__queue=queue, item__done=False)
+    live = Assignment.objects.live(now).filter(annotator=annotator, item__queue=queue)
+    live = live.filter(Q(item__done=False) | Q(item__gold__isnull=False))
     assignment = live.select_related("item").order_by("-expires_at").first()
     if assignment is None or _labelled(assignment.item, annotator):
         return None

@@ -54,8 +54,9 @@ class Median(models.Aggregate):
 
 
 def queue_progress(queue: Queue) -> QueueProgress:
+    """Without items that have known answers: they are no work to be done, and everybody gets them."""
     done = models.Q(done=True)
-    counts = QueueItem.objects.filter(queue=queue).aggregate(
+    counts = QueueItem.objects.filter(queue=queue, gold=None).aggregate(
         n=models.Count("pk"),
         n_done=models.Count("pk", filter=done),
         n_split=models.Count("pk", filter=done & models.Q(turn__resolution=None)),

@@ -17,6 +17,7 @@ from django.utils import timezone
 from annotations import scrubbing
 from annotations.errors import AlreadyDone, AlreadySettled, ItemGone, NothingToUndo
 from annotations.filling import add_turns
+from annotations.gold import is_gold
 from annotations.leases import holds_lease, lease_to, next_item, release_lease, renew_lease
 from annotations.models import (
     MAX_SKIP_REASON,
@@ -223,7 +224,7 @@ def _check_room(turn: Turn, queue: Queue, annotator: User, earlier: Annotation |
     item = QueueItem.objects.filter(queue=queue, turn=turn).first()
     if item is None:
         raise ItemGone
-    if item.done and earlier is None and not holds_lease(item, annotator):
+    if item.done and earlier is None and not holds_lease(item, annotator) and not is_gold(item):
         raise AlreadyDone
 
 
@@ -268,11 +269,11 @@ def _write(
 
 def _take_back(label: Annotation, queue: Queue, annotator: User) -> Undone:
     turn = locked_turn(label.turn)
-    if Resolution.objects.filter(turn=turn, how=Resolution.How.ADJUDICATED).exists():
-        raise AlreadySettled
     item = QueueItem.objects.filter(queue=queue, turn=turn).first()
     if item is None:
         raise ItemGone
+    if not is_gold(item) and Resolution.objects.filter(turn=turn, how=Resolution.How.ADJUDICATED).exists():
+        raise AlreadySettled
     Annotation.objects.filter(pk=label.pk).update(withdrawn_at=timezone.now())
     Annotation.objects.filter(replaced_by=label.pk).update(replaced_by=None)
     settle(turn)

@@ -1,0 +1,131 @@
+"""Items with known answers: firm, unannounced, once for everybody, and a change of mind is as free as elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+
+from annotations.errors import NotSettled
+from annotations.gold import draws_gold, mark_gold, unmark_gold
+from annotations.models import Annotation, Assignment, GoldItem, Queue, QueueItem, Resolution
+from annotations.progress import queue_progress
+from annotations.services import adjudicate, next_item, renew_lease, submit, undo_last
+from assistants.models import AuditEvent
+from tests.factories import make_assistant, make_queue, make_turn, make_user
+
+pytestmark = pytest.mark.django_db
+ENDED = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture
+def rae() -> User:
+    return make_user("rae")
+
+
+@pytest.fixture
+def queue(rae: User) -> Queue:
+    """Twelve ordinary items and one gold."""
+    assistant = make_assistant()
+    turns = [make_turn(assistant, contexts=()) for _ in range(13)]
+    queue = make_queue(assistant, turns=turns, gold_share=0.5)
+    gold = queue.items.order_by("pk")[5]
+    adjudicate(turn=gold.turn, reviewer=rae, verdict="bad", reasons=["should_have_declined"], response="")
+    mark_gold(item=gold, reviewer=rae)
+    return queue
+
+
+def gold_of(queue: Queue) -> QueueItem:
+    return QueueItem.objects.select_related("turn", "gold").get(queue=queue, gold__isnull=False)
+
+
+def label_all(queue: Queue, person: User) -> list[QueueItem]:
+    got = []
+    while (item := next_item(queue=queue, annotator=person)) is not None:
+        got.append(item)
+        submit(turn=item.turn, annotator=person, verdict="good", queue=queue)
+    return got
+
+
+def test_what_is_expected_is_stored_and_the_verdict_made_firm(queue: Queue, rae: User) -> None:
+    gold = gold_of(queue).gold
+    assert (gold.verdict, gold.reasons, gold.declines, gold.marked_by) == ("bad", ["should_have_declined"], True, rae)
+    item = queue.items.order_by("pk")[0]
+    submit(turn=item.turn, annotator=make_user(), verdict="good", marks={})
+    mark_gold(item=item, reviewer=rae)
+    resolution = Resolution.objects.get(turn=item.turn)
+    assert (resolution.how, resolution.resolved_by, resolution.verdict) == ("adjudicated", rae, "good")
+    for _ in range(2):
+        submit(turn=item.turn, annotator=make_user(), verdict="bad", reasons=["wrong"], queue=queue)
+    assert Resolution.objects.get(turn=item.turn).verdict == "good"
+    assert AuditEvent.objects.filter(action="gold.marked", actor=rae).count() == 2
+
+
+def test_everybody_gets_it_once_mixed_in_with_the_others(queue: Queue) -> None:
+    gold = gold_of(queue)
+    ann = make_user()
+    got = label_all(queue, ann)
+    assert got.count(gold) == 1
+    assert len(got) == 13
+    assert Annotation.objects.filter(turn=gold.turn, annotator=ann).count() == 1
+    assert Resolution.objects.get(turn=gold.turn).verdict == "bad"
+
+
+def test_it_needs_no_room_and_comes_only_while_there_is_other_work(queue: Queue) -> None:
+    gold = gold_of(queue)
+    first, second = make_user(), make_user()
+    for person in (first, second):
+        submit(turn=gold.turn, annotator=person, verdict="bad", reasons=["wrong"], queue=queue)
+    queue.items.exclude(pk=gold.pk).update(done=True)
+    assert next_item(queue=queue, annotator=make_user()) is None
+
+
+def test_who_marked_it_does_not_get_it(queue: Queue, rae: User) -> None:
+    assert gold_of(queue) not in label_all(queue, rae)
+
+
+def test_a_reload_and_an_ended_lease_keep_it(queue: Queue) -> None:
+    gold, ann = gold_of(queue), make_user()
+    Assignment.objects.create(item=gold, annotator=ann, expires_at="2100-01-01T00:00:00Z")
+    assert next_item(queue=queue, annotator=ann) == gold
+    Assignment.objects.update(expires_at=ENDED)
+    assert renew_lease(item_id=gold.pk, annotator=ann)
+    Assignment.objects.update(expires_at=ENDED)
+    submit(turn=gold.turn, annotator=ann, verdict="good", queue=queue)
+
+
+def test_a_label_on_it_is_taken_back_like_any_other(queue: Queue) -> None:
+    gold, ann = gold_of(queue), make_user()
+    submit(turn=gold.turn, annotator=ann, verdict="good", queue=queue)
+    assert undo_last(queue=queue, annotator=ann).item == gold
+    assert next_item(queue=queue, annotator=ann) == gold
+
+
+def test_only_turns_with_a_verdict(queue: Queue, rae: User) -> None:
+    with pytest.raises(NotSettled):
+        mark_gold(item=queue.items.order_by("pk")[0], reviewer=rae)
+    assert GoldItem.objects.count() == 1
+
+
+def test_unmarked_it_is_an_ordinary_item(queue: Queue, rae: User) -> None:
+    gold = gold_of(queue)
+    unmark_gold(item=gold, reviewer=rae)
+    unmark_gold(item=gold, reviewer=rae)
+    assert gold not in label_all(queue, make_user())
+    assert AuditEvent.objects.filter(action="gold.unmarked").count() == 1
+
+
+def test_progress_counts_work_and_not_gold(queue: Queue) -> None:
+    assert (queue_progress(queue).total, queue_progress(queue).done) == (12, 0)
+
+
+def test_the_share_is_kept_over_many_draws(queue: Queue) -> None:
+    queue.gold_share = 0.2
+    drawn = 0
+    for _ in range(10):
+        person = make_user()
+        for item in queue.items.all():
+            drawn += draws_gold(queue, person)
+            Annotation.objects.create(turn=item.turn, annotator=person, verdict="good", queue=queue)
+    assert 12 <= drawn <= 42  # 26 of 130 expected
+    queue.gold_share = 0.0
+    assert not any(draws_gold(queue, make_user()) for _ in range(20))
