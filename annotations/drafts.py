@@ -25,6 +25,8 @@ class Draft:
     marks: dict[int, str] = field(default_factory=dict)
     note: str = ""
     seconds: float | None = None
+    missed: tuple[int, ...] = ()
+    """Chunks of the knowledge base that retrieval should have found, in the order in which they were added."""
 
     @property
     def verdict(self) -> str:

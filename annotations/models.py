@@ -16,6 +16,7 @@ from django.utils import timezone
 from annotations.choices import Reason, Verdict
 from annotations.comparing.models import Aspect, Choice, ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.gold_models import GoldItem
+from annotations.labelling_models import MissedPassage, SavedDraft, SuggestionView
 from annotations.machine.models import MachineKind, MachineLabel
 from assistants.models import Assistant
 from capture.models import Retrieval, Turn
@@ -34,11 +35,14 @@ __all__ = [
     "GoldItem",
     "MachineKind",
     "MachineLabel",
+    "MissedPassage",
     "Queue",
     "QueueItem",
     "QueueItemQuerySet",
     "Reason",
     "Resolution",
+    "SavedDraft",
+    "SuggestionView",
     "Verdict",
 ]
 
@@ -77,6 +81,11 @@ class Queue(models.Model):
         default=dict, blank=True, editable=False, help_text="The filter it was last filled by."
     )
     paused = models.BooleanField(default=False, help_text="Nobody gets new items while it is paused.")
+    show_suggestions = models.BooleanField(
+        default=False,
+        help_text="Annotators may see what programs and judges say of a turn: after they have decided, or when they "
+        "ask. That they saw it stands on their label.",
+    )
     machines_count = models.BooleanField(
         "machine labels count",
         default=False,
@@ -157,6 +166,9 @@ class Assignment(models.Model):
     item = models.ForeignKey(QueueItem, on_delete=models.CASCADE, related_name="assignments")
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     expires_at = models.DateTimeField()
+    ahead = models.BooleanField(
+        default=False, help_text="Fetched ahead and not on the screen yet: whoever finds nothing else may take it over."
+    )
     skipped_because = models.CharField(max_length=MAX_SKIP_REASON, blank=True)
     skipped_at = models.DateTimeField(null=True, blank=True)
 
@@ -171,6 +183,11 @@ class Assignment(models.Model):
     @property
     def is_live(self) -> bool:
         return self.skipped_at is None and self.expires_at > timezone.now()
+
+
+class Suggested(models.TextChoices):
+    BEFORE = "before", "Asked for before deciding"
+    AFTER = "after", "Seen after deciding"
 
 
 class AnnotationQuerySet(models.QuerySet["Annotation"]):
@@ -190,6 +207,12 @@ class Annotation(models.Model):
     correction = models.TextField(blank=True, max_length=MAX_CORRECTION, help_text="With [n] citations of passages.")
     note = models.TextField(blank=True, max_length=MAX_NOTE)
     seconds = models.FloatField(null=True, blank=True, help_text="Time on the page.")
+    suggested = models.CharField(
+        max_length=6,
+        choices=Suggested.choices,
+        blank=True,
+        help_text="Whether the annotator saw what machines say of the turn, and when.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     replaced_by = models.OneToOneField(
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="replaces"

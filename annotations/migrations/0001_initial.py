@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('assistants', '0001_initial'),
         ('capture', '0001_initial'),
+        ('knowledge', '0001_initial'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -32,6 +33,7 @@ class Migration(migrations.Migration):
                 ('gold_share', models.FloatField(default=0.0, help_text='How often somebody gets an item with a known answer, 0 to 0.5. Reviewers mark such items.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(0.5)])),
                 ('selection', models.JSONField(blank=True, default=dict, editable=False, help_text='The filter it was last filled by.')),
                 ('paused', models.BooleanField(default=False, help_text='Nobody gets new items while it is paused.')),
+                ('show_suggestions', models.BooleanField(default=False, help_text='Annotators may see what programs and judges say of a turn: after they have decided, or when they ask. That they saw it stands on their label.')),
                 ('machines_count', models.BooleanField(default=False, help_text="The last word of each program or judge on a turn counts like one person's label. A turn that is also in a queue without this stays with people.", verbose_name='machine labels count')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='queues', to='assistants.assistant')),
@@ -50,6 +52,7 @@ class Migration(migrations.Migration):
                 ('correction', models.TextField(blank=True, help_text='With [n] citations of passages.', max_length=20000)),
                 ('note', models.TextField(blank=True, max_length=4000)),
                 ('seconds', models.FloatField(blank=True, help_text='Time on the page.', null=True)),
+                ('suggested', models.CharField(blank=True, choices=[('before', 'Asked for before deciding'), ('after', 'Seen after deciding')], help_text='Whether the annotator saw what machines say of the turn, and when.', max_length=6)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('withdrawn_at', models.DateTimeField(blank=True, help_text='Taken back by its author; kept, not counted.', null=True)),
                 ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='annotations', to=settings.AUTH_USER_MODEL)),
@@ -91,6 +94,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('expires_at', models.DateTimeField()),
+                ('ahead', models.BooleanField(default=False, help_text='Fetched ahead and not on the screen yet: whoever finds nothing else may take it over.')),
                 ('skipped_because', models.CharField(blank=True, max_length=200)),
                 ('skipped_at', models.DateTimeField(blank=True, null=True)),
                 ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
@@ -268,5 +272,53 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='machinelabel',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('verdict', ''), _negated=True), ('score__isnull', False), _connector='OR'), name='machine_label_says_something'),
+        ),
+        migrations.CreateModel(
+            name='MissedPassage',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('digest', models.CharField(help_text="Of the chunk's text, as Chunk.digest.", max_length=64)),
+                ('source', models.CharField(help_text='Path of the document.', max_length=500)),
+                ('title', models.CharField(blank=True, max_length=500)),
+                ('annotation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='missed', to='annotations.annotation')),
+                ('chunk', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='knowledge.chunk')),
+            ],
+            options={
+                'verbose_name': 'passage missed by retrieval',
+                'verbose_name_plural': 'passages missed by retrieval',
+                'ordering': ('pk',),
+            },
+        ),
+        migrations.CreateModel(
+            name='SavedDraft',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('sealed', models.BinaryField(help_text='Encrypted JSON.')),
+                ('saved_at', models.DateTimeField(db_index=True)),
+                ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='drafts', to='annotations.queueitem')),
+            ],
+        ),
+        migrations.CreateModel(
+            name='SuggestionView',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('decided', models.CharField(blank=True, help_text='The verdict chosen by then; empty: none.', max_length=4)),
+                ('shown_at', models.DateTimeField(auto_now_add=True)),
+                ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='capture.turn')),
+            ],
+        ),
+        migrations.AddConstraint(
+            model_name='missedpassage',
+            constraint=models.UniqueConstraint(fields=('annotation', 'digest'), name='missed_passage_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='saveddraft',
+            constraint=models.UniqueConstraint(fields=('item', 'annotator'), name='saved_draft_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='suggestionview',
+            constraint=models.UniqueConstraint(fields=('turn', 'annotator'), name='suggestion_view_once'),
         ),
     ]

@@ -23,11 +23,13 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.replace("’", "'") for word in _WORD.findall(text.casefold()))
 
 
+@lru_cache(maxsize=8192)
 def content_words(text: str) -> frozenset[str]:
     """Words that carry meaning, without plural and past endings, so that "charged" meets "charges"."""
     return frozenset(_stem(word) for word in words(text) if word not in STOP_WORDS)
 
 
+@lru_cache(maxsize=8192)
 def numbers(text: str) -> frozenset[str]:
     """Every number as written, thousands separators aside."""
     return frozenset(re.sub(r"(?<=\d),(?=\d{3})", "", number) for number in _NUMBER.findall(text))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from annotations.becoming import NoRow, Shown, row_of
+from annotations.effects import offered_evidence
 from annotations.models import Resolution, Verdict
+from annotations.resolving import Wording
 from assistants.models import Assistant
 from capture.models import Turn
-from generation.alignment import AlignedSentence, align_sentences
-from generation.prompts import Message, PromptPassage, PromptStyle, SentenceRef, is_decline, split_sentences
+from generation.alignment import AlignedSentence
+from generation.prompts import Message, PromptPassage, SentenceRef, split_sentences
 from training.models import Kind, Origin, Synthesis, SyntheticItem
 
 MAX_GROUP = 200
@@ -75,21 +77,18 @@ def from_resolutions(assistant: Assistant) -> Iterator[Candidate | Refused]:
 
 
 def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candidate | Refused:
-    if not resolution.response.strip():
-        return Refused("bad without a correction")
     contexts, evidence = turn_contexts(turn, resolution)
-    kind = kind_of(resolution.response, assistant)
+    made = row_of(
+        response=resolution.response,
+        wording=Wording(decline=assistant.decline_sentence, handoff=assistant.handoff_sentence),
+        shown=Shown(
+            [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts], evidence, assistant.prompt_style
+        ),
+    )
+    if isinstance(made, NoRow):
+        return Refused(made.why)
+    kind = Kind(made.kind)
     good = resolution.verdict == Verdict.GOOD
-    if kind == Kind.ANSWER:
-        passages = [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts]
-        sentences = align_sentences(resolution.response, passages)
-        if not sentences or not all(sentence["refs"] for sentence in sentences):
-            return Refused("answer not supported by its passages")
-        # Serving would not show what answers, and then declining is right: such a row would teach to guess.
-        if assistant.prompt_style == PromptStyle.SENTENCES and not all_offered(evidence, sentences):
-            return Refused("the sentence that answers was not offered")
-    else:
-        sentences = [{"text": _without_marks(resolution.response), "refs": []}]
     return Candidate(
         origin=Origin.DECLINED if kind == Kind.DECLINE else Origin.GOOD if good else Origin.CORRECTED,
         kind=kind,
@@ -98,10 +97,10 @@ def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candi
         history=turn.history,
         contexts=contexts,
         evidence=evidence,
-        sentences=sentences,
+        sentences=made.sentences,
         rejected="" if good else turn.response,
         turn_id=turn.pk,
-        gold=gold_sentences(contexts, sentences),
+        gold=gold_sentences(contexts, made.sentences),
     )
 
 
@@ -141,25 +140,7 @@ def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, An
         }
         for r in retrievals
     ]
-    placed = sorted((place, r.rank, sentence, score) for r in retrievals for place, sentence, score in r.evidence)
-    # As many as serving offers now, whatever the setting was when the turn was captured.
-    limit = turn.assistant.evidence_sentences
-    return contexts, [[rank, sentence, score] for _, rank, sentence, score in placed[:limit]]
-
-
-def all_offered(evidence: Sequence[Sequence[float]], sentences: Sequence[AlignedSentence]) -> bool:
-    """Whether every sentence that the answer cites is on offer."""
-    pairs = [list(row[:2]) for row in evidence]
-    return all(list(ref) in pairs for sentence in sentences for ref in sentence["refs"])
-
-
-def kind_of(response: str, assistant: Assistant) -> str:
-    text = _without_marks(response)
-    if is_decline(text, assistant.decline_sentence):
-        return Kind.DECLINE
-    if assistant.handoff_sentence and is_decline(text, assistant.handoff_sentence):
-        return Kind.HANDOFF
-    return Kind.ANSWER
+    return contexts, offered_evidence(turn)
 
 
 def group_name(kind: str, name: str) -> str:
@@ -172,7 +153,3 @@ def gold_sentences(contexts: list[dict[str, Any]], sentences: list[AlignedSenten
     by_rank = {c["rank"]: split_sentences(c["text"]) for c in contexts}
     refs = [SentenceRef(*ref) for sentence in sentences for ref in sentence["refs"]]
     return tuple(by_rank[ref.rank][ref.sentence] for ref in refs)
-
-
-def _without_marks(text: str) -> str:
-    return " ".join(re.sub(r"\[\d{1,3}\]", " ", text).split())
