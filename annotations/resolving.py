@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from annotations.models import Reason, Resolution, Verdict
 from generation.prompts import is_decline
@@ -27,7 +28,8 @@ from generation.prompts import is_decline
 class Vote:
     """One label as the rules see it, in order of time."""
 
-    key: int
+    key: int | UUID
+    """Of an `Annotation`, or (a UUID) of a `MachineLabel`."""
     verdict: str
     reasons: tuple[str, ...] = ()
     correction: str = ""
@@ -50,7 +52,7 @@ class Decision:
     response: str
     relevant_ranks: tuple[int, ...]
     how: Resolution.How
-    counted: tuple[int, ...]
+    counted: tuple[int | UUID, ...]
     """Keys of the votes that made the verdict."""
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.contrib.auth.models import User
 from django.db import models
 
 from annotations.errors import ItemGone
+from annotations.machine.votes import machine_votes
 from annotations.models import Annotation, ContextMark, QueueItem, Resolution
 from annotations.resolving import Decision, Vote, Wording, decide
 from capture.models import Turn
@@ -52,7 +55,7 @@ def wording_of(turn: Turn) -> Wording:
 def settle(turn: Turn) -> Resolution | None:
     """Brings the counts of the turn's items and its resolution up to date with its current labels."""
     settled = Resolution.objects.filter(turn=turn, how=Resolution.How.ADJUDICATED).first()
-    votes = votes_on(turn)
+    votes = [*votes_on(turn), *machine_votes(turn)]
     enough = models.Value(True) if settled is not None else models.Q(labels_needed__lte=len(votes))
     done = models.ExpressionWrapper(enough, output_field=models.BooleanField())
     QueueItem.objects.filter(turn=turn).update(labels_done=len(votes), done=done)
@@ -69,7 +72,7 @@ def settle(turn: Turn) -> Resolution | None:
 
 
 def store_decision(turn: Turn, decision: Decision, reviewer: User | None) -> Resolution:
-    resolution, _ = Resolution.objects.update_or_create(
+    resolution, created = Resolution.objects.update_or_create(
         turn=turn,
         defaults={
             "verdict": decision.verdict,
@@ -80,5 +83,8 @@ def store_decision(turn: Turn, decision: Decision, reviewer: User | None) -> Res
             "resolved_by": reviewer,
         },
     )
-    resolution.annotations.set(decision.counted)
+    resolution.annotations.set(key for key in decision.counted if isinstance(key, int))
+    machines = [key for key in decision.counted if isinstance(key, UUID)]
+    if machines or not created:
+        resolution.machine_labels.set(machines)  # type: ignore[arg-type]  # the stubs know whole numbers only
     return resolution

@@ -10,6 +10,7 @@ import hashlib
 from typing import ClassVar, Self
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
@@ -71,7 +72,7 @@ class ComparisonRound(models.Model):
 
 
 class ComparisonPairQuerySet(models.QuerySet["ComparisonPair"]):
-    def unjudged_by(self, person: object) -> Self:
+    def unjudged_by(self, person: User) -> Self:
         """What is left for this person, in order."""
         chosen = ComparisonChoice.objects.current().filter(pair=models.OuterRef("pk"), person=person)
         return self.filter(~models.Exists(chosen)).order_by("position")

@@ -42,12 +42,12 @@ class MachineLabelQuerySet(models.QuerySet["MachineLabel"]):
 
     def standing(self) -> Self:
         """The last word of each machine (kind and name) on each turn, whatever its version then was."""
-        return self.order_by("turn", "kind", "name", "-created_at", "-pk").distinct("turn", "kind", "name")
+        return self.order_by("turn_id", "kind", "name", "-created_at", "-pk").distinct("turn_id", "kind", "name")
 
     def standing_by_version(self) -> Self:
         """The last word of each version of each machine on each turn."""
-        return self.order_by("turn", "kind", "name", "version", "-created_at", "-pk").distinct(
-            "turn", "kind", "name", "version"
+        return self.order_by("turn_id", "kind", "name", "version", "-created_at", "-pk").distinct(
+            "turn_id", "kind", "name", "version"
         )
 
 
