@@ -9,7 +9,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -17,11 +16,10 @@ from unfold.decorators import display
 
 from annotations.agreement import agreement_of
 from annotations.export import export_lines, opened
+from annotations.fill_views import fill_page
 from annotations.guideline import render_guideline
 from annotations.models import Annotation, Queue, Resolution
 from annotations.progress import people_progress, queue_progress
-from annotations.selection import TurnFilterForm, matching_turns, pick
-from annotations.services import add_turns
 from assistants.access import has_role
 from assistants.models import Assistant, Role
 from assistants.scoped_admin import ScopedAdmin
@@ -126,34 +124,8 @@ class QueueAdmin(ScopedAdmin):
         queue = get_object_or_404(Queue.objects.select_related("assistant"), pk=queue_id)
         if not self.has_change_permission(request, queue):
             raise PermissionDenied
-        sent = request.POST if request.method == "POST" else None
-        form = TurnFilterForm(sent)
-        found = None
-        if sent is not None and form.is_valid():
-            turns = matching_turns(queue, form.cleaned_data)
-            if "add" in sent:
-                picked = pick(turns, order=form.cleaned_data["order"], limit=form.cleaned_data["limit"])
-                return self._add(request, queue, picked)
-            found = turns.count()
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Add turns to {queue.name}",
-            "opts": self.opts,
-            "queue": queue,
-            "form": form,
-            "found": found,
-            "total": matching_turns(queue, {}).count(),
-        }
-        return TemplateResponse(request, "annotations/add_turns.html", context)
-
-    def _add(self, request: HttpRequest, queue: Queue, turns: QuerySet[Any]) -> HttpResponse:
-        added = add_turns(queue=queue, turns=turns)
-        audit(
-            assistant=queue.assistant, actor=request.user, action="queue.filled", target=str(queue),  # type: ignore[arg-type]
-            details={"added": added},
-        )  # fmt: skip
-        messages.success(request, f"{added} turn{'' if added == 1 else 's'} added.")
-        return HttpResponseRedirect(reverse("admin:annotations_queue_change", args=[queue.pk]))
+        context = {**self.admin_site.each_context(request), "title": f"Add turns to {queue.name}", "opts": self.opts}
+        return fill_page(request, queue, context)
 
     def export(self, request: HttpRequest, queue_id: int) -> HttpResponseBase:
         """All labels of the queue, also replaced ones (`counts` says which count)."""
