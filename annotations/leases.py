@@ -2,6 +2,10 @@
 
 A candidate is locked with ``FOR UPDATE SKIP LOCKED`` and then looked at again under the lock: the first look used the
 statement's snapshot, which may miss a lease that was committed between the snapshot and the lock.
+
+While somebody works on an item, the page fetches the one after it and leases it *ahead*. Such a lease counts like any
+other, so an item is never given out beyond its need; but it keeps nobody waiting: who finds nothing else takes the item
+over, and the page that had fetched it is told when it comes to show it.
 """
 
 from __future__ import annotations
@@ -11,12 +15,12 @@ from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from annotations.errors import AlreadyDone, ItemGone
 from annotations.gold import draws_gold, gold_left_for, is_gold
-from annotations.models import Annotation, Assignment, Queue, QueueItem, QueueItemQuerySet
+from annotations.models import Annotation, Assignment, AssignmentQuerySet, Queue, QueueItem, QueueItemQuerySet
 
 LEASE = timedelta(minutes=5)
 # Every miss means that another request took the item between two statements; each such request needs one miss at most.
@@ -35,12 +39,24 @@ def next_item(*, queue: Queue, annotator: User) -> QueueItem | None:
     held = _held_item(queue, annotator, now)
     if held is not None:
         return held
-    item = _claim(queue, annotator, now, wait=False) or _claim(queue, annotator, now, wait=True)
-    if item is not None and draws_gold(queue, annotator):
-        item = gold_left_for(queue, annotator).order_by("?").first() or item
+    item = _new_item(queue, annotator, now) or _take_over(queue, annotator, now)
     if item is not None:
         lease_to(item=item, annotator=annotator)
     return item
+
+
+@transaction.atomic
+def item_ahead(*, queue: Queue, annotator: User, but: int) -> tuple[QueueItem, datetime] | None:
+    """The item after the one on the screen, whose key is ``but``, leased ahead, and when that lease ends; None when
+    nothing is free. At most one is held ahead: asked again, the same one comes."""
+    if queue.paused:
+        return None
+    now = timezone.now()
+    for lease in _leases(queue, annotator, now).exclude(item=but):
+        if not _labelled(lease.item, annotator):
+            return lease.item, lease.expires_at
+    item = _new_item(queue, annotator, now, but=but)
+    return None if item is None else (item, lease_to(item=item, annotator=annotator, ahead=True))
 
 
 @transaction.atomic
@@ -70,14 +86,14 @@ def release_lease(*, item_id: int, annotator: User, expires_at: datetime | None 
     (leases if expires_at is None else leases.filter(expires_at=expires_at)).delete()
 
 
-def lease_to(*, item: QueueItem, annotator: User) -> datetime:
+def lease_to(*, item: QueueItem, annotator: User, ahead: bool = False) -> datetime:
     """Writes the lease (the caller holds the lock on the item) and forgets an earlier skip."""
     expires_at = timezone.now() + LEASE
     Assignment.objects.bulk_create(
-        [Assignment(item=item, annotator=annotator, expires_at=expires_at)],
+        [Assignment(item=item, annotator=annotator, expires_at=expires_at, ahead=ahead)],
         update_conflicts=True,
         unique_fields=["item", "annotator"],
-        update_fields=["expires_at", "skipped_at", "skipped_because"],
+        update_fields=["expires_at", "ahead", "skipped_at", "skipped_because"],
     )
     return expires_at
 
@@ -86,20 +102,54 @@ def holds_lease(item: QueueItem, annotator: User) -> bool:
     return Assignment.objects.live().filter(item=item, annotator=annotator).exists()
 
 
-def _held_item(queue: Queue, annotator: User, now: datetime) -> QueueItem | None:
+def _leases(queue: Queue, annotator: User, now: datetime) -> AssignmentQuerySet:
+    """This person's live leases on unfinished items; what is on a screen before what was fetched ahead."""
     live = Assignment.objects.live(now).filter(annotator=annotator, item__queue=queue)
     live = live.filter(Q(item__done=False) | Q(item__gold__isnull=False))
-    assignment = live.select_related("item").order_by("-expires_at").first()
+    return live.select_related("item").order_by("ahead", "-expires_at")
+
+
+def _held_item(queue: Queue, annotator: User, now: datetime) -> QueueItem | None:
+    assignment = _leases(queue, annotator, now).first()
     if assignment is None or _labelled(assignment.item, annotator):
         return None
+    if assignment.ahead:
+        # Under the lock of the item: somebody may be taking it over just now.
+        QueueItem.objects.select_for_update().get(pk=assignment.item_id)
+        if not holds_lease(assignment.item, annotator):
+            return None
     lease_to(item=assignment.item, annotator=annotator)
     return assignment.item
 
 
-def _claim(queue: Queue, annotator: User, now: datetime, *, wait: bool) -> QueueItem | None:
+def _new_item(queue: Queue, annotator: User, now: datetime, but: int = 0) -> QueueItem | None:
+    """An item that this person does not work on yet, locked; sometimes one with a known answer instead."""
+    item = _claim(queue, annotator, now, wait=False, but=but) or _claim(queue, annotator, now, wait=True, but=but)
+    if item is not None and draws_gold(queue, annotator):
+        item = gold_left_for(queue, annotator).exclude(pk=but).order_by("?").first() or item
+    return item
+
+
+def _take_over(queue: Queue, annotator: User, now: datetime) -> QueueItem | None:
+    """An item that is only missing because somebody else has fetched it ahead: their lease ends here."""
+    others = Assignment.objects.live(now).filter(ahead=True, item=OuterRef("pk")).exclude(annotator=annotator)
+    items = QueueItem.objects.filter(Exists(others), queue=queue).left_for(annotator)
+    item = items.with_room(annotator, now, over_ahead=True).order_by("pk").select_for_update(of=("self",)).first()
+    if item is None:
+        return None
+    now = timezone.now()
+    if not QueueItem.objects.filter(pk=item.pk, done=False).with_room(annotator, now, over_ahead=True).exists():
+        return None  # shown meanwhile
+    ahead = Assignment.objects.live(now).filter(item=item, ahead=True).exclude(annotator=annotator)
+    if not _has_room(item, annotator):
+        ahead.filter(pk__in=ahead.order_by("expires_at").values("pk")[:1]).delete()
+    return item
+
+
+def _claim(queue: Queue, annotator: User, now: datetime, *, wait: bool, but: int) -> QueueItem | None:
     """The first free item, locked. ``wait`` also waits for items that somebody else has locked just now: with them
     skipped, the last items of a queue would seem to be gone."""
-    missed: list[int] = []
+    missed = [but]
     for _ in range(_MAX_MISSES):
         item = _candidates(queue, annotator, now, missed).select_for_update(of=("self",), skip_locked=not wait).first()
         if item is None or _has_room(item, annotator):

@@ -113,10 +113,12 @@ class QueueItemQuerySet(models.QuerySet["QueueItem"]):
         """What this person may still label: not done, neither labelled nor skipped by them."""
         return self.untouched_by(annotator).filter(done=False)
 
-    def with_room(self, annotator: User, now: datetime) -> Self:
-        """Items that need more labels than they have labels and live leases of other people."""
+    def with_room(self, annotator: User, now: datetime, *, over_ahead: bool = False) -> Self:
+        """Items that need more labels than they have labels and live leases of other people; ``over_ahead`` does not
+        count leases on items that were only fetched ahead."""
+        live = Assignment.objects.live(now)
         leases = (
-            Assignment.objects.live(now)
+            (live.filter(ahead=False) if over_ahead else live)
             .filter(item=models.OuterRef("pk"))
             .exclude(annotator=annotator)
             .order_by()

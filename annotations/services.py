@@ -18,7 +18,7 @@ from annotations import scrubbing
 from annotations.errors import AlreadyDone, AlreadySettled, ItemGone, NothingToUndo
 from annotations.filling import add_turns
 from annotations.gold import is_gold
-from annotations.leases import holds_lease, lease_to, next_item, release_lease, renew_lease
+from annotations.leases import holds_lease, item_ahead, lease_to, next_item, release_lease, renew_lease
 from annotations.models import (
     MAX_SKIP_REASON,
     Annotation,
@@ -39,6 +39,7 @@ __all__ = [
     "Undone",
     "add_turns",
     "adjudicate",
+    "item_ahead",
     "next_item",
     "release_lease",
     "renew_lease",
