@@ -13,8 +13,8 @@ from typing import Any
 from django.conf import settings
 
 from assistants.models import ApiKey, Assistant
+from assistants.vault import PayloadUnreadable, decrypt, encrypt, keyring
 from capture.services import receive_turns
-from capture.vault import PayloadUnreadable, decrypt, encrypt, keyring
 
 logger = logging.getLogger(__name__)
 

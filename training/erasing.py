@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from assistants.models import Assistant
 from assistants.performing import log_path
-from capture.vault import keyed_hash
+from assistants.vault import keyed_hash
 from training.finetune.bases import from_state
 from training.models import Adapter, DatasetVersion, Example, Run
 

@@ -18,9 +18,10 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import CASCADE, ForeignObjectRel, Model, Q, QuerySet
 
 from assistants.models import Assistant
+from assistants.vault import PayloadUnreadable, decrypt
 from capture.masking import without_user
 from capture.models import Conversation, Passage, Quarantine, Receipt, Retrieval, Turn, WaitingSpans
-from capture.vault import PayloadUnreadable, conversation_key, decrypt, erased_id, stored_id
+from capture.vault import conversation_key, erased_id, stored_id
 
 T = TypeVar("T")
 ERASED = "[erased]"

@@ -18,13 +18,14 @@ from django.utils import timezone
 from assistants.models import Assistant
 from assistants.policies import policy_of
 from assistants.services import audit
+from assistants.vault import keyed_hash
 from capture.export_guard import ExportBlocked
 from capture.leak_reports import LeakReport
 from capture.models import Conversation, Passage
 from capture.own_texts import OwnTexts
 from capture.payloads import Context
 from capture.storing import passage_digest
-from capture.vault import entities_key, keyed_hash
+from capture.vault import entities_key
 from knowledge.models import Document
 from privacy.canaries import Matcher, Person, people
 from privacy.entities import EntityTable

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assistants.models import Assistant
+from assistants.vault import keyed_hash
 from capture.payloads import Context, FeedbackItem, TurnItem, UpdateItem
 from capture.uncertain import Occurrence, described, occurrences
-from capture.vault import keyed_hash
 from generation.prompts import Message
 from privacy.entities import EntityTable
 from privacy.findings import MaskedText, placeholder

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 
 from assistants.errors import FieldError
 from assistants.models import ApiKey, Assistant
+from assistants.vault import encrypt, keyed_hash
 from capture.counting import count_statuses
 from capture.metrics import declare, holds, misfit
 from capture.models import Quarantine, Receipt, Turn
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
 from capture.room import added
-from capture.vault import conversation_key, encrypt, erased_id, keyed_hash, stored_id
+from capture.vault import conversation_key, erased_id, stored_id
 
 Status = Literal["created", "duplicate", "conflict", "invalid"]
 FEEDBACK_PREFIX = "feedback\x1f"

@@ -20,9 +20,10 @@ from django.utils import timezone
 from assistants.models import Assistant
 from assistants.policies import add_value, policy_of
 from assistants.services import audit
+from assistants.vault import PayloadUnreadable, decrypt
 from capture.models import Conversation, KeptSpelling, Turn, UncertainMask
 from capture.stored_texts import Changes, Place, StoredTurn, stored_turns
-from capture.vault import PayloadUnreadable, decrypt, entities_key
+from capture.vault import entities_key
 from privacy.entities import EntityTable, Value
 from privacy.findings import ALL_TYPES, PLACEHOLDER, placeholder
 

@@ -11,17 +11,20 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Model
 
+from assistants.vault import HEADER, PayloadUnreadable, decrypt, encrypt, keyring
 from capture.models import Quarantine, WaitingSpans
 from capture.review_models import KeptSpelling
-from capture.vault import HEADER, PayloadUnreadable, decrypt, encrypt, keyring
 
 BATCH = 200
+BATCH_BYTES = 32_000_000
 Column = tuple[type[Model], str]
 OWN: tuple[Column, ...] = ((Quarantine, "payload"), (WaitingSpans, "payload"), (KeptSpelling, "forms"))
 """What this room keeps encrypted; other rooms name theirs beside it."""
@@ -61,8 +64,9 @@ def remaining(columns: Sequence[Column] = OWN) -> int:
     return sum(counts)
 
 
-# Stored outside of the row and not compressed, so only the piece that holds these bytes is read.
-_OTHER = "substring({} FROM 1 FOR %(size)s) <> %(header)s"
+# Stored outside of the row and not compressed, so only the piece that holds these bytes is read. What has been emptied
+# is closed with no key.
+_OTHER = "octet_length({0}) > 0 AND substring({0} FROM 1 FOR %(size)s) <> %(header)s"
 
 
 @transaction.atomic
@@ -71,13 +75,14 @@ def _rotate_some(column: Column, after: int, batch: int, report: RotationReport)
     ring = keyring(settings.RATCHET_DATA_KEY)
     model, name = column
     table, other = model._meta.db_table, _OTHER.format(name)
+    given: dict[str, Any] = {"after": after, "batch": batch, "header": ring.header, "size": HEADER}
+    sizes = f"SELECT id, octet_length({name}) FROM {table} WHERE id > %(after)s AND {other} ORDER BY id"  # noqa: S608
+    payloads = f"SELECT id, {name} FROM {table} WHERE id = ANY(%(keys)s) AND {other} ORDER BY id"  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id, {name} FROM {table} WHERE id > %(after)s AND {other} ORDER BY id LIMIT %(batch)s FOR UPDATE",  # noqa: S608
-            {"after": after, "batch": batch, "header": ring.header, "size": HEADER},
-        )
-        rows = cursor.fetchall()
-        for key, payload in rows:
+        cursor.execute(f"{sizes} LIMIT %(batch)s", given)
+        keys = _within(cursor.fetchall())
+        cursor.execute(f"{payloads} FOR UPDATE", {**given, "keys": keys})
+        for key, payload in cursor.fetchall():
             try:
                 fresh = encrypt(decrypt(payload))
             except PayloadUnreadable:
@@ -85,7 +90,14 @@ def _rotate_some(column: Column, after: int, batch: int, report: RotationReport)
                 continue
             cursor.execute(f"UPDATE {table} SET {name} = %s WHERE id = %s", [fresh, key])  # noqa: S608
             report.done += 1
-    return rows[-1][0] if rows else None
+    return keys[-1] if keys else None
+
+
+def _within(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """So many of the first rows as may be in memory together; one at least."""
+    sums = accumulate(size for _, size in sizes)
+    fitting = sum(total <= BATCH_BYTES for total in sums)
+    return [key for key, _ in sizes[: max(1, fitting)]]
 
 
 def add_key(path: Path) -> None:

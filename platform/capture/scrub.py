@@ -20,6 +20,7 @@ from django.db import DataError, IntegrityError
 
 from assistants.models import ApiKey, Assistant
 from assistants.policies import policy_of
+from assistants.vault import PayloadUnreadable, decrypt
 from capture import counting
 from capture.claims import BATCH, Claim, LeaseLost, claim, done, give_back, hold, release
 from capture.late_storing import ReadyFeedback, ReadyUpdate, TurnMissing, UpdateRefused
@@ -28,7 +29,7 @@ from capture.models import Conversation, IntakeCount, Quarantine, Receipt, Turn
 from capture.own_texts import OwnTexts
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem
 from capture.storing import Ready, ReadyTurn, StaleTable, Vectors, make_vectors, write
-from capture.vault import PayloadUnreadable, decrypt, entities_key, stored_id
+from capture.vault import entities_key, stored_id
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
 from privacy.scrubber import Scrubber

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from assistants.models import Assistant
 from assistants.policies import rules_of
+from assistants.vault import encrypt
 from capture.models import Conversation, KeptSpelling, Turn, UncertainMask
-from capture.vault import encrypt
 from privacy.findings import MaskedText
 
 _REPEATED = frozenset({"existing", "conversation:literal"})

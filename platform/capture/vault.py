@@ -1,96 +1,21 @@
-"""Encryption of what waits in quarantine, and keyed hashes of what must be recognised again but not read.
-
-A sealed payload is ``version (1 byte) | key id (4) | salt (12) | nonce (12) | AES-256-GCM ciphertext and tag (16)``.
-Each payload is closed with a key of its own, derived from the data key and its salt: random nonces under one key would
-be safe for some four thousand million payloads only, which this takes in a few weeks at its full rate.
-"""
+"""Under which ids and keys the log is kept, beside what `assistants.vault` has for all rooms."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import os
 import re
-from dataclasses import dataclass
-from functools import lru_cache
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from assistants.vault import PayloadUnreadable, decrypt, encrypt, keyed_hash
 
-_VERSION = b"\x01"
-_ID, _SALT, _NONCE = 4, 12, 12
-HEADER = len(_VERSION) + _ID
-"""Bytes at the beginning of a sealed payload that tell with which key it was closed."""
-
-
-class PayloadUnreadable(Exception):
-    """No key that we hold opens this payload."""
-
-
-@dataclass(frozen=True)
-class Keyring:
-    """``header`` begins whatever is closed now; ``keys`` are all that open, by their headers."""
-
-    header: bytes
-    keys: dict[bytes, bytes]
-
-
-@lru_cache(maxsize=4)
-def keyring(keys: str) -> Keyring:
-    """Keys separated by commas: the first closes, all of them open.
-
-    Raises:
-        ImproperlyConfigured: one of them is no key, or there is none.
-    """
-    try:
-        raw = [base64.urlsafe_b64decode(key.strip()) for key in keys.split(",") if key.strip()]
-    except (binascii.Error, ValueError):
-        raw = []
-    if not raw or any(len(key) != 32 for key in raw):
-        raise ImproperlyConfigured(
-            "RATCHET_DATA_KEY must be one or more keys of 32 bytes (44 characters of URL-safe base64) with commas."
-        )
-    found = {_VERSION + hashlib.sha256(b"ratchet key id\x1e" + key).digest()[:_ID]: key for key in raw}
-    return Keyring(next(iter(found)), found)
-
-
-def encrypt(data: bytes) -> bytes:
-    """Encrypts with the first key of RATCHET_DATA_KEY; the others are old ones that still open what they closed."""
-    ring = keyring(settings.RATCHET_DATA_KEY)
-    fresh = os.urandom(_SALT + _NONCE)
-    head = ring.header + fresh
-    return head + _cipher(ring.keys[ring.header], fresh[:_SALT]).encrypt(fresh[_SALT:], data, head)
-
-
-def decrypt(token: bytes | memoryview) -> bytes:
-    """Raises:
-    PayloadUnreadable: closed with a key that is not in RATCHET_DATA_KEY, or damaged.
-    """
-    sealed = bytes(token)
-    key = keyring(settings.RATCHET_DATA_KEY).keys.get(sealed[:HEADER])
-    head, body = sealed[: HEADER + _SALT + _NONCE], sealed[HEADER + _SALT + _NONCE :]
-    if key is None or len(body) < 16:
-        raise PayloadUnreadable
-    salt, nonce = head[HEADER : HEADER + _SALT], head[HEADER + _SALT :]
-    try:
-        return _cipher(key, salt).decrypt(nonce, body, head)
-    except InvalidTag:
-        raise PayloadUnreadable from None
-
-
-def _cipher(key: bytes, salt: bytes) -> AESGCM:
-    return AESGCM(hmac.digest(key, b"payload\x1e" + salt, "sha256"))
-
-
-def keyed_hash(domain: str, *parts: str | int | bytes) -> bytes:
-    """HMAC-SHA-256 under RATCHET_HASH_KEY; ``domain`` keeps hashes of different uses apart."""
-    message = b"\x1f".join(p if isinstance(p, bytes) else str(p).encode("utf-8", "surrogatepass") for p in parts)
-    return hmac.digest(settings.RATCHET_HASH_KEY.encode(), domain.encode() + b"\x1e" + message, "sha256")
-
+__all__ = [
+    "PayloadUnreadable",
+    "conversation_key",
+    "decrypt",
+    "encrypt",
+    "entities_key",
+    "erased_id",
+    "keyed_hash",
+    "stored_id",
+]
 
 _SPEAKING = re.compile(r"[@\s]|\+[0-9]{7,15}(?![0-9])")
 

@@ -209,7 +209,7 @@ def embedder_dimension(name: str) -> int | None:
 @register(Tags.security)
 def check_security(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W003 debug pages to others, W004 any host name, W005 short key, E007 data key, W006 plain http to others."""
-    from capture.vault import keyring
+    from assistants.vault import keyring
 
     found: list[CheckMessage] = []
     open_to_others = not is_loopback(settings.RATCHET_HOST)

@@ -145,7 +145,7 @@ class UploadedFile(models.Model):
     upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="files")
     path = models.CharField(max_length=500)
     size = models.PositiveBigIntegerField()
-    data = models.BinaryField(help_text="Emptied when the file has been taken in.")
+    data = models.BinaryField(help_text="Encrypted; emptied when the file has been taken in.")
     outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.WAITING)
     sentence = models.TextField(blank=True)
     document = models.ForeignKey(Document, null=True, on_delete=models.SET_NULL, related_name="+")

@@ -1,4 +1,4 @@
-"""Uploads: files are stored as they come and read, cut and embedded by a process of its own, one after the other."""
+"""Uploads: files are stored, encrypted, and read, cut and embedded by a process of its own, one after the other."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.db import transaction
 from assistants.background import launch
 from assistants.models import Assistant
 from assistants.services import audit
+from assistants.vault import PayloadUnreadable, decrypt, encrypt
 from knowledge.models import Document, Upload, UploadedFile
 from knowledge.services import MAX_BYTES, MEDIA_TYPES, LoadReport, load_one
 
@@ -87,7 +88,14 @@ def take_in(file: UploadedFile) -> None:
     """Loads one file as a document and notes the outcome in a sentence; its bytes are not kept."""
     report = LoadReport()
     assistant = file.upload.assistant
-    load_one(assistant=assistant, path=file.path, data=bytes(file.data), report=report, size=file.size)
+    try:
+        data = decrypt(file.data)
+    except PayloadUnreadable:
+        report.failed.append(
+            (file.path, "No key opens what was uploaded (RATCHET_DATA_KEY has changed). Upload it again.")
+        )
+    else:
+        load_one(assistant=assistant, path=file.path, data=data, report=report, size=file.size)
     document = Document.objects.filter(assistant=assistant, path=file.path).first()
     if report.failed:
         file.outcome, file.sentence = UploadedFile.Outcome.FAILED, report.failed[0][1]
@@ -105,7 +113,7 @@ def take_in(file: UploadedFile) -> None:
 
 
 def _row(upload: Upload, file: IncomingFile, folder: str) -> UploadedFile:
-    row = UploadedFile(upload=upload, path=clean_path(file.path, folder), size=file.size, data=file.data)
+    row = UploadedFile(upload=upload, path=clean_path(file.path, folder), size=file.size)
     if Path(row.path).suffix.lower() not in MEDIA_TYPES:
         row.sentence = f"Files of this kind are not read. Use {READABLE}."
     elif file.size > MAX_BYTES:
@@ -113,6 +121,7 @@ def _row(upload: Upload, file: IncomingFile, folder: str) -> UploadedFile:
             f"The file is larger than {MAX_BYTES // 1_000_000} MB. Split it, or leave out what nobody asks for."
         )
     else:
+        row.data = encrypt(file.data)
         return row
     row.outcome, row.data = UploadedFile.Outcome.FAILED, b""
     return row

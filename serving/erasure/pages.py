@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from assistants.access import assistants_of, has_role
 from assistants.models import Assistant, Role
-from capture.vault import PayloadUnreadable
+from assistants.vault import PayloadUnreadable
 from serving.erasure.receipt import is_genuine
 from serving.erasure.record import Erasure
 from serving.erasure.scope import SEARCH_FIELDS, Scope, ScopeError, unseal

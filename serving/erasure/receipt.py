@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from assistants.background import WorkLost
 from assistants.services import audit
-from capture.vault import keyed_hash
+from assistants.vault import keyed_hash
 from serving.erasure.record import Erasure
 
 FORMAT = 1

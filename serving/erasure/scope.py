@@ -13,10 +13,11 @@ from django.db.models import Q, QuerySet
 
 from assistants.errors import ApiError
 from assistants.models import Assistant
+from assistants.vault import decrypt, encrypt, keyed_hash
 from capture.erasing import Wanted, user_key
 from capture.models import Conversation, Turn
 from capture.turn_filters import read_filters
-from capture.vault import decrypt, encrypt, keyed_hash, stored_id
+from capture.vault import stored_id
 from serving.erasure.record import Erasure
 
 MAX_TURNS = 1_000

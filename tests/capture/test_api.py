@@ -10,8 +10,8 @@ import pytest
 from django.utils import timezone
 
 from assistants.services import issue_key, revoke_key
+from assistants.vault import decrypt
 from capture.models import Quarantine, Receipt
-from capture.vault import decrypt
 from tests.capture.conftest import Call, Cast, turn_item
 from tests.factories import make_feedback, make_turn
 

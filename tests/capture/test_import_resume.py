@@ -19,10 +19,10 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from assistants.errors import ApiError
+from assistants.vault import decrypt
 from capture.imports import posting, running
 from capture.imports.posting import LivePoster
 from capture.models import Quarantine, Receipt
-from capture.vault import decrypt
 from tests.capture.conftest import Cast, turn_item
 from tests.capture.import_samples import BLOB, lines, own_state, run, states, turns, written
 from tests.factories import make_assistant

@@ -22,11 +22,11 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from assistants.models import Assistant
 from assistants.services import issue_key
+from assistants.vault import decrypt
 from capture.models import Feedback, Quarantine, Retrieval, Turn, WaitingSpans
 from capture.otlp.closing import CloseReport, close_traces
 from capture.otlp.receiving import forget_loads
 from capture.services import scrub_waiting
-from capture.vault import decrypt
 from tests import servers
 from tests.capture.otlp_samples import ANSWERED, ASKED, FEE, MOVING, Bot, trace_id
 from tests.factories import make_assistant

@@ -24,6 +24,7 @@ from assistants import limits
 from assistants.errors import ApiError
 from assistants.models import ApiKey
 from assistants.services import issue_key, revoke_key
+from assistants.vault import decrypt
 from capture.models import Turn, WaitingSpans
 from capture.otlp import decoding
 from capture.otlp.closing import close_traces
@@ -32,7 +33,6 @@ from capture.otlp.receiving import LATE, TOO_LARGE, forget_loads
 from capture.otlp.spans import BAD_IDS, TOO_MANY_ATTRIBUTES
 from capture.otlp.wire import MAX_UNPACKED, Encoding
 from capture.services import receive_turns, scrub_waiting
-from capture.vault import decrypt
 from tests.capture.conftest import Cast, turn_item
 from tests.capture.otlp_samples import ANSWERED, ASKED, Bot, body_of, json_of, trace_id
 

@@ -142,6 +142,9 @@ def test_an_error_while_scrubbing_fails_the_document_and_quotes_nothing(
 
 def test_pages_say_what_was_masked_by_type_and_when_another_policy_counts(assistant: Assistant, ada: User) -> None:
     upload = start_upload(assistant=assistant, files=[IncomingFile("office.md", len(OFFICE), OFFICE.encode())])
+    waiting = bytes(UploadedFile.objects.get().data)
+    assert len(waiting) > len(OFFICE)
+    assert not any(value.encode() in waiting for value in (CARD, MAIL, "desk"))
     launch(upload, foreground=True)
     file = UploadedFile.objects.get()
     assert file.sentence.endswith("Masked: 2 credit card, 1 iban.")

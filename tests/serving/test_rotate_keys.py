@@ -14,7 +14,9 @@ from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db.models import BinaryField
 
+from assistants.background import launch
 from assistants.models import AuditEvent
+from assistants.vault import PayloadUnreadable, decrypt, encrypt
 from capture import rotation
 from capture.models import Quarantine, Turn, WaitingSpans
 from capture.otlp.closing import close_traces
@@ -22,7 +24,8 @@ from capture.otlp.decoding import decode
 from capture.otlp.receiving import receive_spans
 from capture.otlp.wire import Encoding
 from capture.services import receive_turns, scrub_waiting
-from capture.vault import PayloadUnreadable, decrypt, encrypt
+from knowledge.models import Document, Upload, UploadedFile
+from knowledge.uploads import IncomingFile, start_upload
 from serving import spool
 from serving.management.commands.rotate_keys import SEALED
 from tests.capture.conftest import turn_item
@@ -30,6 +33,7 @@ from tests.capture.otlp_samples import Bot, body_of
 from tests.factories import make_assistant
 
 pytestmark = pytest.mark.django_db
+PAGE = b"# Leaving\n\nA fixed plan has an exit fee.\n" * 20
 
 
 @pytest.fixture
@@ -62,15 +66,17 @@ def fill() -> None:
     decoded = decode(body_of(Bot().openinference()), Encoding.PROTOBUF)
     receive_spans(assistant=bot, api_key=None, decoded=decoded)
     assert spool.keep(bot, None, turn_item(id="spooled"))
+    files = [IncomingFile(f"{n}.md", len(PAGE), PAGE) for n in range(2)]
+    start_upload(assistant=bot, files=[*files, IncomingFile("logo.png", 3, b"PNG")])
 
 
 def test_everything_that_waits_is_opened_by_the_new_key_alone(key_file: Path, restart: Callable[[], None]) -> None:
     fill()
     assert "Restart" in run("--new")
     restart()
-    with pytest.raises(CommandError, match="9 payloads are still closed"):
+    with pytest.raises(CommandError, match="11 payloads are still closed"):
         run("--drop-old")
-    assert "9 payloads" in run()
+    assert "11 payloads" in run()
     assert "0 payloads" in run()
     assert "1 old keys" in run("--drop-old")
     restart()
@@ -80,6 +86,9 @@ def test_everything_that_waits_is_opened_by_the_new_key_alone(key_file: Path, re
     assert (close_traces().turns, spool.drain()) == (1, 1)
     assert scrub_waiting().held == 0
     assert Turn.objects.count() == 9
+    launch(Upload.objects.get(), foreground=True)
+    assert set(UploadedFile.objects.values_list("outcome", flat=True)) == {"loaded", "failed"}
+    assert Document.objects.ready().count() == 2
     actions = set(AuditEvent.objects.values_list("action", flat=True))
     assert {"key.added", "key.rotated", "key.dropped"} <= actions
 
@@ -89,7 +98,6 @@ def test_no_encrypted_column_is_forgotten() -> None:
     plain = {
         "capture.Passage.sentence_embeddings",
         "knowledge.Chunk.sentence_embeddings",
-        "knowledge.UploadedFile.data",
     }
     found = {
         f"{model._meta.label}.{field.name}"
@@ -111,11 +119,33 @@ def test_it_goes_on_where_it_was_stopped(key_file: Path, restart: Callable[[], N
     assert (report.done, rotation.remaining()) == (5, 0)
 
 
+def test_large_payloads_go_a_few_at_a_time(
+    key_file: Path, restart: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill()
+    monkeypatch.setattr("capture.rotation.BATCH_BYTES", len(PAGE))
+    rotation.add_key(key_file)
+    restart()
+    files = ((UploadedFile, "data"),)
+    assert rotation.remaining(files) == 2
+    assert len(list(rotation.rotate(files))) == 3, "one in each batch, and the end"
+    assert rotation.remaining(files) == 0
+
+
+def test_an_upload_that_no_key_opens_says_so(key_file: Path, settings: Any) -> None:
+    fill()
+    settings.RATCHET_DATA_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
+    launch(Upload.objects.get(), foreground=True)
+    file = UploadedFile.objects.get(path="0.md")
+    assert (file.outcome, bytes(file.data)) == ("failed", b"")
+    assert "Upload it again" in file.sentence
+
+
 def test_what_no_key_opens_is_named_and_left(key_file: Path, settings: Any) -> None:
     fill()
     settings.RATCHET_DATA_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
     key_file.write_text(settings.RATCHET_DATA_KEY)
-    with pytest.raises(CommandError, match="No key opens 8 payloads"):
+    with pytest.raises(CommandError, match="No key opens 10 payloads"):
         run()
     with pytest.raises(CommandError, match="still closed"):
         run("--drop-old")

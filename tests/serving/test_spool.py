@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from assistants.vault import encrypt
 from capture.models import Quarantine, Turn
-from capture.vault import encrypt
 from serving import jobs, spool
 from tests.serving.conftest import QUESTION, Shop, turn_of, until
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, TypedDict
 
 from assistants.policies import policy_of
-from capture.vault import keyed_hash
+from assistants.vault import keyed_hash
 from generation.prompts import (
     House,
     Message,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
+from assistants.vault import keyed_hash
 from capture.payloads import MAX_INTEGER, MAX_METADATA, clean_text
-from capture.vault import keyed_hash
 
 MAX_LITERAL = 4 * 1024 * 1024
 """Characters of a cell that is read as JSON."""

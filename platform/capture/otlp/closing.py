@@ -20,13 +20,13 @@ from django.utils import timezone
 
 from assistants.models import ApiKey, Assistant
 from assistants.services import audit
+from assistants.vault import PayloadUnreadable, decrypt
 from capture import room
 from capture.imports.units import Converted, Refused
 from capture.models import WaitingSpans
 from capture.otlp.joining import NOTHING, converted
 from capture.otlp.spans import Span
 from capture.receiving import ItemResult, receive_feedback, receive_turns
-from capture.vault import PayloadUnreadable, decrypt
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from django.utils import timezone
 
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Assistant
+from assistants.vault import encrypt, keyed_hash
 from capture.imports.traces import MAX_PIECES
 from capture.models import Receipt, WaitingSpans
 from capture.otlp.decoding import Decoded
 from capture.otlp.joining import scores_alone
 from capture.otlp.spans import Span
-from capture.vault import encrypt, keyed_hash
 
 MAX_TRACE_BYTES = 4 * 1024 * 1024
 """Of one trace while it waits, encrypted."""

@@ -115,7 +115,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('path', models.CharField(max_length=500)),
                 ('size', models.PositiveBigIntegerField()),
-                ('data', models.BinaryField(help_text='Emptied when the file has been taken in.')),
+                ('data', models.BinaryField(help_text='Encrypted; emptied when the file has been taken in.')),
                 ('outcome', models.CharField(choices=[('waiting', 'Waiting'), ('loaded', 'Loaded'), ('unchanged', 'Unchanged'), ('failed', 'Failed')], default='waiting', max_length=10)),
                 ('sentence', models.TextField(blank=True)),
                 ('document', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='knowledge.document')),

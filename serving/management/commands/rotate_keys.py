@@ -8,12 +8,19 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from annotations.models import SavedDraft
 from assistants.services import audit
 from capture import rotation
+from knowledge.models import UploadedFile
 from serving import spool
 from serving.erasure.record import Erasure
 
-SEALED: tuple[rotation.Column, ...] = (*rotation.OWN, (Erasure, "sealed"))
+SEALED: tuple[rotation.Column, ...] = (
+    *rotation.OWN,
+    (UploadedFile, "data"),
+    (SavedDraft, "sealed"),
+    (Erasure, "sealed"),
+)
 RESTART = "Restart workers, then web processes, so that all of them know it; then run `manage.py rotate_keys`."
 
 

@@ -15,10 +15,10 @@ from django.utils import timezone
 from annotations.models import Annotation, Assignment, ContextMark, QueueItem, Resolution
 from assistants.models import AuditEvent
 from assistants.performing import log_path, perform_here
+from assistants.vault import encrypt
 from capture.erasing import dependent_paths
 from capture.models import Conversation, Feedback, Passage, Quarantine, Receipt, Retrieval, Turn, WaitingSpans
 from capture.services import receive_feedback, receive_turns, scrub_waiting
-from capture.vault import encrypt
 from serving import spool
 from serving.erasure import acting
 from serving.erasure.receipt import is_genuine
