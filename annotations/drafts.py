@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.contrib.auth.models import User
 from django.http import QueryDict
 
-from annotations.models import Annotation, Reason, Verdict
+from annotations.models import MAX_MISSED, Annotation, Reason, Verdict
 from capture.models import Turn
 
 DECLINE = "decline"
@@ -60,13 +61,14 @@ def read_draft(post: QueryDict) -> Draft:
         marks=marks,
         note=post.get("note", ""),
         seconds=_seconds(post.get("seconds", "")),
+        missed=_keys(post.getlist("missed")),
     )
 
 
 def earlier_draft(turn: Turn, annotator: User) -> Draft:
     """The label that this person took back last on this turn, as a form to go on from; empty when there is none."""
     mine = Annotation.objects.filter(turn=turn, annotator=annotator, replaced_by=None)
-    label = mine.order_by("-created_at", "-pk").prefetch_related("marks__retrieval").first()
+    label = mine.order_by("-created_at", "-pk").prefetch_related("marks__retrieval", "missed").first()
     if label is None:
         return Draft()
     return Draft(
@@ -75,7 +77,14 @@ def earlier_draft(turn: Turn, annotator: User) -> Draft:
         correction=label.correction,
         marks={mark.retrieval.rank: mark.relevance for mark in label.marks.all()},
         note=label.note,
+        missed=tuple(passage.chunk_id for passage in label.missed.all() if passage.chunk_id is not None),
     )
+
+
+def _keys(given: Sequence[str]) -> tuple[int, ...]:
+    """Keys of rows, each once; one more than a label may name, so that too many are told and not cut."""
+    keys = [int(key) for key in given if key.isdecimal() and key.isascii() and len(key) < 19]
+    return tuple(dict.fromkeys(keys))[: MAX_MISSED + 1]
 
 
 def _seconds(text: str) -> float | None:

@@ -16,12 +16,13 @@ from django.utils import timezone
 from annotations.choices import Reason, Verdict
 from annotations.comparing.models import Aspect, Choice, ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.gold_models import GoldItem
-from annotations.labelling_models import MissedPassage, SavedDraft, SuggestionView
+from annotations.labelling_models import MAX_MISSED, MissedPassage, SavedDraft, SuggestionView
 from annotations.machine.models import MachineKind, MachineLabel
 from assistants.models import Assistant
 from capture.models import Retrieval, Turn
 
 __all__ = [
+    "MAX_MISSED",
     "Annotation",
     "AnnotationQuerySet",
     "Aspect",

@@ -29,6 +29,8 @@ class CleanLabel:
     correction: str
     marks: tuple[tuple[int, str], ...]
     note: str
+    missed: tuple[str, ...] = ()
+    """Digests of passages that retrieval should have found."""
 
 
 def clean_label(

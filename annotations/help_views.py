@@ -1,0 +1,94 @@
+"""What the labelling page asks for while somebody works: the item ahead, what the label becomes, a search, suggestions,
+and a place for the draft. Each takes the form as it stands and answers the page's script."""
+
+from __future__ import annotations
+
+import math
+
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
+from django.views.decorators.http import require_POST
+
+from annotations import services
+from annotations.drafts import read_draft
+from annotations.effects import effects_of
+from annotations.errors import ItemGone
+from annotations.label_views import WORKERS, open_queue, posted_item, refuse, work_of
+from annotations.missing import search_passages
+from annotations.saved_drafts import save_draft
+from annotations.suggesting import show_suggestions
+from capture.models import Turn
+
+
+@require_POST
+def ahead(request: HttpRequest, queue_id: int) -> HttpResponse:
+    """The item after the one on the screen, ready to be shown; empty when there is none."""
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    item = posted_item(request, queue)
+    found = services.item_ahead(queue=queue, annotator=user, but=item.pk) if item is not None else None
+    if found is None:
+        return JsonResponse({"html": ""})
+    following, expires_at = found
+    work = work_of(queue, user, following, expires_at=expires_at)
+    html = render_to_string("annotations/_work.html", dict(work), request=request)
+    return JsonResponse({"html": html, "item": following.pk})
+
+
+@require_POST
+def effect(request: HttpRequest, queue_id: int) -> HttpResponse:
+    """What the form as it stands would become, and whether each sentence of the correction is supported."""
+    queue, _ = open_queue(request, queue_id, *WORKERS)
+    item = posted_item(request, queue)
+    if item is None:
+        return refuse(request, queue, ItemGone())
+    turn = Turn.objects.with_contexts().select_related("assistant").defer("embedding").get(pk=item.turn_id)
+    told = effects_of(turn, read_draft(request.POST), labels_needed=item.labels_needed)
+    return JsonResponse(
+        {
+            "becomes": render_to_string("annotations/_becomes.html", {"effects": told.effects}),
+            "checks": render_to_string("annotations/_checks.html", {"checks": told.checks}),
+        }
+    )
+
+
+@require_POST
+def search(request: HttpRequest, queue_id: int) -> HttpResponse:
+    """Passages of the knowledge base for a few words."""
+    queue, _ = open_queue(request, queue_id, *WORKERS)
+    item = posted_item(request, queue)
+    if item is None:
+        return refuse(request, queue, ItemGone())
+    turn = Turn.objects.select_related("assistant").defer("embedding").get(pk=item.turn_id)
+    try:
+        result = search_passages(turn, request.POST.get("query", ""))
+    except ValidationError as error:
+        return JsonResponse({"message": " ".join(error.messages), "errors": error.message_dict}, status=422)
+    return JsonResponse({"html": render_to_string("annotations/_found.html", {"search": result})})
+
+
+@require_POST
+def suggestions(request: HttpRequest, queue_id: int) -> HttpResponse:
+    """What programs and judges say of the turn; that it was seen is kept."""
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    item = posted_item(request, queue)
+    if item is None:
+        return refuse(request, queue, ItemGone())
+    labels = show_suggestions(item=item, annotator=user, decided=read_draft(request.POST).verdict)
+    context = {"labels": labels, "shown": queue.show_suggestions}
+    return JsonResponse({"html": render_to_string("annotations/_suggestions.html", context)})
+
+
+@require_POST
+def draft(request: HttpRequest, queue_id: int) -> HttpResponse:
+    """Keeps the form as it stands, encrypted."""
+    queue, user = open_queue(request, queue_id, *WORKERS)
+    item = posted_item(request, queue)
+    if item is None:
+        return refuse(request, queue, ItemGone())
+    try:
+        at = float(request.POST.get("at", ""))
+    except ValueError:
+        at = 0.0
+    kept = save_draft(item=item, annotator=user, draft=read_draft(request.POST), at=at if math.isfinite(at) else 0.0)
+    return JsonResponse({"kept": kept})
