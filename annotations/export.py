@@ -1,62 +1,80 @@
-"""Annotations as JSON lines, one label with its turn and its passages per line."""
+"""Annotations on their way out: records of labels with their turn and passages, in batches that guards have seen.
+
+Batches are read by key, one after the other. A cursor of the database would hold one snapshot and one connection for as
+long as the slowest reader takes; this holds neither between batches, and what is erased meanwhile is not exported.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from django.db.models import Prefetch, QuerySet
 
-from annotations.models import Annotation, ContextMark
+from annotations.models import Annotation, AnnotationQuerySet, ContextMark
 from assistants.models import Assistant
 from capture import export_guard
 from capture.models import Retrieval
 
-CHUNK = 500
+LABELS_AT_ONCE = 500
+TURNS_AT_ONCE = 200
 
 
 def export_lines(annotations: QuerySet[Annotation]) -> Iterator[str]:
-    """Streams labels in the order given, `CHUNK` rows at a time.
+    """JSON lines, one label each with its turn and its passages, in order of their ids; also labels that do not count.
 
     Raises:
         capture.export_guard.ExportBlocked: something in a batch leaks; nothing of the batch has left.
     """
-    contexts = Retrieval.objects.select_related("passage").order_by("rank")
-    rows = annotations.select_related("turn__assistant", "turn__conversation", "annotator", "queue").prefetch_related(
-        Prefetch("turn__retrievals", queryset=contexts),
-        Prefetch("marks", queryset=ContextMark.objects.select_related("retrieval")),
-    )
-    batch: list[Annotation] = []
-    for label in rows.defer("turn__embedding").iterator(chunk_size=CHUNK):
-        batch.append(label)
-        if len(batch) == CHUNK:
-            yield from _checked(batch)
-            batch = []
-    yield from _checked(batch)
+    last = 0
+    while batch := list(_readable(annotations).filter(pk__gt=last).order_by("pk")[:LABELS_AT_ONCE]):
+        last = batch[-1].pk
+        yield "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in checked(batch))
 
 
-def opened(lines: Iterator[str]) -> Iterator[str]:
-    """The same lines, with the first made already: what is refused at the start is refused here.
+def export_turns(annotations: QuerySet[Annotation]) -> Iterator[list[list[dict[str, Any]]]]:
+    """Batches of turns, each with the records of its labels that count, oldest first.
 
     Raises:
         capture.export_guard.ExportBlocked: as `export_lines`.
     """
-    return itertools.chain(list(itertools.islice(lines, 1)), lines)
+    current = cast("AnnotationQuerySet", annotations).current()
+    keys = current.order_by("turn").values_list("turn", flat=True).distinct()
+    last: UUID | None = None
+    while turns := list((keys if last is None else keys.filter(turn__gt=last))[:TURNS_AT_ONCE]):
+        last = turns[-1]
+        labels = list(_readable(current).filter(turn__in=turns).order_by("turn", "pk"))
+        records = itertools.groupby(checked(labels), key=lambda record: record["turn"])
+        yield [list(group) for _, group in records]
 
 
-def _checked(labels: list[Annotation]) -> Iterator[str]:
-    """The lines of a batch, after the guards of its assistants have seen them."""
-    records: dict[Assistant, list[dict[str, Any]]] = {}
-    lines: list[str] = []
+def opened(pieces: Iterator[str]) -> Iterator[str]:
+    """The same pieces, with the first made already: what is refused at the start is refused here.
+
+    Raises:
+        capture.export_guard.ExportBlocked: as `export_lines`.
+    """
+    return itertools.chain(list(itertools.islice(pieces, 1)), pieces)
+
+
+def checked(labels: list[Annotation]) -> list[dict[str, Any]]:
+    """The records of a batch, after the guards of its assistants have seen them.
+
+    Raises:
+        capture.export_guard.ExportBlocked: one of them objects.
+    """
+    by_assistant: dict[Assistant, list[dict[str, Any]]] = {}
+    records = []
     for label in labels:
         record = export_record(label)
-        records.setdefault(label.turn.assistant, []).append(record)
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    for assistant, own in records.items():
+        by_assistant.setdefault(label.turn.assistant, []).append(record)
+        records.append(record)
+    for assistant, own in by_assistant.items():
         export_guard.check(assistant, own)
-    yield from lines
+    return records
 
 
 def export_record(label: Annotation) -> dict[str, Any]:
@@ -93,3 +111,16 @@ def export_record(label: Annotation) -> dict[str, Any]:
             for retrieval in turn.retrievals.all()
         ],
     }
+
+
+def _readable(annotations: QuerySet[Annotation]) -> QuerySet[Annotation]:
+    """With all that a record needs, in a fixed number of queries."""
+    contexts = Retrieval.objects.select_related("passage").order_by("rank")
+    return (
+        annotations.select_related("turn__assistant", "turn__conversation", "annotator", "queue")
+        .prefetch_related(
+            Prefetch("turn__retrievals", queryset=contexts),
+            Prefetch("marks", queryset=ContextMark.objects.select_related("retrieval")),
+        )
+        .defer("turn__embedding")
+    )

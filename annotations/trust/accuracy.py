@@ -1,0 +1,64 @@
+"""How often people are right where the right answer is known: on items with known answers, and where a reviewer has
+settled a turn that they had labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
+
+from annotations.agreement import Estimate
+from annotations.models import AnnotationQuerySet, GoldItem, Resolution
+from annotations.trust.rows import Scope
+
+
+@dataclass(frozen=True)
+class PersonAccuracy:
+    name: str
+    labels: int
+    gold: Estimate
+    """Share of the labels on items with known answers that have the known verdict."""
+    reviewed: Estimate
+    """Share of the labels that a reviewer's verdict confirms; turns with known answers are not among them."""
+
+
+def accuracy(scope: Scope) -> list[PersonAccuracy]:
+    """Everybody in scope, most labels first, in three queries.
+
+    On an item with a known answer only labels given after it was marked count: earlier ones may have made the answer.
+    Nobody is measured by their own word, as the one who marked the item or settled the turn.
+    """
+    labels = scope.labels()
+    known = GoldItem.objects.filter(item__queue=OuterRef("queue"), item__turn=OuterRef("turn"))
+    gold = (
+        labels.filter(Exists(known))
+        .alias(marked_at=Subquery(known.values("marked_at")[:1]), marked_by=Subquery(known.values("marked_by")[:1]))
+        .filter(Q(marked_by=None) | ~Q(marked_by=F("annotator")), created_at__gt=F("marked_at"))
+        .alias(expected=Subquery(known.values("verdict")[:1]))
+    )
+    settled = labels.filter(~Exists(known), turn__resolution__how=Resolution.How.ADJUDICATED).filter(
+        Q(turn__resolution__resolved_by=None) | ~Q(turn__resolution__resolved_by=F("annotator"))
+    )
+    on_gold = _shares(gold, Q(verdict=F("expected")))
+    on_settled = _shares(settled, Q(verdict=F("turn__resolution__verdict")))
+    given: dict[str, int] = dict(labels.values_list("annotator__username").annotate(Count("pk")))
+    nothing = _share(0, 0)
+    return [
+        PersonAccuracy(name, n, on_gold.get(name, nothing), on_settled.get(name, nothing))
+        for name, n in sorted(given.items(), key=lambda row: (-row[1], row[0]))
+    ]
+
+
+def _shares(labels: AnnotationQuerySet, right: Q) -> dict[str, Estimate]:
+    rows = labels.values_list("annotator__username").annotate(n=Count("pk"), hits=Count("pk", filter=right))
+    return {name: _share(hits, n) for name, n, hits in rows}
+
+
+def _share(hits: int, n: int) -> Estimate:
+    """With Wilson's interval, which stays honest for few labels and for all or none right."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    if not n:
+        return Estimate(None, None, None, 0)
+    low, high = proportion_confint(hits, n, method="wilson")
+    return Estimate(hits / n, float(low), float(high), n)

@@ -1,0 +1,98 @@
+"""The agreement page: how far the labels of an assistant can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.views.decorators.http import require_GET
+
+from annotations.label_views import SETTLERS
+from annotations.trust import measures
+from annotations.trust.accuracy import accuracy
+from annotations.trust.form import AgreementForm
+from annotations.trust.listing import list_turns
+from annotations.trust.questions import BY_KEY, VERDICT, Question
+from annotations.trust.rows import MAX_LABELS, read_rows
+from assistants.access import assistants_of
+from assistants.models import Assistant
+
+PAGE_SIZE = 20
+
+
+@require_GET
+def agreement_page(request: HttpRequest) -> HttpResponse:
+    user = cast("User", request.user)
+    assistants = list(assistants_of(user, *SETTLERS).order_by("name"))
+    if not assistants:
+        raise PermissionDenied
+    assistant = _chosen(assistants, request.GET.get("assistant", ""))
+    form = AgreementForm(request.GET, assistant=assistant)
+    form.is_valid()  # what is wrong is told beside its field, and left out
+    question = BY_KEY.get(form.asked, VERDICT)
+    scope = form.scope
+    rows = read_rows(scope)
+    split = measures.disagreements(question, rows)
+    page = Paginator(split, PAGE_SIZE).get_page(request.GET.get("page"))
+    slow = measures.slowest(rows)
+    listed = list_turns([*page, *(row.turn for row in slow)], measures.labels_by_turn(rows.labels))
+    overview = measures.overview(rows)
+    weeks = measures.by_week(question, rows)
+    context = {
+        **admin.site.each_context(request),
+        "title": f"Agreement: {assistant.name}",
+        "assistants": assistants,
+        "assistant": assistant,
+        "form": form,
+        "filtered": scope.queue or scope.since or scope.until or scope.people,
+        "question": question,
+        "headline": next(line for line in overview if line.question == question),
+        "overview": overview,
+        "matrix": measures.matrix(question, rows),
+        "weeks": weeks,
+        "chart": _chart(question, weeks),
+        "people": accuracy(scope),
+        "page": page,
+        "rows": [listed[turn] for turn in page if turn in listed],
+        "slow": [(row, listed[row.turn]) for row in slow if row.turn in listed],
+        "labels": rows,
+        "limit": MAX_LABELS,
+        "query": _query(request, "page"),
+        "query_without_question": _query(request, "page", "question"),
+    }
+    return TemplateResponse(request, "annotations/agreement.html", context)
+
+
+def _chosen(assistants: list[Assistant], slug: str) -> Assistant:
+    """The one that was asked for, if this person may see it; else the first."""
+    return next((assistant for assistant in assistants if assistant.slug == slug), assistants[0])
+
+
+def _query(request: HttpRequest, *but: str) -> str:
+    """The filters, to carry along in a link."""
+    query = request.GET.copy()
+    for name in but:
+        query.pop(name, None)
+    return query.urlencode()
+
+
+def _chart(question: Question, weeks: tuple[measures.Week, ...]) -> dict[str, Any]:
+    shown = [week for week in weeks if week.alpha.value is not None]
+    return {
+        "axis": "Krippendorff α",
+        "label": question.title,
+        "points": [
+            {
+                "label": f"{week.monday:%d %b %Y}",
+                "value": week.alpha.value,
+                "low": week.alpha.low,
+                "high": week.alpha.high,
+            }
+            for week in shown
+        ],
+    }
