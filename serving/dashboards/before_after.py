@@ -13,12 +13,14 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from annotations.comparing.results import rounds_of
 from assistants.access import has_role, require_role
 from assistants.models import Role
 from generation.prompts import split_sentences
 from serving.dashboards.differences import differences
 from serving.models import Deployment
 from serving.services import PromotionRefused, promote
+from training.comparing import SOURCE
 from training.evaluation.scoring import expected
 from training.models import Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, GateVerdict, Kind
 
@@ -45,7 +47,8 @@ SHORT = {
 FILTERS = {"wins": "Wins", "losses": "Losses", "both": "Both right", "neither": "Neither right", "all": "All"}
 
 
-def _evaluation(request: HttpRequest, pk: int, *roles: str) -> Evaluation:
+def read_evaluation(request: HttpRequest, pk: int, *roles: str) -> Evaluation:
+    """Raises Http404 or PermissionDenied: there is none, or the person holds none of ``roles`` on its assistant."""
     evaluation = get_object_or_404(
         Evaluation.objects.select_related("assistant", "adapter", "benchmark", "adapter__run__dataset"), pk=pk
     )
@@ -57,7 +60,7 @@ def _evaluation(request: HttpRequest, pk: int, *roles: str) -> Evaluation:
 def before_after(request: HttpRequest, pk: int) -> HttpResponse:
     """The page. ``?show=`` wins, losses, both, neither or all; ``?condition=``; ``?kind=``;
     ``?q=`` words of a question."""
-    evaluation = _evaluation(request, pk, *READERS)
+    evaluation = read_evaluation(request, pk, *READERS)
     condition = _choice(request, "condition", Condition.values, Condition.CLEAN.value)
     show = _choice(request, "show", list(FILTERS), "wins")
     kind = _choice(request, "kind", ["", *Kind.values], "")
@@ -91,6 +94,7 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
         "kind": kind,
         "kinds": Kind.choices,
         "query": query,
+        "reviews": rounds_of(SOURCE, evaluation.pk),
         "is_live": live == evaluation.adapter_id,
         "may_promote": has_role(request.user, evaluation.assistant, Role.ADMIN),
         "passed": evaluation.verdict == GateVerdict.PASSED,
@@ -101,7 +105,7 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
 @require_GET
 def export(request: HttpRequest, pk: int) -> JsonResponse:
     """Everything the page shows as JSON, for a report or another tool."""
-    evaluation = _evaluation(request, pk, *READERS)
+    evaluation = read_evaluation(request, pk, *READERS)
     answers = [
         {
             "item": a.item.key, "question": a.item.question, "arm": a.arm, "condition": a.condition, "answer": a.text,
@@ -130,7 +134,7 @@ def export(request: HttpRequest, pk: int) -> JsonResponse:
 
 @require_POST
 def promote_from_page(request: HttpRequest, pk: int) -> HttpResponse:
-    evaluation = _evaluation(request, pk, Role.ADMIN)
+    evaluation = read_evaluation(request, pk, Role.ADMIN)
     try:
         promote(
             assistant=evaluation.assistant,

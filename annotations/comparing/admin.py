@@ -1,0 +1,153 @@
+"""Comparisons in the admin: who is how far, what came out, and the exports. They are drawn on an evaluation's page."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.forms import ModelMultipleChoiceField
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminCheckboxSelectMultiple
+
+from annotations.comparing.models import ComparisonChoice, ComparisonPair, ComparisonRound
+from annotations.comparing.preferences import choice_lines, preference_lines
+from annotations.comparing.results import judges_of, results_of
+from annotations.comparing.services import JUDGES, SETTLERS, may_judge
+from assistants.access import assistants_of, has_role
+from assistants.models import Role
+from assistants.scoped_admin import ScopedAdmin
+from assistants.services import audit
+from assistants.viewing import AuditedViews
+from capture.export_guard import ExportBlocked
+
+ADMINS = (Role.ADMIN.value,)
+
+
+@admin.register(ComparisonRound)
+class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
+    viewed_as = "comparison"
+    view_roles = tuple(role.value for role in JUDGES)
+    change_roles = ADMINS
+    delete_roles = ADMINS
+    list_display = ("name", "assistant", "origin", "mine", "choices", "state", "work")
+    list_filter = ("assistant", "closed")
+    list_select_related = ("assistant",)
+    search_fields = ("name",)
+    fields = ("name", "people", "closed")
+    change_form_outer_before_template = "annotations/comparison_panel.html"
+    list_before_template = "annotations/comparison_list_top.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ComparisonRound]:
+        """Annotators see the ones that they are asked to judge."""
+        rows = super().get_queryset(request)
+        user = cast("User", request.user)
+        if not user.is_superuser:
+            settles = assistants_of(user, *SETTLERS)
+            named = ComparisonRound.people.through.objects.filter(user=user).values("comparisonround")
+            rows = rows.filter(Q(assistant__in=settles) | Q(pk__in=named))
+        current = ComparisonChoice.objects.current().filter(pair__round=OuterRef("pk")).order_by()
+        made = current.values("pair__round").annotate(n=Count("pk")).values("n")
+        pairs = ComparisonPair.objects.filter(round=OuterRef("pk")).order_by().values("round").annotate(n=Count("pk"))
+        return rows.annotate(
+            n_pairs=Coalesce(Subquery(pairs.values("n")), 0),
+            n_choices=Coalesce(Subquery(made), 0),
+            n_mine=Coalesce(Subquery(made.filter(person=user)), 0),
+        ).annotate(n_left=F("n_pairs") - F("n_mine"))
+
+    @display(description="From")
+    def origin(self, opened: ComparisonRound) -> str:
+        return f"{opened.source} {opened.source_id}"
+
+    @display(description="Mine")
+    def mine(self, opened: Any) -> str:
+        return f"{opened.n_mine} of {opened.n_pairs}"
+
+    @display(description="Choices")
+    def choices(self, opened: Any) -> int:
+        return int(opened.n_choices)
+
+    @display(description="State", label={"open": "success", "closed": "info"})
+    def state(self, opened: ComparisonRound) -> str:
+        return "closed" if opened.closed else "open"
+
+    @display(description="Work")
+    def work(self, opened: Any) -> str | SafeString:
+        if opened.closed or not opened.n_left:
+            return "–"
+        return format_html(
+            '<a class="bg-primary-600 font-medium px-3 py-1.5 rounded-default text-white" href="{}">Compare</a>',
+            reverse("annotations:compare", args=[opened.pk]),
+        )
+
+    def formfield_for_manytomany(
+        self, db_field: Any, request: HttpRequest, **kwargs: Any
+    ) -> ModelMultipleChoiceField[Any] | None:
+        if db_field.name == "people":
+            own = assistants_of(request.user, *ADMINS)
+            roles = {"memberships__assistant__in": own, "memberships__role__in": JUDGES}
+            kwargs["widget"] = UnfoldAdminCheckboxSelectMultiple()
+            kwargs["queryset"] = User.objects.filter(**roles).distinct().order_by("username")
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        opened = self.get_object(request, object_id)
+        extra = dict(extra_context or {})
+        if opened is not None:
+            user = cast("User", request.user)
+            settles = has_role(user, opened.assistant, *SETTLERS)
+            extra |= {
+                "opened": opened,
+                "result": results_of([opened])[0] if settles else None,
+                "judges": judges_of(opened),
+                "may_judge": may_judge(user, opened) and not opened.closed,
+                "preferred": ComparisonPair.objects.filter(round=opened).preferred().count() if settles else 0,
+            }
+        return super().change_view(request, object_id, form_url, extra)
+
+    def save_model(self, request: HttpRequest, obj: ComparisonRound, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        audit(
+            assistant=obj.assistant, actor=request.user, action="comparison.changed", target=str(obj),  # type: ignore[arg-type]
+            details={"fields": list(form.changed_data)},
+        )  # fmt: skip
+
+    def get_urls(self) -> list[URLPattern]:
+        export = path(
+            "<int:round_id>/export/<slug:what>/",
+            self.admin_site.admin_view(self.export),
+            name="annotations_comparisonround_export",
+        )
+        return [export, *super().get_urls()]
+
+    def export(self, request: HttpRequest, round_id: int, what: str) -> HttpResponseBase:
+        """``what``: preferences (chosen and rejected, for DPO), else every choice."""
+        opened = get_object_or_404(ComparisonRound.objects.select_related("assistant"), pk=round_id)
+        if not has_role(request.user, opened.assistant, *SETTLERS):
+            raise PermissionDenied
+        lines = preference_lines(opened) if what == "preferences" else choice_lines(opened)
+        try:
+            first = list(itertools.islice(lines, 1))  # what is refused at the start is refused here
+        except ExportBlocked as blocked:
+            messages.error(request, str(blocked))
+            return HttpResponseRedirect(reverse("admin:annotations_comparisonround_change", args=[round_id]))
+        audit(
+            assistant=opened.assistant, actor=request.user, action="comparison.exported", target=str(opened),  # type: ignore[arg-type]
+            details={"what": what},
+        )  # fmt: skip
+        response = StreamingHttpResponse(
+            itertools.chain(first, lines), content_type="application/x-ndjson; charset=utf-8"
+        )
+        response.headers["Content-Disposition"] = f'attachment; filename="comparison-{round_id}-{what}.jsonl"'
+        return response

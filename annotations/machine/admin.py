@@ -1,0 +1,50 @@
+"""Machine labels in the admin: read only, apart from those of people."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.decorators import display
+
+from annotations.machine.models import MachineLabel
+from assistants.models import Role
+from assistants.scoped_admin import ScopedAdmin
+from assistants.viewing import AuditedViews
+
+
+@admin.register(MachineLabel)
+class MachineLabelAdmin(AuditedViews, ScopedAdmin):
+    viewed_as = "machine_label"
+    view_roles = (Role.REVIEWER.value, Role.ADMIN.value)
+    list_display = ("question", "verdict_shown", "score", "why", "kind", "name", "version", "created_at")
+    list_filter = ("assistant", "kind", "name", "version", "verdict", ("created_at", admin.DateFieldListFilter))
+    list_select_related = ("turn",)
+    list_per_page = 50
+    show_full_result_count = False
+    search_fields = ("turn__question", "turn__client_id", "client_id", "name", "explanation")
+    date_hierarchy = "created_at"
+    fields = (
+        "question", "logged", "verdict", "score", "why", "explanation", "kind", "name", "version", "client_id",
+        "api_key", "created_at",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[MachineLabel]:
+        return super().get_queryset(request).defer("turn__embedding", "turn__words")
+
+    @display(description="Question")
+    def question(self, label: MachineLabel) -> str:
+        return label.turn.question[:90]
+
+    @display(description="Logged answer")
+    def logged(self, label: MachineLabel) -> str:
+        return label.turn.response
+
+    @display(description="Verdict", label={"good": "success", "bad": "danger"}, ordering="verdict")
+    def verdict_shown(self, label: MachineLabel) -> tuple[str, str] | str:
+        return (label.verdict, label.get_verdict_display()) if label.verdict else "–"
+
+    @display(description="Reasons")
+    def why(self, label: MachineLabel) -> str:
+        return " · ".join(label.reason_labels) or "–"
