@@ -9,7 +9,8 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-from annotations.models import Annotation, Queue, QueueItem
+from annotations.machine.jobs import enqueue_recount
+from annotations.models import Annotation, MachineLabel, Queue, QueueItem
 from capture.models import Turn
 
 _BATCH = 1000
@@ -35,7 +36,10 @@ def add_turns(*, queue: Queue, turns: Iterable[Turn]) -> int:
         if len(batch) == _BATCH:
             added += _add_batch(queue, batch)
             batch = []
-    return added + _add_batch(queue, batch)
+    added += _add_batch(queue, batch)
+    if added and MachineLabel.objects.filter(turn__queue_items__queue=queue).exists():
+        enqueue_recount(queue.pk)  # these have labels already, which count here or, from now on, no more
+    return added
 
 
 def _add_batch(queue: Queue, turns: Sequence[Turn]) -> int:

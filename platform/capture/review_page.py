@@ -69,6 +69,7 @@ _LABELS = {
     "completion": "Answer as the model wrote it",
     "feedback": "Feedback",
     "resolutions": "Response that counts",
+    "machine_labels": "Explanation by a program",
 }
 
 

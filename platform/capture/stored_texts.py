@@ -63,6 +63,7 @@ def stored_turns(conversation: Conversation) -> QuerySet[Turn]:
             Prefetch("retrievals", queryset=Retrieval.objects.select_related("passage").order_by("rank")),
             Prefetch("feedback", queryset=Feedback.objects.order_by("given_at", "pk")),
             "annotations",
+            "machine_labels",
         )
         .order_by("asked_at", "created_at", "pk")
     )
@@ -98,6 +99,9 @@ class StoredTurn:
         for annotation in notes.all():
             places.append(self._row_place("annotations", annotation, "correction", "response"))
             places.append(self._row_place("annotations", annotation, "note", "response"))
+        said: Any = turn.machine_labels
+        for label in said.all():
+            places.append(self._row_place("machine_labels", label, "explanation", "response"))
         resolution: Any = getattr(turn, "resolution", None)
         if resolution is not None:
             places.append(self._row_place("resolutions", resolution, "response", "response"))

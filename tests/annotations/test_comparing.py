@@ -282,12 +282,14 @@ def test_results_show_people_and_how_far_they_agree(bot: Assistant, rita: User, 
     adam = User.objects.get(username="adam")
     for pair in opened.pairs.all():
         pick(pair, rita, Choice.CANDIDATE, seconds=10)
+    assert results_of([opened])[0].verdict == "People prefer the candidate."
+    for pair in opened.pairs.all():
         pick(pair, adam, Choice.BASELINE if pair.position == 1 else Choice.CANDIDATE, seconds=20)
     with CaptureQueriesContext(connection) as queries:
         (result,) = results_of([opened])
     assert len(queries) == 2
     assert result.win_rate.value == pytest.approx(0.9)
-    assert result.verdict == "People prefer the candidate."
+    assert result.verdict == "Which one people prefer is not shown."  # from .48 up
     assert dict(result.counts) == {"The candidate": 9, "The baseline": 1, "Both good": 0, "Both bad": 0}
     assert [(p.name, p.judged, p.candidate, p.median_seconds) for p in result.people] == [
         ("adam", 5, 4, 20), ("rita", 5, 5, 10),
@@ -314,7 +316,9 @@ def test_what_people_agree_on_becomes_preference_pairs(opened: ComparisonRound, 
 
 
 def test_pairs_whose_prompt_is_not_known_teach_nothing(bot: Assistant, rita: User) -> None:
-    opened = open_on(evaluate(bot, prompt_digest="another"))
+    evaluation = evaluate(bot)
+    evaluation.prompt_digest = "another"
+    opened = open_on(evaluation)
     pick(opened.pairs.get(position=1), rita, Choice.CANDIDATE)
     assert list(preference_lines(opened)) == []
 
@@ -337,7 +341,7 @@ def test_the_evaluation_shows_the_win_rate_and_opens_rounds(client: Client, bot:
     assert "Blind 1" in shown
     assert "100.0 %" in shown
     assert "3 of 3" in shown
-    assert "People prefer" in client.get(answer.headers["Location"]).content.decode()
+    assert "people prefer is not shown" in client.get(answer.headers["Location"]).content.decode()
     for what in ("preferences", "choices"):
         export = client.get(reverse("admin:annotations_comparisonround_export", args=[opened.pk, what]))
         assert len(b"".join(export).splitlines()) == 3  # type: ignore[call-overload]

@@ -45,6 +45,7 @@ def test_the_description_is_valid_and_whole(client: Client) -> None:
         ("/api/v1/turns/batch", "patch"),
         ("/api/v1/turns/{name}", "get"), ("/api/v1/turns/{name}", "patch"), ("/api/v1/turns/export", "get"),
         ("/api/v1/feedback", "post"), ("/v1/traces", "post"), ("/v1/chat/completions", "post"), ("/v1/models", "get"),
+        ("/api/v1/annotations", "get"), ("/api/v1/annotations", "post"),
     }  # fmt: skip
     for path, method in operations:
         operation = described["paths"][path][method]
