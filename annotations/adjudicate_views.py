@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from django.contrib import admin, messages
@@ -20,10 +21,12 @@ from annotations.agreement import krippendorff_alpha, verdict_labels
 from annotations.drafts import read_draft
 from annotations.errors import LabelRefused
 from annotations.label_views import SETTLERS, open_queue
-from annotations.models import Annotation, QueueItem, Reason
+from annotations.models import Annotation, QueueItem, Reason, Resolution
 from annotations.presenting import present
 from annotations.progress import queue_progress
 from annotations.resolving import Wording, response_to_learn
+from annotations.trust.counting import Standing, standing
+from assistants.viewing import note_view
 from capture.models import Turn
 
 PAGE_SIZE = 25
@@ -38,17 +41,28 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Something that a label says; ``differs``: not all labels that count say the same."""
+
+    text: str
+    differs: bool
+    relevance: str = ""
+
+
+@dataclass(frozen=True)
 class LabelView:
     label: Annotation
+    standing: Standing
     changes: tuple[Change, ...]
     learnt: str
     """What would be learnt if this label counted alone."""
-    marks: tuple[tuple[int, str], ...]
+    reasons: tuple[Point, ...]
+    marks: tuple[Point, ...]
 
 
 @require_GET
 def disagreements(request: HttpRequest, queue_id: int) -> HttpResponse:
-    queue, _ = open_queue(request, queue_id, *SETTLERS)
+    queue, reviewer = open_queue(request, queue_id, *SETTLERS)
     split = QueueItem.objects.filter(queue=queue).split().select_related("turn").order_by("pk")
     page = Paginator(split.defer("turn__embedding"), PAGE_SIZE).get_page(request.GET.get("page"))
     labels: dict[object, list[Annotation]] = {}
@@ -64,6 +78,10 @@ def disagreements(request: HttpRequest, queue_id: int) -> HttpResponse:
         "alpha": krippendorff_alpha(verdict_labels(queue)),
         "progress": queue_progress(queue),
     }
+    details = {"n": len(page.object_list)}
+    note_view(
+        assistant_id=queue.assistant_id, actor=reviewer, what="disagreements", target=str(queue.pk), details=details
+    )
     return TemplateResponse(request, "annotations/disagreements.html", context)
 
 
@@ -94,18 +112,22 @@ def adjudicate_page(request: HttpRequest, queue_id: int, item_id: int) -> HttpRe
             if after is None:
                 return HttpResponseRedirect(reverse("annotations:disagreements", args=[queue.pk]))
             return HttpResponseRedirect(reverse("annotations:adjudicate", args=[queue.pk, after.pk]))
+    labels, earlier = _label_views(turn)
     context = {
         **admin.site.each_context(request),
         "title": "Settle a disagreement",
         "queue": queue,
         "item": item,
         "view": present(turn),
-        "labels": _label_views(turn),
+        "labels": labels,
+        "earlier": earlier,
         "draft": draft,
         "reasons": list(enumerate(Reason.choices, start=1)),
         "settled": getattr(turn, "resolution", None),
         "progress": queue_progress(queue),
     }
+    details = {"queue": queue.pk, "page": "adjudicate"}
+    note_view(assistant_id=queue.assistant_id, actor=reviewer, what="item", target=str(turn.pk), details=details)
     status = 422 if request.method == "POST" else 200
     return TemplateResponse(request, "annotations/adjudicate.html", context, status=status)
 
@@ -125,11 +147,16 @@ def word_changes(before: str, after: str) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _label_views(turn: Turn) -> list[LabelView]:
+def _label_views(turn: Turn) -> tuple[list[LabelView], list[LabelView]]:
+    """Labels that stand side by side, and those that their authors have replaced or taken back."""
     wording = Wording(decline=turn.assistant.decline_sentence, handoff=turn.assistant.handoff_sentence)
-    labels = Annotation.objects.current().filter(turn=turn).select_related("annotator")
+    resolution = Resolution.objects.filter(turn=turn).first()
+    counted = set(resolution.annotations.values_list("pk", flat=True)) if resolution else set()
+    labels = list(Annotation.objects.filter(turn=turn).select_related("annotator").prefetch_related("marks__retrieval"))
+    current = [label for label in labels if label.replaced_by_id is None and label.withdrawn_at is None]
+    said = _said_by(current)
     views = []
-    for label in labels.prefetch_related("marks__retrieval"):
+    for label in labels:
         learnt = response_to_learn(
             verdict=label.verdict,
             reasons=label.reasons,
@@ -137,7 +164,23 @@ def _label_views(turn: Turn) -> list[LabelView]:
             logged=turn.response,
             wording=wording,
         )
-        changes = word_changes(turn.response, label.correction) if label.correction else ()
         marks = sorted((mark.retrieval.rank, mark.relevance) for mark in label.marks.all())
-        views.append(LabelView(label, changes, learnt, tuple(marks)))
-    return views
+        views.append(
+            LabelView(
+                label,
+                standing(label, resolution, counted),
+                word_changes(turn.response, label.correction) if label.correction else (),
+                learnt,
+                tuple(Point(str(Reason(r).label), 0 < said[r] < len(current)) for r in label.reasons),
+                tuple(Point(f"[{rank}]", 0 < said[rank, value] < len(current), value) for rank, value in marks),
+            )
+        )
+    kept = {label.pk for label in current}
+    return [view for view in views if view.label.pk in kept], [view for view in views if view.label.pk not in kept]
+
+
+def _said_by(labels: list[Annotation]) -> Counter[object]:
+    """How many labels name a reason, or mark a passage the same way."""
+    said: Counter[object] = Counter(reason for label in labels for reason in label.reasons)
+    said.update((mark.retrieval.rank, mark.relevance) for label in labels for mark in label.marks.all())
+    return said

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -15,47 +15,72 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from annotations.agreement import agreement_of
-from annotations.export import export_lines, opened
+from annotations.comparing.admin import ComparisonRoundAdmin
+from annotations.export_views import export_response
 from annotations.fill_views import fill_page
 from annotations.guideline import render_guideline
+from annotations.machine.admin import MachineLabelAdmin
+from annotations.machine.agreement import machine_agreement
+from annotations.machine.jobs import enqueue_recount
 from annotations.models import Annotation, Queue, Resolution
-from annotations.progress import people_progress, queue_progress
+from annotations.people import WORKERS, visible_to, with_share, workers_of
+from annotations.progress import labelled_today_by, people_progress, queue_progress
+from annotations.queue_form import form_for
 from assistants.access import has_role
-from assistants.models import Assistant, Role
+from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
-from capture.export_guard import ExportBlocked
+from assistants.viewing import AuditedViews
+
+__all__ = ["AnnotationAdmin", "ComparisonRoundAdmin", "MachineLabelAdmin", "QueueAdmin", "ResolutionAdmin"]
 
 ADMINS = (Role.ADMIN.value,)
 SETTLERS = (Role.REVIEWER.value, Role.ADMIN.value)
+OVERSEERS = (*SETTLERS, Role.PRIVACY.value)
 VERDICT_COLOURS = {"good": "success", "bad": "danger"}
 
 
 @admin.register(Queue)
-class QueueAdmin(ScopedAdmin):
+class QueueAdmin(AuditedViews, ScopedAdmin):
     """One row per queue; its page shows progress, people and agreement above the settings."""
 
+    viewed_as = "queue"
     add_roles = ADMINS
     change_roles = ADMINS
     delete_roles = ADMINS
-    list_display = ("name", "assistant", "progress", "disagreements", "state", "work")
+    list_display = ("name", "assistant", "progress", "disagreements", "state", "today", "work")
     list_filter = ("assistant", "paused")
     list_select_related = ("assistant",)
     search_fields = ("name",)
     fieldsets = (
         (None, {"fields": ("assistant", "name", "guideline", "paused")}),
-        ("Labels", {"fields": ("labels_needed", "overlap_share")}),
+        ("People", {"fields": ("people", "daily_goal")}),
+        ("Labels", {"fields": ("labels_needed", "overlap_share", "gold_share", "machines_count", "show_suggestions")}),
     )
     change_form_outer_before_template = "annotations/queue_panel.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
-        rows = super().get_queryset(request)
-        done = Q(items__done=True)
+        user: Any = request.user
+        rows = with_share(visible_to(super().get_queryset(request), user), user)
+        work = Q(items__gold=None)
+        done = work & Q(items__done=True)
         return rows.annotate(
-            n_items=Count("items"),
+            n_items=Count("items", filter=work),
             n_done=Count("items", filter=done),
             n_split=Count("items", filter=done & Q(items__turn__resolution=None)),
+            n_today=labelled_today_by(user),
         )
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        allowed = super().has_view_permission(request, obj)
+        if not allowed or not isinstance(obj, Queue):
+            return allowed
+        return visible_to(Queue.objects.filter(pk=obj.pk), request.user).exists()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if self.has_change_permission(request, obj) if change else self.has_add_permission(request):
+            kwargs["form"] = form_for(request.user)  # type: ignore[arg-type]
+        return super().get_form(request, obj, change, **kwargs)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return ("assistant",) if obj is not None else ()  # its items belong to that assistant
@@ -80,8 +105,14 @@ class QueueAdmin(ScopedAdmin):
             return "paused"
         return "done" if queue.n_items and queue.n_done == queue.n_items else "open"
 
+    @display(description="You today")
+    def today(self, queue: Any) -> str:
+        return f"{queue.n_today} of {queue.daily_goal}" if queue.daily_goal else str(queue.n_today)
+
     @display(description="Work")
-    def work(self, queue: Any) -> SafeString:
+    def work(self, queue: Any) -> str | SafeString:
+        if not queue.for_them:
+            return "for others"
         return format_html(
             '<a class="bg-primary-600 font-medium px-3 py-1.5 rounded-default text-white" href="{}">Label</a>',
             reverse("annotations:label", args=[queue.pk]),
@@ -93,14 +124,19 @@ class QueueAdmin(ScopedAdmin):
         queue = self.get_object(request, object_id)
         extra = dict(extra_context or {})
         if queue is not None:
+            people = people_progress(queue)
             extra |= {
                 "queue": queue,
                 "progress": queue_progress(queue),
-                "people": people_progress(queue),
+                "people": people,
                 "agreement": agreement_of(queue),
+                "machines": machine_agreement(queue),
                 "guideline": render_guideline(queue.guideline),
                 "may_settle": has_role(request.user, queue.assistant, *SETTLERS),
                 "may_fill": self.has_change_permission(request, queue),
+                "may_label": queue.for_them and has_role(request.user, queue.assistant, *WORKERS),
+                "queue_people": any(person.assigned for person in people),
+                "workers": workers_of(queue.assistant),
             }
         return super().change_view(request, object_id, form_url, extra)
 
@@ -111,6 +147,8 @@ class QueueAdmin(ScopedAdmin):
             assistant=obj.assistant, actor=request.user, action=name, target=str(obj),  # type: ignore[arg-type]
             details={"fields": list(form.changed_data)},
         )  # fmt: skip
+        if change and "machines_count" in form.changed_data:
+            enqueue_recount(obj.pk)
 
     def get_urls(self) -> list[URLPattern]:
         own = [
@@ -132,10 +170,12 @@ class QueueAdmin(ScopedAdmin):
         queue = get_object_or_404(Queue.objects.select_related("assistant"), pk=queue_id)
         if not has_role(request.user, queue.assistant, *SETTLERS):
             raise PermissionDenied
-        return export_response(request, Annotation.objects.filter(queue=queue), f"queue-{queue.pk}", queue)
+        back = reverse("admin:annotations_queue_change", args=[queue.pk])
+        labels = Annotation.objects.filter(queue=queue)
+        return export_response(request, labels, name=f"queue-{queue.pk}", target=str(queue), back=back)
 
 
-class ReadOnlyAdmin(ScopedAdmin):
+class ReadOnlyAdmin(AuditedViews, ScopedAdmin):
     """Rows that only services write."""
 
     assistant_path = "turn__assistant"
@@ -146,6 +186,7 @@ class ReadOnlyAdmin(ScopedAdmin):
 
 @admin.register(Annotation)
 class AnnotationAdmin(ReadOnlyAdmin):
+    viewed_as = "annotation"
     view_roles = SETTLERS
     list_display = ("question", "verdict_shown", "why", "corrected", "annotator", "queue", "created_at", "status")
     list_filter = ("verdict", "queue", "annotator", ("created_at", admin.DateFieldListFilter))
@@ -186,11 +227,13 @@ class AnnotationAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Export as JSON lines")
     def export_selected(self, request: HttpRequest, rows: QuerySet[Annotation]) -> HttpResponseBase:
-        return export_response(request, rows, "annotations", None)
+        return export_response(request, rows, name="annotations", target="", back=request.get_full_path())
 
 
 @admin.register(Resolution)
 class ResolutionAdmin(ReadOnlyAdmin):
+    viewed_as = "resolution"
+    view_roles = OVERSEERS
     list_display = ("question", "verdict_shown", "why", "how", "labels", "relevant", "resolved_by", "resolved_at")
     list_filter = ("verdict", "how", ("resolved_at", admin.DateFieldListFilter))
     list_select_related = ("turn", "resolved_by")
@@ -200,7 +243,8 @@ class ResolutionAdmin(ReadOnlyAdmin):
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Resolution]:
-        return super().get_queryset(request).annotate(n_labels=Count("annotations"))
+        counts = {"n_labels": Count("annotations", distinct=True), "n_machines": Count("machine_labels", distinct=True)}
+        return super().get_queryset(request).annotate(**counts)
 
     @display(description="Question")
     def question(self, resolution: Resolution) -> str:
@@ -223,28 +267,6 @@ class ResolutionAdmin(ReadOnlyAdmin):
         return ", ".join(f"[{rank}]" for rank in resolution.relevant_ranks) or "–"
 
     @display(description="Labels that counted")
-    def labels(self, resolution: Any) -> int:
-        return resolution.n_labels
-
-
-def export_response(
-    request: HttpRequest, rows: QuerySet[Annotation], name: str, queue: Queue | None
-) -> HttpResponseBase:
-    """A download of labels, noted in the audit trail of each assistant that it touches; back to the page, with the
-    reason, when the leak audit objects."""
-    try:
-        lines = opened(export_lines(rows))
-    except ExportBlocked as blocked:
-        messages.error(request, str(blocked))
-        back = reverse("admin:annotations_queue_change", args=[queue.pk]) if queue else request.get_full_path()
-        return HttpResponseRedirect(back)
-    counts = rows.order_by().values_list("turn__assistant").annotate(n=Count("pk"))
-    by_assistant = Assistant.objects.in_bulk([key for key, _ in counts])
-    for key, n in counts:
-        audit(
-            assistant=by_assistant[key], actor=request.user, action="annotations.exported",  # type: ignore[arg-type]
-            target=str(queue or ""), details={"labels": n},
-        )  # fmt: skip
-    response = StreamingHttpResponse(lines, content_type="application/x-ndjson; charset=utf-8")
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}.jsonl"'
-    return response
+    def labels(self, resolution: Any) -> str:
+        machines = f" + {resolution.n_machines} of machines" if resolution.n_machines else ""
+        return f"{resolution.n_labels}{machines}"

@@ -8,11 +8,11 @@ class LabelRefused(Exception):
 
 
 class AlreadyDone(LabelRefused):
-    """Others have labelled this item while the lease had ended."""
+    """The lease had ended, and others have labelled the item or are at it."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Others have labelled this one meanwhile, so it needs no more. Your work is kept here until you go on."
+            "Others have labelled this one meanwhile, or are at it. Your work is kept here until you go on."
         )
 
 

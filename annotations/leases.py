@@ -70,7 +70,7 @@ def renew_lease(*, item_id: int, annotator: User) -> datetime:
     item = QueueItem.objects.select_for_update().filter(pk=item_id).first()
     if item is None:
         raise ItemGone
-    if not holds_lease(item, annotator) and not _has_room(item, annotator) and not is_gold(item):
+    if not holds_lease(item, annotator) and not has_room(item, annotator) and not is_gold(item):
         raise AlreadyDone
     return lease_to(item=item, annotator=annotator)
 
@@ -141,7 +141,7 @@ def _take_over(queue: Queue, annotator: User, now: datetime) -> QueueItem | None
     if not QueueItem.objects.filter(pk=item.pk, done=False).with_room(annotator, now, over_ahead=True).exists():
         return None  # shown meanwhile
     ahead = Assignment.objects.live(now).filter(item=item, ahead=True).exclude(annotator=annotator)
-    if not _has_room(item, annotator):
+    if not has_room(item, annotator):
         ahead.filter(pk__in=ahead.order_by("expires_at").values("pk")[:1]).delete()
     return item
 
@@ -152,7 +152,7 @@ def _claim(queue: Queue, annotator: User, now: datetime, *, wait: bool, but: int
     missed = [but]
     for _ in range(_MAX_MISSES):
         item = _candidates(queue, annotator, now, missed).select_for_update(of=("self",), skip_locked=not wait).first()
-        if item is None or _has_room(item, annotator):
+        if item is None or has_room(item, annotator):
             return item
         missed.append(item.pk)
     return None
@@ -163,7 +163,7 @@ def _candidates(queue: Queue, annotator: User, now: datetime, but: Iterable[int]
     return items.exclude(pk__in=list(but)).order_by("pk")
 
 
-def _has_room(item: QueueItem, annotator: User) -> bool:
+def has_room(item: QueueItem, annotator: User) -> bool:
     free = QueueItem.objects.filter(pk=item.pk, done=False).with_room(annotator, timezone.now())
     return free.exists()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import models
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from annotations.models import Annotation, Assignment, Queue, QueueItem
@@ -39,6 +40,11 @@ class PersonProgress:
     skipped: int
     median_seconds: float | None
     last: datetime | None
+    key: int = 0
+    open: int = 0
+    """Items that they have on their screen now."""
+    assigned: bool = False
+    """The queue names its people, and they are one of them."""
 
     @property
     def good_percent(self) -> int | None:
@@ -65,7 +71,7 @@ def queue_progress(queue: Queue) -> QueueProgress:
 
 
 def people_progress(queue: Queue) -> list[PersonProgress]:
-    """Everybody who has labelled or skipped in the queue, most labels first."""
+    """Everybody who has labelled or skipped in the queue, is at an item now, or is meant to be, most labels first."""
     labels = (
         Annotation.objects.current()
         .filter(queue=queue)
@@ -87,12 +93,33 @@ def people_progress(queue: Queue) -> list[PersonProgress]:
         .values_list("annotator__username")
         .annotate(models.Count("pk"))
     )
+    at_work: dict[str, int] = dict(
+        Assignment.objects.live()
+        .filter(item__queue=queue)
+        .order_by()
+        .values_list("annotator__username")
+        .annotate(models.Count("pk"))
+    )
+    assigned = set(queue.people.values_list("username", flat=True))
+    names = {*by_name, *skips, *at_work, *assigned}
+    keys = dict(User.objects.filter(username__in=names).values_list("username", "pk"))
     empty: dict[str, Any] = {"n": 0, "today": 0, "good": 0, "median": None, "last": None}
     people = []
-    for name in {*by_name, *skips}:
+    for name in names:
         row: dict[str, Any] = by_name.get(name) or empty
         people.append(
-            PersonProgress(name, row["n"], row["today"], row["good"], skips.get(name, 0), row["median"], row["last"])
+            PersonProgress(
+                name,
+                row["n"],
+                row["today"],
+                row["good"],
+                skips.get(name, 0),
+                row["median"],
+                row["last"],
+                keys.get(name, 0),
+                at_work.get(name, 0),
+                name in assigned,
+            )
         )
     return sorted(people, key=lambda person: (-person.labels, person.name))
 
@@ -100,6 +127,15 @@ def people_progress(queue: Queue) -> list[PersonProgress]:
 def labelled_today(queue: Queue, annotator: User) -> int:
     labels = Annotation.objects.current().filter(queue=queue, annotator=annotator, created_at__gte=_midnight())
     return labels.count()
+
+
+def labelled_today_by(user: User) -> Coalesce:
+    """For a list of queues: how many labels this person has given in each today, by the database."""
+    labels = Annotation.objects.current().filter(
+        queue=models.OuterRef("pk"), annotator=user, created_at__gte=_midnight()
+    )
+    counted = labels.order_by().values("queue").annotate(n=models.Count("pk")).values("n")
+    return Coalesce(models.Subquery(counted), 0)
 
 
 def _midnight() -> datetime:

@@ -7,7 +7,7 @@ fit together. Everything that people type is scrubbed before it is stored; when 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -18,7 +18,8 @@ from annotations import scrubbing
 from annotations.errors import AlreadyDone, AlreadySettled, ItemGone, NothingToUndo
 from annotations.filling import add_turns
 from annotations.gold import is_gold
-from annotations.leases import holds_lease, item_ahead, lease_to, next_item, release_lease, renew_lease
+from annotations.leases import has_room, holds_lease, item_ahead, lease_to, next_item, release_lease, renew_lease
+from annotations.missing import chunks_to_add, store_missed
 from annotations.models import (
     MAX_SKIP_REASON,
     Annotation,
@@ -30,7 +31,9 @@ from annotations.models import (
     Verdict,
 )
 from annotations.resolving import Decision, relevant_ranks, response_to_learn
+from annotations.saved_drafts import drop_drafts
 from annotations.settling import locked_turn, settle, store_decision, votes_on, wording_of
+from annotations.suggesting import suggested_to
 from annotations.validation import SKIP_REASONS, CleanLabel, clean_label, clean_seconds, clean_text
 from assistants.services import audit
 from capture.models import Retrieval, Turn
@@ -70,6 +73,7 @@ def submit(
     note: str = "",
     queue: Queue | None = None,
     seconds: float | None = None,
+    missed: Sequence[int] = (),
 ) -> Annotation:
     """Stores one person's label on one turn and resolves the turn when its labels suffice.
 
@@ -80,11 +84,12 @@ def submit(
     Args:
         marks: relevance by passage rank.
         seconds: time on the page.
+        missed: chunks of the knowledge base that retrieval should have found.
 
     Raises:
         ValidationError: by field, when the content is not right.
         ItemGone: the turn was erased, or is not in ``queue``.
-        AlreadyDone: others have labelled the item meanwhile.
+        AlreadyDone: the lease had ended, and others have labelled the item or are at it.
         CannotScrub: what was typed could not be checked for personal data.
     """
     turn = locked_turn(turn)
@@ -98,8 +103,11 @@ def submit(
         marks=marks,
         note=note,
     )
-    correction, note = scrubbing.scrub(turn=turn, texts=(label.correction, label.note))
-    label = CleanLabel(label.verdict, label.reasons, correction, label.marks, note)
+    chunks = chunks_to_add(turn, missed)
+    typed = scrubbing.typed(turn=turn, texts=(label.correction, label.note))
+    correction, note = typed.texts
+    added = tuple(dict.fromkeys(chunk.digest for chunk in chunks))
+    label = replace(label, correction=correction, note=note, missed=added)
     earlier = Annotation.objects.current().filter(turn=turn, annotator=annotator).first()
     if earlier is not None and _content(earlier) == label:
         return earlier
@@ -112,7 +120,10 @@ def submit(
         ContextMark(annotation=annotation, retrieval_id=retrievals[rank], relevance=relevance)
         for rank, relevance in label.marks
     )
+    store_missed(annotation, chunks)
+    typed.note(turn, f"annotations.{annotation.pk}.correction", f"annotations.{annotation.pk}.note")
     Assignment.objects.filter(item__turn=turn, annotator=annotator).delete()
+    drop_drafts(turn_id=turn.pk, annotator=annotator)
     settle(turn)
     audit(
         assistant=turn.assistant,
@@ -153,6 +164,7 @@ def skip(*, item_id: int, annotator: User, reason: str) -> None:
         unique_fields=["item", "annotator"],
         update_fields=["expires_at", "skipped_at", "skipped_because"],
     )
+    drop_drafts(turn_id=item.turn_id, annotator=annotator)
     audit(assistant=item.turn.assistant, actor=annotator, action="label.skipped", target=str(item.turn_id))
 
 
@@ -163,14 +175,15 @@ def undo_last(*, queue: Queue, annotator: User) -> Undone:
     A label taken back stays stored but does not count; the label that it had replaced counts again.
 
     Raises:
+        AlreadyDone: what was skipped is with others now.
         NothingToUndo: nothing of theirs is left in this queue.
         AlreadySettled: a reviewer has settled the turn since.
     """
     label = Annotation.objects.current().filter(queue=queue, annotator=annotator).order_by("-created_at", "-pk").first()
-    skipped = Assignment.objects.skipped().filter(item__queue=queue, annotator=annotator)
+    skipped = Assignment.objects.skipped().filter(item__queue=queue, annotator=annotator, item__done=False)
     last_skip = skipped.select_related("item").order_by("-skipped_at").first()
     if last_skip and last_skip.skipped_at and (label is None or last_skip.skipped_at > label.created_at):
-        lease_to(item=last_skip.item, annotator=annotator)
+        renew_lease(item_id=last_skip.item_id, annotator=annotator)
         return Undone(item=last_skip.item, annotation=None)
     if label is None:
         raise NothingToUndo
@@ -196,7 +209,8 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
     ranks = list(Retrieval.objects.filter(turn=turn).values_list("rank", flat=True))
     given = "" if verdict == Verdict.GOOD else response
     label = clean_label(ranks=ranks, logged=turn.response, verdict=verdict, reasons=reasons, correction=given)
-    (correction,) = scrubbing.scrub(turn=turn, texts=(label.correction,))
+    typed = scrubbing.typed(turn=turn, texts=(label.correction,))
+    (correction,) = typed.texts
     votes = votes_on(turn)
     learnt = response_to_learn(
         verdict=label.verdict,
@@ -210,6 +224,7 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
         label.verdict, label.reasons, learnt, relevant_ranks(votes), Resolution.How.ADJUDICATED, counted
     )
     resolution = store_decision(turn, decision, reviewer)
+    typed.note(turn, f"resolutions.{resolution.pk}.response")
     QueueItem.objects.filter(turn=turn).update(done=True)
     audit(
         assistant=turn.assistant,
@@ -222,10 +237,11 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
 
 
 def _check_room(turn: Turn, queue: Queue, annotator: User, earlier: Annotation | None) -> None:
-    item = QueueItem.objects.filter(queue=queue, turn=turn).first()
+    # Locked as giving out does: else an item could be given to somebody else between this look and the label.
+    item = QueueItem.objects.select_for_update().filter(queue=queue, turn=turn).first()
     if item is None:
         raise ItemGone
-    if item.done and earlier is None and not holds_lease(item, annotator) and not is_gold(item):
+    if earlier is None and not holds_lease(item, annotator) and not has_room(item, annotator) and not is_gold(item):
         raise AlreadyDone
 
 
@@ -237,6 +253,7 @@ def _content(annotation: Annotation) -> CleanLabel:
         annotation.correction,
         tuple(marks),
         annotation.note,
+        tuple(annotation.missed.order_by("pk").values_list("digest", flat=True)),
     )
 
 
@@ -262,6 +279,7 @@ def _write(
         correction=label.correction,
         note=label.note,
         seconds=seconds,
+        suggested=suggested_to(queue, turn.pk, annotator),
     )
     if earlier is not None:
         Annotation.objects.filter(pk=earlier.pk).update(replaced_by=annotation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assistants import background, performing
+from assistants import background, performing, viewing
 
 
 def start(label: str, pk: int) -> None:
@@ -12,3 +12,17 @@ def start(label: str, pk: int) -> None:
 
 def sweep() -> None:
     background.sweep()
+
+
+def forget_views() -> str:
+    """Forgets who looked at what, when its time is over. Run each day."""
+    return f"{viewing.forget_views()} looks forgotten"
+
+
+def ensure_forgetting() -> None:
+    from django_q.models import Schedule
+
+    Schedule.objects.get_or_create(
+        name="Forget who looked at what",
+        defaults={"func": "assistants.jobs.forget_views", "schedule_type": Schedule.DAILY, "repeats": -1},
+    )

@@ -29,6 +29,8 @@ __all__ = [
     "Scope",
 ]
 
+VIEWED = ".viewed"
+"""How the action of a mere look ends: these are forgotten after a while, acts never."""
 MAX_GLOSSARY = 2000
 MAX_GLOSSARY_CHARS = 200
 
@@ -196,7 +198,10 @@ class AuditEvent(models.Model):
 
     class Meta:
         ordering = ("-at",)
-        indexes: ClassVar = [models.Index(fields=["assistant", "-at"])]  # the audit page of one assistant
+        indexes: ClassVar = [
+            models.Index(fields=["assistant", "-at"]),  # the audit page of one assistant
+            models.Index(fields=["at"], condition=models.Q(action__endswith=VIEWED), name="audit_views"),  # forgetting
+        ]
 
     def __str__(self) -> str:
         return f"{self.actor_name}: {self.action} {self.target}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -13,10 +14,11 @@ from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from assistants.access import assistants_of, has_role
+from assistants.access import assistants_of, has_role, holds_anywhere
 from assistants.errors import ApiError
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
+from assistants.viewing import AuditedViews, note_view
 from capture.admin_parts import actor_of, excerpt, moment
 from capture.exporting import CONTENT_TYPES, Export, Format, open_export
 from capture.filters import AdapterFilter, FeedbackFilter, VerdictFilter
@@ -28,7 +30,7 @@ from capture.rescrub_admin import RescrubAdmin
 from capture.review_admin import UncertainMaskAdmin
 from capture.streaming import streamed
 from capture.turn_list import FOUND_BY_MEANING, LIKE, BoundedPaginator, LikeFilter, MeaningList
-from capture.turn_page import page_of, provenance, turns_for_page
+from capture.turn_page import page_of, provenance, turns_for_page, turns_to_label
 from capture.waiting_admin import WaitingSpansAdmin
 
 __all__ = [
@@ -45,12 +47,15 @@ __all__ = [
 ]
 
 EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
+OVERSEERS = (Role.ADMIN.value, Role.PRIVACY.value, Role.REVIEWER.value)
+"""They see the whole log; annotators see the turns of the queues that they work in."""
 
 
 @admin.register(Turn)
-class TurnAdmin(ScopedAdmin):
+class TurnAdmin(AuditedViews, ScopedAdmin):
     """The log: what was asked, what was retrieved, what was answered, what people said of it."""
 
+    viewed_as = "turn"
     list_display = ("asked", "answered", "passages", "verdict", "thumbs", "made_by", "when")
     list_display_links = ("asked",)
     list_filter = (LikeFilter, VerdictFilter, FeedbackFilter, AdapterFilter, "declined", "assistant")
@@ -69,13 +74,20 @@ class TurnAdmin(ScopedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Turn]:
         rows: QuerySet[Turn] = super().get_queryset(request)
-        return rows.defer("embedding", "words", "history", "pii", "completion", "metadata")
+        rows = rows.defer("embedding", "words", "history", "pii", "completion", "metadata")
+        user = request.user
+        if isinstance(user, User) and holds_anywhere(user, Role.ANNOTATOR) and not user.is_superuser:
+            return rows.filter(Q(assistant__in=assistants_of(user, *OVERSEERS)) | Q(pk__in=turns_to_label(user)))
+        return rows
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
         return type("TurnList", (MeaningList, super().get_changelist(request, **kwargs)), {})
 
     def get_list_display(self, request: HttpRequest) -> Sequence[str]:
-        return ("likeness", *self.list_display) if request.GET.get(LIKE, "").strip() else self.list_display
+        columns = ("likeness", *self.list_display) if request.GET.get(LIKE, "").strip() else self.list_display
+        if holds_anywhere(request.user, *OVERSEERS):
+            return columns
+        return [name for name in columns if name != "verdict"]  # it would sway who is still to give theirs
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Turn], search_term: str
@@ -184,6 +196,7 @@ class TurnAdmin(ScopedAdmin):
             "page": page_of(turn, viewer=viewer), "turn": turn, "provenance": provenance(turn),
             "may_erase": has_role(viewer, turn.assistant, Role.PRIVACY.value),
         }  # fmt: skip
+        note_view(assistant_id=turn.assistant_id, actor=viewer, what="turn", target=str(turn.pk))
         return TemplateResponse(request, "capture/turn.html", context)
 
 
@@ -191,6 +204,7 @@ class TurnAdmin(ScopedAdmin):
 class ConversationAdmin(ScopedAdmin):
     """Conversations with their number of turns."""
 
+    view_roles = OVERSEERS
     list_display = ("external_id", "assistant", "n_turns", "created_at")
     list_filter = ("assistant",)
     list_select_related = ("assistant",)
@@ -209,9 +223,11 @@ class ConversationAdmin(ScopedAdmin):
 
 
 @admin.register(Feedback)
-class FeedbackAdmin(ScopedAdmin):
+class FeedbackAdmin(AuditedViews, ScopedAdmin):
     """What users said, newest first."""
 
+    view_roles = OVERSEERS
+    viewed_as = "feedback"
     list_display = ("kind", "value", "said", "question", "assistant", "given_at")
     list_filter = ("kind", "assistant")
     list_select_related = ("turn", "assistant")

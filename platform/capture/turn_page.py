@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 
-from assistants.access import has_role
+from assistants.access import assistants_of, has_role
 from assistants.models import Role
 from capture.citations import Segment, segments
 from capture.models import Feedback, Retrieval, Turn, TurnUpdate
@@ -50,12 +50,26 @@ class Label:
 
 
 @dataclass(frozen=True)
+class MachineSaid:
+    """What one program or judge said; ``counts``: the verdict that counts was made with it."""
+
+    who: str
+    kind: str
+    verdict: str
+    score: float | None
+    reasons: Sequence[str]
+    explanation: str
+    counts: bool
+
+
+@dataclass(frozen=True)
 class TurnPage:
     turn: Turn
     answer: Sequence[Segment]
     contexts: Sequence[ContextView]
     resolution: Any
     labels: Sequence[Label]
+    machines: Sequence[MachineSaid]
     masked: Sequence[tuple[str, int]]
     datasets: Sequence[Any]
     queues: Sequence[Any]
@@ -68,6 +82,7 @@ def turns_for_page(turns: QuerySet[Turn]) -> QuerySet[Turn]:
     import them, and a page that left it out would be half a page.
     """
     return turns.select_related("assistant", "conversation", "resolution", "api_key").prefetch_related(
+        "resolution__machine_labels",
         Prefetch(
             "retrievals",
             queryset=Retrieval.objects.select_related("passage").prefetch_related("marks").order_by("rank"),
@@ -75,15 +90,25 @@ def turns_for_page(turns: QuerySet[Turn]) -> QuerySet[Turn]:
         Prefetch("feedback", queryset=Feedback.objects.order_by("given_at")),
         Prefetch("updates", queryset=TurnUpdate.objects.select_related("api_key")),
         "annotations__annotator",
+        "machine_labels",
         "examples__dataset",
         "queue_items__queue",
     )
 
 
+def turns_to_label(user: User) -> QuerySet[Turn, Any]:
+    """Keys of the turns in the queues that this person works in as an annotator: those with their name, and those
+    without names. (By relation names, as above.)"""
+    named = Q(queue_items__queue__people=user) | Q(queue_items__queue__people=None)
+    own = assistants_of(user, Role.ANNOTATOR)
+    return Turn.objects.filter(named, queue_items__isnull=False, assistant__in=own).order_by().values("pk")
+
+
 def page_of(turn: Turn, *, viewer: User) -> TurnPage:
     """``turn`` from `turns_for_page`: then no query runs here besides the viewer's roles.
 
-    Annotators see their own labels only: somebody else's would sway them.
+    Annotators see their own labels only, and the verdict that counts once they have given theirs: somebody else's would
+    sway them.
     """
     retrievals = list(turn.retrievals.all())
     texts = {retrieval.rank: retrieval.passage.text for retrieval in retrievals}
@@ -101,13 +126,32 @@ def page_of(turn: Turn, *, viewer: User) -> TurnPage:
     return TurnPage(
         turn=turn,
         answer=answer,
-        contexts=[_context(retrieval, cited, resolution, own) for retrieval in retrievals],
-        resolution=resolution,
+        contexts=[_context(r, cited, resolution if sees_all or labels else None, own) for r in retrievals],
+        resolution=resolution if sees_all or labels else None,
         labels=[_label(row) for row in labels],
+        machines=_machines(turn, resolution) if sees_all else [],
         masked=sorted(Counter(str(finding.get("type", "")) for finding in turn.pii).items()),
         datasets=list({example.dataset_id: example.dataset for example in examples}.values()),
         queues=[item.queue for item in items],
     )
+
+
+def _machines(turn: Turn, resolution: Any) -> list[MachineSaid]:
+    """The newest first. Whether people have settled the turn without them is told by ``counts``."""
+    rows: list[Any] = list(turn.machine_labels.all())
+    counted = {label.pk for label in resolution.machine_labels.all()} if resolution is not None else set()
+    return [
+        MachineSaid(
+            f"{row.name} {row.version}".strip(),
+            row.get_kind_display(),
+            row.verdict,
+            row.score,
+            [str(reason).replace("_", " ") for reason in row.reasons],
+            row.explanation,
+            row.pk in counted,
+        )
+        for row in rows
+    ]
 
 
 def _label(row: Any) -> Label:

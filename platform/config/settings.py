@@ -208,6 +208,8 @@ RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
 # --- API limits -------------------------------------------------------------------------------------------------------
 DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024, minimum=1024)
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
+# Seconds in which a client must take the next piece of an answer (64 kB or so); then the answer is broken off.
+RATCHET_SEND_TIMEOUT = envint("RATCHET_SEND_TIMEOUT", 60, minimum=1, maximum=3600)
 RATCHET_RATE_LIMIT = envstr("RATCHET_RATE_LIMIT", "6000/min")
 # How much of an assistant may wait in quarantine, or be held there.
 RATCHET_QUARANTINE_MAX_ITEMS = envint("RATCHET_QUARANTINE_MAX_ITEMS", 200_000, minimum=1)
@@ -220,6 +222,8 @@ RATCHET_TRACE_SETTLE_SECONDS = envint("RATCHET_TRACE_SETTLE_SECONDS", 10, minimu
 RATCHET_TRACE_WAIT_SECONDS = envint("RATCHET_TRACE_WAIT_SECONDS", 300, minimum=1, maximum=3600)
 RATCHET_TRACE_MAX_SPANS = envint("RATCHET_TRACE_MAX_SPANS", 200_000, minimum=1)
 RATCHET_TRACE_MAX_BYTES = envint("RATCHET_TRACE_MAX_BYTES", 256 * 1024 * 1024, minimum=1024)
+# How long the audit trail keeps who looked at what. Acts stay.
+RATCHET_VIEW_AUDIT_DAYS = envint("RATCHET_VIEW_AUDIT_DAYS", 180, minimum=1, maximum=3650)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "EXCEPTION_HANDLER": "config.errors.exception_handler",

@@ -94,7 +94,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('-at',),
-                'indexes': [models.Index(fields=['assistant', '-at'], name='assistants__assista_1dedf9_idx')],
+                'indexes': [models.Index(fields=['assistant', '-at'], name='assistants__assista_1dedf9_idx'), models.Index(condition=models.Q(('action__endswith', '.viewed')), fields=['at'], name='audit_views')],
             },
         ),
         migrations.CreateModel(

@@ -196,14 +196,17 @@ def _ensure_admin() -> str:
 
 
 def _ensure_schedules() -> None:
-    """What runs each minute, also on a fresh platform: scrubbing what waits, repairing work, storing spooled turns."""
+    """What runs by itself, also on a fresh platform: scrubbing what waits, repairing work, storing spooled turns (each
+    minute), forgetting who looked at what (each day)."""
     from assistants.background import ensure_sweep
+    from assistants.jobs import ensure_forgetting
     from capture.jobs import ensure_schedule
     from serving.jobs import ensure_drain
 
     ensure_schedule()
     ensure_sweep()
     ensure_drain()
+    ensure_forgetting()
 
 
 def _stop_on_signals(supervisor: Supervisor, *, attached: bool) -> None:
