@@ -21,6 +21,7 @@ from annotations.trust.questions import BY_KEY, VERDICT, Question
 from annotations.trust.rows import MAX_LABELS, read_rows
 from assistants.access import assistants_of
 from assistants.models import Assistant
+from assistants.viewing import note_view
 
 PAGE_SIZE = 20
 
@@ -65,6 +66,13 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
         "query": _query(request, "page"),
         "query_without_question": _query(request, "page", "question"),
     }
+    note_view(
+        assistant_id=assistant.pk,
+        actor=user,
+        what="agreement",
+        target=str(scope.queue.pk) if scope.queue else "",
+        details={"question": question.key, "n": len(page.object_list)},
+    )
     return TemplateResponse(request, "annotations/agreement.html", context)
 
 

@@ -9,7 +9,11 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
-# (group, [(title, icon, model as app.Model)]): an entry is shown when its model has an admin page.
+from assistants.access import holds_anywhere
+from assistants.models import Role
+
+# (group, [(title, icon, model as app.model, or address as namespace:name)]): an entry is shown when its model has an
+# admin page, or to those whose roles stand in `PAGES`.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "Capture",
@@ -37,8 +41,12 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "Label",
         (
             ("Queues", "checklist", "annotations.queue"),
+            ("My labels", "volunteer_activism", "annotations:mine"),
             ("Annotations", "rate_review", "annotations.annotation"),
             ("Resolutions", "gavel", "annotations.resolution"),
+            ("Agreement", "handshake", "annotations:agreement"),
+            ("Machine labels", "robot_2", "annotations.machinelabel"),
+            ("Comparisons", "balance", "annotations.comparisonround"),
         ),
     ),
     (
@@ -76,6 +84,11 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ),
 )
 
+PAGES: dict[str, tuple[str, ...]] = {
+    "annotations:agreement": (Role.REVIEWER, Role.ADMIN),
+    "annotations:mine": (Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN),
+}
+
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Groups of links for django-unfold. Pages that this person may not see are left out."""
@@ -88,6 +101,9 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def _item(request: HttpRequest, title: str, icon: str, label: str) -> dict[str, Any] | None:
+    if label in PAGES:
+        shown = holds_anywhere(request.user, *PAGES[label])
+        return {"title": title, "icon": icon, "link": reverse(label)} if shown else None
     app, model = label.split(".")
     try:
         page = admin.site._registry[apps.get_model(app, model)]

@@ -176,16 +176,14 @@ def test_the_number_of_queries_does_not_grow(assistant: Assistant, queue: Queue,
     client = browser(people["rae"])
 
     def queries() -> int:
-        with CaptureQueriesContext(
-            connection,
-        ) as captured:
+        with CaptureQueriesContext(connection) as captured:
             assert client.get(reverse(PAGE)).status_code == 200
         return len(captured)
 
     few = queries()
     for i in range(8):
         turn = make_turn(assistant, question=f"More {i}")
-        QueueItem.objects.create(queue=queue, turn=turn)
+        QueueItem.objects.create(queue=queue, turn=turn, labels_needed=2)
         for name in ("ann", "bob"):
             verdict = "good" if name == "ann" or i % 2 else "bad"
             submit(

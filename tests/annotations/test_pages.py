@@ -13,6 +13,7 @@ from annotations.adjudicate_views import word_changes
 from annotations.models import Annotation, Assignment, Queue, QueueItem, Resolution
 from annotations.services import next_item, submit
 from assistants.models import Assistant, AuditEvent
+from tests.annotations.streams import whole
 from tests.factories import add_member, make_assistant, make_feedback, make_queue, make_turn, make_user
 
 pytestmark = pytest.mark.django_db
@@ -286,7 +287,7 @@ class TestAdmin:
         submit(turn=item.turn, annotator=ann, verdict="good", queue=queue, marks={2: "unsure"})
         submit(turn=item.turn, annotator=ann, verdict="bad", reasons=["tone"], queue=queue)
         answer = browser(rae).get(reverse("admin:annotations_queue_export", args=[queue.pk]))
-        records = [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]  # type: ignore[attr-defined]
+        records = [json.loads(line) for line in whole(answer).splitlines()]
         assert [(record["verdict"], record["counts"]) for record in records] == [("good", False), ("bad", True)]
         assert [context["relevance"] for context in records[0]["contexts"]] == [None, "unsure", None]
         assert AuditEvent.objects.filter(action="annotations.exported", actor=rae).count() == 1
@@ -294,7 +295,7 @@ class TestAdmin:
             reverse("admin:annotations_annotation_changelist"),
             {"action": "export_selected", "_selected_action": [records[0]["id"]]},
         )
-        assert len(b"".join(listed.streaming_content).splitlines()) == 1  # type: ignore[attr-defined]
+        assert len(whole(listed).splitlines()) == 1
 
     def test_lists_open(self, queue: Queue, rae: User, ann: User) -> None:
         label = submit(turn=first_item(queue).turn, annotator=ann, verdict="bad", reasons=["wrong"], queue=queue)
