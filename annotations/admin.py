@@ -22,6 +22,7 @@ from annotations.guideline import render_guideline
 from annotations.machine.admin import MachineLabelAdmin
 from annotations.machine.agreement import machine_agreement
 from annotations.machine.jobs import enqueue_recount
+from annotations.missed_admin import MissedPassageAdmin
 from annotations.models import Annotation, Queue, Resolution
 from annotations.people import WORKERS, visible_to, with_share, workers_of
 from annotations.progress import labelled_today_by, people_progress, queue_progress
@@ -32,7 +33,14 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
 
-__all__ = ["AnnotationAdmin", "ComparisonRoundAdmin", "MachineLabelAdmin", "QueueAdmin", "ResolutionAdmin"]
+__all__ = [
+    "AnnotationAdmin",
+    "ComparisonRoundAdmin",
+    "MachineLabelAdmin",
+    "MissedPassageAdmin",
+    "QueueAdmin",
+    "ResolutionAdmin",
+]
 
 ADMINS = (Role.ADMIN.value,)
 SETTLERS = (Role.REVIEWER.value, Role.ADMIN.value)

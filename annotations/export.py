@@ -93,6 +93,8 @@ def export_record(label: Annotation) -> dict[str, Any]:
         "correction": label.correction,
         "note": label.note,
         "seconds": label.seconds,
+        "suggested": label.suggested,
+        "missed": [{"source": p.source, "title": p.title, "digest": p.digest} for p in label.missed.all()],
         "created_at": label.created_at.isoformat(),
         "counts": label.replaced_by_id is None and label.withdrawn_at is None,
         "history": turn.history,
@@ -121,6 +123,7 @@ def _readable(annotations: QuerySet[Annotation]) -> QuerySet[Annotation]:
         .prefetch_related(
             Prefetch("turn__retrievals", queryset=contexts),
             Prefetch("marks", queryset=ContextMark.objects.select_related("retrieval")),
+            "missed",
         )
         .defer("turn__embedding")
     )

@@ -44,6 +44,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("My labels", "volunteer_activism", "annotations:mine"),
             ("Annotations", "rate_review", "annotations.annotation"),
             ("Resolutions", "gavel", "annotations.resolution"),
+            ("Missed passages", "search_off", "annotations.missedpassage"),
             ("Agreement", "handshake", "annotations:agreement"),
             ("Machine labels", "robot_2", "annotations.machinelabel"),
             ("Comparisons", "balance", "annotations.comparisonround"),

@@ -1,5 +1,6 @@
-/* The labelling page: keys, drafts, leases, and the next item without a reload.
-   The page works without this script too (forms and redirects); the script makes it fast. */
+/* The labelling page: keys, leases, and the next item without waiting. Its parts (drafts, what the label becomes, the
+   item ahead, search, suggestions) are in files of their own and are loaded before this one.
+   The page works without scripts too (forms and redirects); they make it fast. */
 "use strict";
 
 (() => {
@@ -10,8 +11,8 @@
   const skip = document.getElementById("lb-skip");
   const MARKS = ["relevant", "not_relevant", "unsure", ""];
   const RENEW_MS = 60_000;
-  const DRAFT_DAYS = 14;
-  const DRAFTS = `ratchet-draft:${root.dataset.account}:${root.dataset.queue}:`;
+  const MAX_CORRECTION = 20_000;
+  const MAX_NOTE = 4_000;
 
   let form = null; // the item on the page; null when there is none
   let busy = false;
@@ -19,6 +20,8 @@
   let active = true; // somebody has worked since the lease was renewed
   let seconds = 0;
   let gone = false; // others have done this item: nothing to give back
+  let touched = false; // something was changed since the item appeared
+  let sending = null; // the answer to a label that was sent while the next item is on the screen already
 
   const $ = (selector) => form.querySelector(selector);
   const $$ = (selector) => [...form.querySelectorAll(selector)];
@@ -50,61 +53,6 @@
     if (errors.reasons) arm(true);
   }
 
-  // ---- drafts: what is typed stays in this browser until it is stored --------------------------------------------
-  const draftKey = () => DRAFTS + form.dataset.item;
-
-  function saveDraft() {
-    const draft = {
-      at: Date.now(),
-      choice: choice(),
-      reasons: $$("[name=reasons]:checked").map((box) => box.value),
-      marks: Object.fromEntries($$(".lb-context").map((c) => [c.dataset.rank, c.dataset.mark])),
-      correction: editor().value,
-      note: $("[name=note]").value,
-    };
-    try {
-      localStorage.setItem(draftKey(), JSON.stringify(draft));
-    } catch {
-      say("This browser keeps no drafts: submit before you leave the page.", "warning");
-    }
-  }
-
-  function restoreDraft() {
-    let draft = null;
-    try {
-      draft = JSON.parse(localStorage.getItem(draftKey()));
-    } catch {
-      return;
-    }
-    if (!draft) return;
-    const box = $$("[name=choice]").find((radio) => radio.value === draft.choice);
-    if (box) box.checked = true;
-    $$("[name=reasons]").forEach((reason) => (reason.checked = (draft.reasons || []).includes(reason.value)));
-    Object.entries(draft.marks || {}).forEach(([rank, mark]) => setMark(Number(rank), mark));
-    editor().value = draft.correction || "";
-    $("[name=note]").value = draft.note || "";
-    say("Your unfinished work on this item is back.", "");
-  }
-
-  function dropDraft(key) {
-    try {
-      localStorage.removeItem(key);
-    } catch {
-      /* nothing was kept */
-    }
-  }
-
-  function dropOldDrafts() {
-    const limit = Date.now() - DRAFT_DAYS * 86_400_000;
-    try {
-      for (const key of Object.keys(localStorage).filter((name) => name.startsWith("ratchet-draft:"))) {
-        if ((JSON.parse(localStorage.getItem(key))?.at || 0) < limit) localStorage.removeItem(key);
-      }
-    } catch {
-      /* a browser without storage */
-    }
-  }
-
   // ---- the form ----------------------------------------------------------------------------------------------------
   function choose(value) {
     const radio = $$("[name=choice]").find((box) => box.value === value);
@@ -121,9 +69,11 @@
     if (choice() === "decline") $("[name=reasons][value=should_have_declined]").checked = true;
     if (!bad) arm(false);
     showErrors({});
-    checkCitations();
-    active = true;
-    saveDraft();
+    checkCorrection();
+    active = touched = true;
+    drafts.save();
+    effects.tell();
+    if (choice()) suggestions.ask();
   }
 
   function arm(on) {
@@ -163,12 +113,27 @@
     changed();
   }
 
-  function checkCitations() {
+  function wrongCorrection() {
+    const text = editor().value;
+    if (text.length > MAX_CORRECTION) {
+      return `The better answer has ${text.length.toLocaleString("en")} characters; at most ${MAX_CORRECTION.toLocaleString("en")} are kept.`;
+    }
     const ranks = form.dataset.ranks.split(",").filter(Boolean);
-    const cited = [...editor().value.matchAll(/\[(\d{1,6})\]/g)].map((match) => match[1]);
+    const cited = [...text.matchAll(/\[(\d{1,6})\]/g)].map((match) => match[1]);
     const wrong = cited.find((rank) => !ranks.includes(String(Number(rank))));
-    const place = $("[data-error=correction]");
-    place.textContent = wrong ? `[${wrong}] is not among the passages.` : "";
+    return wrong ? `[${wrong}] is not among the passages.` : "";
+  }
+
+  function checkCorrection() {
+    $("[data-error=correction]").textContent = wrongCorrection();
+  }
+
+  /* Whether the server will surely take the label: only then the next item appears before its answer. */
+  function surelyRight() {
+    const reasons = $$("[name=reasons]:checked").map((box) => box.value);
+    const both = reasons.includes("should_have_declined") && reasons.includes("should_have_answered");
+    if ($("[name=note]").value.length > MAX_NOTE) return false;
+    return choice() === "good" || (reasons.length > 0 && !both && !wrongCorrection());
   }
 
   function light(rank, on) {
@@ -196,63 +161,121 @@
     return data;
   }
 
-  async function post(url, data) {
-    const answer = await fetch(url, { method: "POST", body: data, headers: { "X-Requested-With": "fetch" } });
+  async function post(url, data, options = {}) {
+    const answer = await fetch(url, { method: "POST", body: data, headers: { "X-Requested-With": "fetch" }, ...options });
     const kind = answer.headers.get("Content-Type") || "";
     if (answer.redirected || answer.status === 403) return { lost: true };
-    if (!kind.includes("application/json")) throw new Error(`HTTP ${answer.status}`);
+    if (!kind.includes("json")) {
+      if (answer.status < 500) return { message: `The server does not take this (error ${answer.status}). Your work is kept in this browser.` };
+      throw new Error(`HTTP ${answer.status}`);
+    }
     return { status: answer.status, ...(await answer.json()) };
   }
 
-  async function act(url, data, done) {
-    if (busy) return;
-    busy = true;
-    work.setAttribute("aria-busy", "true");
-    work.querySelectorAll("#lb-submit, [data-press]").forEach((button) => (button.disabled = true));
-    try {
-      const answer = await post(url, data);
-      if (answer.lost) {
-        say("You are logged out or no longer allowed here. Your work is kept in this browser: log in again.", "error", {
-          label: "Log in",
-          run: () => window.location.reload(),
-        });
-      } else if (answer.html !== undefined) {
-        done?.();
-        show(answer.html);
-        say(answer.message, "success");
-      } else if (answer.gone) {
-        gone = true;
-        say(answer.message, "warning", { label: "Next item", run: next });
-      } else {
-        say(answer.errors ? "" : answer.message, "error");
-        if (answer.errors && form) showErrors(answer.errors);
-        if (answer.errors && !form) say(answer.message, "error");
-      }
-    } catch {
-      say("No connection to the server. Your work is kept in this browser.", "error", {
-        label: "Try again",
-        run: () => act(url, data, done),
+  /* What an answer that stored nothing means, said on the item that is on the screen. */
+  function refused(answer, retry) {
+    if (answer.offline) {
+      say("No connection to the server. Your work is kept in this browser.", "error", { label: "Try again", run: retry });
+    } else if (answer.lost) {
+      say("You are logged out or no longer allowed here. Your work is kept in this browser: log in again.", "error", {
+        label: "Log in",
+        run: () => window.location.reload(),
       });
-    } finally {
-      busy = false;
-      work.removeAttribute("aria-busy");
-      work.querySelectorAll("#lb-submit, [data-press]").forEach((button) => (button.disabled = false));
+    } else if (answer.gone) {
+      gone = true;
+      say(answer.message, "warning", { label: "Next item", run: next });
+    } else {
+      say(answer.errors && form ? "" : answer.message || answer.detail || "The server does not take this.", "error");
+      if (answer.errors && form) showErrors(answer.errors);
     }
   }
 
+  function wait(on) {
+    busy = on;
+    if (on) work.setAttribute("aria-busy", "true");
+    else work.removeAttribute("aria-busy");
+    work.querySelectorAll("#lb-submit, [data-press]").forEach((button) => (button.disabled = on));
+  }
+
+  async function act(url, data, done) {
+    if (busy || !(await settled())) return;
+    drafts.hold();
+    wait(true);
+    const answer = await post(url, data).catch(() => ({ offline: true }));
+    wait(false);
+    if (answer.html === undefined) return refused(answer, () => act(url, data, done));
+    done?.();
+    show(answer.html);
+    say(answer.message, "success");
+  }
+
+  /* The next item appears at once and the label is sent behind it. When the server refuses, the label comes back to the
+     screen as it was left, and the item that had taken its place waits. */
+  async function actBehind(url, extra, key) {
+    if (busy || !(await settled())) return;
+    if (!ahead.ready()) return act(url, payload(extra), () => drafts.drop(key));
+    drafts.hold();
+    const left = { nodes: [...work.childNodes], seconds, touched };
+    const data = payload({ ...extra, shown: ahead.ready() });
+    // It goes on when the page is closed now; browsers do that for 64 kB.
+    const keepalive = editor().value.length < 12_000;
+    sending = post(url, data, { keepalive }).catch(() => ({ offline: true }));
+    say("");
+    show(ahead.take());
+    const answer = await sending;
+    sending = null;
+    if (answer.shown) stored(answer, key);
+    else if (answer.html !== undefined) takenOver(answer, key);
+    else {
+      ahead.put([...work.childNodes]);
+      show(left.nodes);
+      ({ seconds, touched } = left);
+      refused(answer, () => actBehind(url, extra, key));
+    }
+  }
+
+  function stored(answer, key) {
+    drafts.drop(key);
+    if (form?.dataset.item === String(answer.shown)) form.dataset.expires = answer.expires;
+    document.getElementById("lb-progress").innerHTML = answer.progress;
+    say(answer.message, "success");
+    ahead.fetch();
+  }
+
+  /* The label is stored, but somebody else has the item that took its place: another one comes. */
+  function takenOver(answer, key) {
+    drafts.drop(key);
+    if (!touched) return show(answer.html), say(answer.message, "success");
+    gone = true;
+    say("Saved. Somebody else is at this one by now.", "warning", { label: "Next item", run: next });
+  }
+
+  /* Waits for the answer to the label before; false when that brought its item back to the screen. */
+  async function settled() {
+    if (!sending) return true;
+    const shown = form;
+    busy = true;
+    await sending;
+    await null; // what awaits the same answer acts on it first
+    busy = false;
+    return form === shown;
+  }
+
   function submit() {
-    if (!form) return;
+    if (!form || gone) return;
     if (!choice()) {
       showErrors({ verdict: ["Choose good (g), bad (b) or should have declined (d) first."] });
       return;
     }
-    const key = draftKey();
-    saveDraft();
-    act(root.dataset.submit, payload({ seconds: String(Math.round(seconds)) }), () => dropDraft(key));
+    const key = drafts.key();
+    drafts.save();
+    const extra = { seconds: String(Math.round(seconds)) };
+    if (surelyRight()) actBehind(root.dataset.submit, extra, key);
+    else act(root.dataset.submit, payload(extra), () => drafts.drop(key));
   }
 
   function next() {
-    if (form && gone) dropDraft(draftKey());
+    if (form && gone) drafts.drop(drafts.key());
     form = null;
     window.location.assign(root.dataset.next);
   }
@@ -270,8 +293,7 @@
 
   function sendSkip(reason) {
     skip.close();
-    const key = draftKey();
-    act(root.dataset.skip, payload({ reason }), () => dropDraft(key));
+    actBehind(root.dataset.skip, { reason }, drafts.key());
   }
 
   async function renew() {
@@ -290,8 +312,11 @@
   }
 
   function release() {
-    if (!form || gone || busy) return;
-    navigator.sendBeacon(root.dataset.release, payload({ expires: form.dataset.expires }));
+    if (!form || busy) return;
+    drafts.flush();
+    const waiting = ahead.lease();
+    if (waiting) navigator.sendBeacon(root.dataset.release, payload(waiting));
+    if (!gone) navigator.sendBeacon(root.dataset.release, payload({ expires: form.dataset.expires }));
   }
 
   function checkLease() {
@@ -302,8 +327,9 @@
   }
 
   // ---- an item appears ---------------------------------------------------------------------------------------------
-  function show(html) {
-    work.innerHTML = html;
+  function show(what) {
+    if (typeof what === "string") work.innerHTML = what;
+    else work.replaceChildren(...what);
     start();
     const heading = work.querySelector(".lb-talk, .lb-nothing");
     if (heading) heading.focus({ preventScroll: true });
@@ -312,13 +338,17 @@
 
   function start() {
     form = work.querySelector(".lb-form");
-    armed = gone = false;
+    armed = gone = touched = false;
     active = true;
     seconds = 0;
     const progress = work.querySelector("#lb-progress-new");
     if (progress) document.getElementById("lb-progress").replaceChildren(progress.content.cloneNode(true));
-    if (form) restoreDraft();
-    if (form) $("#lb-why").hidden = !["bad", "decline"].includes(choice());
+    if (!form) return;
+    drafts.restore();
+    $("#lb-why").hidden = !["bad", "decline"].includes(choice());
+    checkCorrection();
+    effects.tell();
+    if (!sending) ahead.fetch();
   }
 
   // ---- keys ------------------------------------------------------------------------------------------------------------
@@ -331,7 +361,9 @@
     n: () => $("[name=note]").focus(),
     s: openSkip,
     u: undo,
+    v: () => suggestions.ask(),
     x: () => unfold(true),
+    "/": () => search.open(),
     Enter: submit,
     Escape: () => arm(false),
   };
@@ -379,11 +411,34 @@
     return changed();
   }
 
+  // ---- parts ----------------------------------------------------------------------------------------------------------
+  const core = {
+    root,
+    work,
+    form: () => form,
+    gone: () => gone,
+    choice,
+    editor,
+    setMark,
+    changed,
+    payload,
+    post,
+    say,
+    press,
+  };
+  const drafts = window.RatchetLabel.drafts(core);
+  const effects = window.RatchetLabel.effects(core);
+  const ahead = window.RatchetLabel.ahead(core);
+  const search = window.RatchetLabel.search(core);
+  const suggestions = window.RatchetLabel.suggestions(core);
+
   // ---- wiring ------------------------------------------------------------------------------------------------------------
   const PRESSES = {
     help: () => help.showModal(),
     skip: openSkip,
     undo,
+    search: () => search.open(),
+    suggest: () => suggestions.ask(),
     restore: () => ((editor().value = form.dataset.response), changed(), editor().focus()),
     "decline-text": (button) => ((editor().value = button.dataset.text), changed(), editor().focus()),
   };
@@ -461,6 +516,6 @@
   }, 1000);
   setInterval(renew, RENEW_MS);
 
-  dropOldDrafts();
+  drafts.dropOld();
   start();
 })();

@@ -1,0 +1,49 @@
+/* The item ahead: fetched and leased while somebody works on the one before, so that it appears without waiting. */
+"use strict";
+
+window.RatchetLabel = window.RatchetLabel || {};
+window.RatchetLabel.ahead = (core) => {
+  const WAIT_MS = 200;
+  let held = null; // {nodes, item, expires}
+  let timer = 0;
+
+  function hold(nodes) {
+    const form = nodes.map((node) => node.nodeType === 1 && (node.matches(".lb-form") ? node : null)).find(Boolean);
+    held = form ? { nodes, item: form.dataset.item, expires: form.dataset.expires } : null;
+  }
+
+  function fetch() {
+    clearTimeout(timer);
+    if (!held) timer = setTimeout(ask, WAIT_MS);
+  }
+
+  async function ask() {
+    const form = core.form();
+    if (!form || core.gone() || held) return;
+    let answer = {};
+    try {
+      answer = await core.post(core.root.dataset.ahead, core.payload());
+    } catch {
+      return; // then the next item comes with the answer to this one
+    }
+    if (!answer.html || held || core.form() !== form || answer.item === Number(form.dataset.item)) return;
+    const box = document.createElement("template");
+    box.innerHTML = answer.html;
+    box.content.querySelector("#lb-progress-new")?.remove(); // as it was before this one is done
+    hold([...box.content.childNodes]);
+  }
+
+  function take() {
+    const { nodes } = held;
+    held = null;
+    return nodes;
+  }
+
+  return {
+    fetch,
+    take,
+    put: hold,
+    ready: () => held?.item || "",
+    lease: () => held && { item: held.item, expires: held.expires },
+  };
+};
