@@ -4,7 +4,7 @@
     make bench-annotate ARGS='--turns 3000 --labels 1000 --items 5 --imported 200'     small: a minute
 
 Twenty clients do what the labelling page does: fetch the item ahead (``next``: claimed, leased, rendered), send the
-label of the one on the screen (``submit``: checked, stored, settled, counted), and think for --think seconds in between,
+label of the one on the screen (``submit``: checked, stored, settled, counted), and think --think seconds in between,
 which is a multiple of a person's speed. Every fifth label is bad with a correction, whose text is searched for personal
 data (``submit_text``). ``alone`` is one client without pauses, as Label Studio was measured: 152 ms and 300 ms;
 ``labels_per_s`` is what all get done without pauses.

@@ -86,6 +86,11 @@ def addresses(queue: Queue) -> dict[str, str]:
         "fill": f"/admin/annotations/queue/{queue.pk}/add/",
         "annotations": "/admin/annotations/annotation/",
         "resolutions": "/admin/annotations/resolution/",
+        "agreement": f"/admin/agreement/?queue={queue.pk}",
+        "items": f"/admin/queue/{queue.pk}/items/",
+        "machine labels": "/admin/annotations/machinelabel/",
+        "comparisons": "/admin/annotations/comparisonround/",
+        "mine": "/admin/label/mine/",
     }
 
 
