@@ -10,8 +10,8 @@ from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import display
 
 from annotations.agreement import agreement_of
@@ -27,6 +27,7 @@ from annotations.models import Annotation, Queue, Resolution
 from annotations.people import WORKERS, visible_to, with_share, workers_of
 from annotations.progress import labelled_today_by, people_progress, queue_progress
 from annotations.queue_form import form_for
+from annotations.trust.counting import COUNTS, Standing, standing, standings
 from assistants.access import has_role
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
@@ -203,8 +204,8 @@ class AnnotationAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
     actions = ("export_selected",)
     fields = (
-        "question", "logged", "verdict", "why", "correction", "note", "annotator", "queue", "seconds", "created_at",
-        "status",
+        "question", "logged", "verdict", "why", "correction", "note", "annotator", "queue", "seconds",
+        "suggested", "created_at", "status", "standing",
     )  # fmt: skip
 
     @display(description="Question")
@@ -227,11 +228,16 @@ class AnnotationAdmin(ReadOnlyAdmin):
     def corrected(self, label: Annotation) -> str:
         return "yes" if label.correction else "–"
 
-    @display(description="Status", label={"counts": "success", "replaced": "warning", "taken back": "warning"})
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("turn__resolution").prefetch_related("resolutions")
+
+    @display(description="Status", label={COUNTS: "success", "waits": "info"})
     def status(self, label: Annotation) -> str:
-        if label.withdrawn_at is not None:
-            return "taken back"
-        return "counts" if label.replaced_by_id is None else "replaced"
+        return _standing(label).state
+
+    @display(description="Why")
+    def standing(self, label: Annotation) -> str:
+        return _standing(label).why
 
     @admin.action(description="Export as JSON lines")
     def export_selected(self, request: HttpRequest, rows: QuerySet[Annotation]) -> HttpResponseBase:
@@ -247,7 +253,8 @@ class ResolutionAdmin(ReadOnlyAdmin):
     list_select_related = ("turn", "resolved_by")
     search_fields = ("turn__question", "turn__client_id", "response")
     fields = (
-        "question", "logged", "verdict", "why", "response", "relevant", "how", "labels", "resolved_by", "resolved_at",
+        "question", "logged", "verdict", "why", "response", "relevant", "how", "labels", "who", "resolved_by",
+        "resolved_at",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Resolution]:
@@ -274,7 +281,21 @@ class ResolutionAdmin(ReadOnlyAdmin):
     def relevant(self, resolution: Resolution) -> str:
         return ", ".join(f"[{rank}]" for rank in resolution.relevant_ranks) or "–"
 
+    @display(description="Every label on the turn")
+    def who(self, resolution: Resolution) -> SafeString:
+        rows = (
+            (label.annotator.get_username(), label.get_verdict_display(), found.state, found.why)
+            for label, found in standings(resolution)
+        )
+        return format_html_join(mark_safe("<br>"), "{}: {} · {} ({})", rows) or mark_safe("–")
+
     @display(description="Labels that counted")
     def labels(self, resolution: Any) -> str:
         machines = f" + {resolution.n_machines} of machines" if resolution.n_machines else ""
         return f"{resolution.n_labels}{machines}"
+
+
+def _standing(label: Annotation) -> Standing:
+    """Without a query for rows of `AnnotationAdmin.get_queryset`."""
+    counted = {label.pk} if label.resolutions.all() else set()
+    return standing(label, getattr(label.turn, "resolution", None), counted)
