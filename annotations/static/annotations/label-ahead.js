@@ -8,8 +8,13 @@ window.RatchetLabel.ahead = (core) => {
   let timer = 0;
 
   function hold(nodes) {
-    const form = nodes.map((node) => node.nodeType === 1 && (node.matches(".lb-form") ? node : null)).find(Boolean);
-    held = form ? { nodes, item: form.dataset.item, expires: form.dataset.expires } : null;
+    const form = nodes.find((node) => node.nodeType === Node.ELEMENT_NODE && node.matches(".lb-form"));
+    set(form ? { nodes, item: form.dataset.item, expires: form.dataset.expires } : null);
+  }
+
+  function set(what) {
+    held = what;
+    core.root.toggleAttribute("data-next-ready", held !== null);
   }
 
   function fetch() {
@@ -35,7 +40,7 @@ window.RatchetLabel.ahead = (core) => {
 
   function take() {
     const { nodes } = held;
-    held = null;
+    set(null);
     return nodes;
   }
 
