@@ -44,9 +44,15 @@ window.RatchetLabel.ahead = (core) => {
     return nodes;
   }
 
+  /* The server has sent this very item with an answer: it is on the screen now. */
+  function leave(item) {
+    if (held?.item === item) set(null);
+  }
+
   return {
     fetch,
     take,
+    leave,
     put: hold,
     ready: () => held?.item || "",
     lease: () => held && { item: held.item, expires: held.expires },

@@ -262,7 +262,7 @@
   }
 
   function submit() {
-    if (!form || gone) return;
+    if (!form) return;
     if (!choice()) {
       showErrors({ verdict: ["Choose good (g), bad (b) or should have declined (d) first."] });
       return;
@@ -270,7 +270,7 @@
     const key = drafts.key();
     drafts.save();
     const extra = { seconds: String(Math.round(seconds)) };
-    if (surelyRight()) actBehind(root.dataset.submit, extra, key);
+    if (surelyRight() && !gone) actBehind(root.dataset.submit, extra, key);
     else act(root.dataset.submit, payload(extra), () => drafts.drop(key));
   }
 
@@ -312,11 +312,11 @@
   }
 
   function release() {
-    if (!form || busy) return;
+    if (!form) return;
     drafts.flush();
     const waiting = ahead.lease();
     if (waiting) navigator.sendBeacon(root.dataset.release, payload(waiting));
-    if (!gone) navigator.sendBeacon(root.dataset.release, payload({ expires: form.dataset.expires }));
+    if (!gone && !busy) navigator.sendBeacon(root.dataset.release, payload({ expires: form.dataset.expires }));
   }
 
   function checkLease() {
@@ -348,6 +348,7 @@
     $("#lb-why").hidden = !["bad", "decline"].includes(choice());
     checkCorrection();
     effects.tell();
+    ahead.leave(form.dataset.item);
     if (!sending) ahead.fetch();
   }
 
