@@ -115,9 +115,12 @@ def _held_item(queue: Queue, annotator: User, now: datetime) -> QueueItem | None
         return None
     if assignment.ahead:
         # Under the lock of the item: somebody may be taking it over just now.
+        look = transaction.savepoint()
         QueueItem.objects.select_for_update().get(pk=assignment.item_id)
         if not holds_lease(assignment.item, annotator):
+            transaction.savepoint_rollback(look)
             return None
+        transaction.savepoint_commit(look)
     lease_to(item=assignment.item, annotator=annotator)
     return assignment.item
 
@@ -148,12 +151,19 @@ def _take_over(queue: Queue, annotator: User, now: datetime) -> QueueItem | None
 
 def _claim(queue: Queue, annotator: User, now: datetime, *, wait: bool, but: int) -> QueueItem | None:
     """The first free item, locked. ``wait`` also waits for items that somebody else has locked just now: with them
-    skipped, the last items of a queue would seem to be gone."""
+    skipped, the last items of a queue would seem to be gone.
+
+    What was locked in vain is let go at once (going back to a savepoint does that): else two people could wait for
+    each other's misses.
+    """
     missed = [but]
     for _ in range(_MAX_MISSES):
+        look = transaction.savepoint()
         item = _candidates(queue, annotator, now, missed).select_for_update(of=("self",), skip_locked=not wait).first()
         if item is None or has_room(item, annotator):
+            transaction.savepoint_commit(look)
             return item
+        transaction.savepoint_rollback(look)
         missed.append(item.pk)
     return None
 

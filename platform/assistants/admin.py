@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -17,7 +17,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from assistants.models import ApiKey, Assistant, AuditEvent, Membership, Role, Scope
+from assistants.models import VIEWED, ApiKey, Assistant, AuditEvent, Membership, Role, Scope
 from assistants.policy_admin import PrivacyPolicyAdmin
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit, issue_key, revoke_key
@@ -186,11 +186,31 @@ class ApiKeyAdmin(ScopedAdmin):
         self.message_user(request, f"{len(allowed)} keys revoked.", messages.SUCCESS)
 
 
+class LooksFilter(admin.SimpleListFilter):
+    """Looks are many: the list leaves them out until they are asked for."""
+
+    title = "kind"
+    parameter_name = "looks"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("only", "Who looked at what"), ("all", "Acts and looks")]
+
+    def choices(self, changelist: Any) -> Any:
+        first, *others = super().choices(changelist)
+        return [{**first, "display": "Acts"}, *others]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        if self.value() == "all" or request.GET.get("action"):
+            return queryset
+        look = Q(action__endswith=VIEWED)
+        return queryset.filter(look) if self.value() == "only" else queryset.exclude(look)
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(ScopedAdmin):
     view_roles = ADMIN_ONLY
     list_display = ("at", "actor_name", "action", "target", "assistant", "reason")
-    list_filter = ("action", "assistant")
+    list_filter = (LooksFilter, "action", "assistant")
     list_select_related = ("assistant",)
     search_fields = ("actor_name", "target", "action")
     date_hierarchy = "at"

@@ -53,6 +53,7 @@ def resolve(turn: Turn, verdict: str = "good") -> None:
 
 def test_people_see_the_turns_of_their_assistants_only(enter: Any, cast: Cast) -> None:
     ours, theirs = make_turn(cast.bot, question="Ours?"), make_turn(cast.other, question="Theirs?")
+    make_queue(cast.bot, turns=[ours])  # an annotator sees what is to be labelled
     listed = enter(cast.bob).get(reverse(TURNS)).content.decode()
     assert "Ours?" in listed
     assert "Theirs?" not in listed
@@ -219,7 +220,7 @@ def test_the_quarantine_list_costs_the_same_however_long(
 
 def test_conversations_and_feedback_have_lists(enter: Any, cast: Cast) -> None:
     make_feedback(make_turn(cast.bot), kind="comment", value=None, text="Loved it")
-    client = enter(cast.bob)
+    client = enter(cast.alice)
     assert "Loved it" in client.get(reverse("admin:capture_feedback_changelist")).content.decode()
     conversation = Turn.objects.get().conversation
     assert conversation.external_id in client.get(reverse("admin:capture_conversation_changelist")).content.decode()

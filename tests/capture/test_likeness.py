@@ -150,7 +150,7 @@ def test_searching_costs_the_same_however_many_are_found(
 
 def test_the_list_is_searched_by_meaning(client: Client, cast: Cast, asked: dict[str, Turn]) -> None:
     make_turn(cast.other, question="Theirs?", embedding=asked["leave"].embedding)
-    client.force_login(cast.bob)
+    client.force_login(cast.alice)
     text = client.get(reverse("admin:capture_turn_changelist"), {"like": "penalty for quitting early"}).content.decode()
     places = [text.index(QUESTIONS[name][:30]) for name in ("leave", "cancel", "meter")]
     assert max(places[:2]) < places[2]
@@ -166,7 +166,7 @@ def test_the_list_says_when_the_engine_is_away(
     client: Client, cast: Cast, asked: dict[str, Turn], settings: Any, tmp_path: Path
 ) -> None:
     settings.PROCESS, settings.RATCHET_ENGINE_URL = "web", f"unix:{tmp_path / 'nobody.sock'}"
-    client.force_login(cast.bob)
+    client.force_login(cast.alice)
     answer = client.get(reverse("admin:capture_turn_changelist"), {"like": "penalty"})
     assert answer.status_code == 200
     assert "needs the engine" in answer.content.decode()
