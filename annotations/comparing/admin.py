@@ -8,7 +8,7 @@ from typing import Any, cast
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.forms import ModelMultipleChoiceField
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
@@ -17,7 +17,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminCheckboxSelectMultiple
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from annotations.comparing.models import ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.comparing.preferences import choice_lines, preference_lines
@@ -55,13 +55,15 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
             settles = assistants_of(user, *SETTLERS)
             named = ComparisonRound.people.through.objects.filter(user=user).values("comparisonround")
             rows = rows.filter(Q(assistant__in=settles) | Q(pk__in=named))
-        current = ComparisonChoice.objects.current().filter(pair__round=OuterRef("pk")).order_by()
-        made = current.values("pair__round").annotate(n=Count("pk")).values("n")
-        pairs = ComparisonPair.objects.filter(round=OuterRef("pk")).order_by().values("round").annotate(n=Count("pk"))
+        made = ComparisonChoice.objects.current().filter(pair__round=OuterRef("pk"))
+        pairs = ComparisonPair.objects.filter(round=OuterRef("pk"))
+        people = ComparisonRound.people.through.objects.filter(comparisonround=OuterRef("pk"))
         return rows.annotate(
-            n_pairs=Coalesce(Subquery(pairs.values("n")), 0),
-            n_choices=Coalesce(Subquery(made), 0),
-            n_mine=Coalesce(Subquery(made.filter(person=user)), 0),
+            has_names=Exists(people),
+            is_named=Exists(people.filter(user=user)),
+            n_pairs=_number(pairs, "round"),
+            n_choices=_number(made, "pair__round"),
+            n_mine=_number(made.filter(person=user), "pair__round"),
         ).annotate(n_left=F("n_pairs") - F("n_mine"))
 
     @display(description="From")
@@ -84,6 +86,8 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
     def work(self, opened: Any) -> str | SafeString:
         if opened.closed or not opened.n_left:
             return "–"
+        if opened.has_names and not opened.is_named:
+            return "for others"
         return format_html(
             '<a class="bg-primary-600 font-medium px-3 py-1.5 rounded-default text-white" href="{}">Compare</a>',
             reverse("annotations:compare", args=[opened.pk]),
@@ -95,7 +99,7 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
         if db_field.name == "people":
             own = assistants_of(request.user, *ADMINS)
             roles = {"memberships__assistant__in": own, "memberships__role__in": JUDGES}
-            kwargs["widget"] = UnfoldAdminCheckboxSelectMultiple()
+            kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget()
             kwargs["queryset"] = User.objects.filter(**roles).distinct().order_by("username")
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
@@ -151,3 +155,8 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
         )
         response.headers["Content-Disposition"] = f'attachment; filename="comparison-{round_id}-{what}.jsonl"'
         return response
+
+
+def _number(rows: QuerySet[Any], by: str) -> Coalesce:
+    """How many rows there are, as a subquery: joined, pairs and choices would multiply each other."""
+    return Coalesce(Subquery(rows.order_by().values(by).annotate(n=Count("pk")).values("n")), 0)

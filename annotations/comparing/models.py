@@ -62,6 +62,7 @@ class ComparisonRound(models.Model):
 
     class Meta:
         ordering = ("-created_at",)
+        verbose_name = "comparison"
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["assistant", "name"], name="comparison_round_name_once")
         ]

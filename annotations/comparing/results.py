@@ -22,6 +22,9 @@ from assistants.models import Membership
 WORTH = {Choice.CANDIDATE: 1.0, Choice.BASELINE: 0.0, Choice.BOTH_GOOD: 0.5, Choice.BOTH_BAD: 0.5}
 
 
+MAX_SHOWN = 20
+
+
 @dataclass(frozen=True)
 class PersonResult:
     name: str
@@ -82,9 +85,9 @@ def results_of(rounds: Sequence[ComparisonRound]) -> list[RoundResult]:
 
 
 def rounds_of(source: str, source_id: int) -> list[RoundResult]:
-    """The rounds on one evaluation (or another source), newest first."""
-    rounds = ComparisonRound.objects.filter(source=source, source_id=source_id)
-    return results_of(list(rounds.select_related("assistant").prefetch_related("people")))
+    """The newest `MAX_SHOWN` rounds on one evaluation (or another source), newest first: three queries."""
+    rounds = ComparisonRound.objects.filter(source=source, source_id=source_id).order_by("-created_at", "-pk")
+    return results_of(list(rounds[:MAX_SHOWN]))
 
 
 def judges_of(opened: ComparisonRound) -> list[str]:

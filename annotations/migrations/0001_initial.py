@@ -175,6 +175,7 @@ class Migration(migrations.Migration):
                 ('people', models.ManyToManyField(blank=True, help_text='Nobody named: all reviewers and admins.', related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
+                'verbose_name': 'comparison',
                 'ordering': ('-created_at',),
             },
         ),

@@ -346,6 +346,10 @@ def test_the_evaluation_shows_the_win_rate_and_opens_rounds(client: Client, bot:
         export = client.get(reverse("admin:annotations_comparisonround_export", args=[opened.pk, what]))
         assert len(b"".join(export).splitlines()) == 3  # type: ignore[call-overload]
     assert AuditEvent.objects.filter(action="comparison.exported").count() == 2
+    client.force_login(rita)
+    listed = client.get(reverse("admin:annotations_comparisonround_changelist"))
+    (row,) = listed.context["cl"].result_list
+    assert (row.n_pairs, row.n_choices, row.n_mine, row.n_left) == (3, 3, 3, 0)
 
 
 PRIMARY = {

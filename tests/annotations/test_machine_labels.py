@@ -325,7 +325,7 @@ def test_the_queue_shows_agreement_and_its_setting_settles_anew(client: Client, 
     (machine,) = shown.context["machines"]
     assert (machine.percent.value, machine.kappa.n) == (0.75, 4)
     form = shown.context["adminform"].form
-    sent = {name: value for name, value in form.initial.items() if value not in (None, False)}
+    sent = {name: value for name, value in form.initial.items() if value is not None and value is not False}
     sent |= {"assistant": house.bot.pk, "people": [], "machines_count": "on"}
     with TestCase.captureOnCommitCallbacks(execute=True):
         assert client.post(page, sent).status_code == 302
