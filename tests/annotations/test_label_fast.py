@@ -239,3 +239,23 @@ def test_two_tabs_know_of_each_other(live_server: LiveServer, page: Page, queue:
     expect(page.get_by_role("heading", name="Nothing left for you here")).to_be_visible()
     assert [label.verdict for label in Annotation.objects.current()] == ["bad"]
     assert Annotation.objects.count() == 2  # the earlier one is kept
+
+
+def test_how_my_labels_look(live_server: LiveServer, page: Page, queue: Queue, ann: User) -> None:
+    """Takes the screenshots (SCREENSHOTS=1) and checks that nothing sticks out sideways at either size."""
+    fill(queue, 3)
+    log_in(page, live_server, ann)
+    page.goto(f"{live_server.url}/admin/label/mine/")
+    expect(page.get_by_text("No labels yet.")).to_be_visible()
+    better = "A fixed plan has an exit fee of £35. [1]"
+    first, second, _ = (item.turn for item in queue.items.select_related("turn").order_by("pk"))
+    submit(turn=first, annotator=ann, verdict="good", queue=queue)
+    submit(turn=second, annotator=ann, verdict="bad", reasons=["wrong"], correction=better, queue=queue)
+    page.reload()
+    expect(page.get_by_text("2 of 2 labels make the verdict that counts")).to_be_visible()
+    expect(page.get_by_text("with a better answer: adopted")).to_be_visible()
+    shoot(page, "my-labels-1280", whole=True)
+    assert width_of(page) <= 1280
+    resize(page, PHONE)
+    shoot(page, "my-labels-390", whole=True)
+    assert width_of(page) <= 390
