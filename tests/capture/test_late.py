@@ -290,7 +290,7 @@ def test_the_page_of_a_turn_shows_what_came_later(api: Call, cast: Cast, client:
         turn=turn, api_key=cast.key, changes={"outcome": ["", "escalated"]},
         known_at=datetime.now(UTC), received_at=datetime.now(UTC),
     )  # fmt: skip
-    client.force_login(cast.bob)
+    client.force_login(cast.alice)
     page = client.get(f"/admin/capture/turn/{turn.pk}/change/").content.decode()
     for said in ("resolved: false", "Handed to a person", "our-bot/2.1", "with the key frontend"):
         assert said in page
