@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 
 from annotations.errors import CannotScrub
 from assistants.policies import policy_of
+from capture.masking import known_in
 from capture.models import Conversation, Passage, Turn
+from capture.uncertain import Noted, Occurrence, note, occurrences
 from capture.vault import entities_key
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
@@ -19,7 +22,30 @@ logger = logging.getLogger(__name__)
 _warming = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Typed:
+    """What somebody typed, masked, and in memory only what it was masked from."""
+
+    texts: list[str]
+    found: list[list[Occurrence]] = field(default_factory=list, repr=False)
+    known: frozenset[str] = frozenset()
+    policy_digest: str = ""
+
+    def note(self, turn: Turn, *names: str) -> None:
+        """Opens a review of what is uncertain in them, once they are stored. ``names``: as `capture.stored_texts` calls
+        the texts, in their order."""
+        found = [replace(one, field=name) for name, part in zip(names, self.found, strict=False) for one in part]
+        if found:
+            noted = Noted(turn, turn.conversation, found, self.known, self.policy_digest)
+            note([noted], assistant=turn.assistant)
+
+
 def scrub(*, turn: Turn, texts: Sequence[str]) -> list[str]:
+    """As `typed`, where nothing uncertain is to be reviewed: of texts that stay with their queue."""
+    return typed(turn=turn, texts=texts).texts
+
+
+def typed(*, turn: Turn, texts: Sequence[str]) -> Typed:
     """The texts with personal data masked; empty ones cost nothing.
 
     Call it inside the transaction that stores the texts: new persons are added to the conversation's table. The turn's
@@ -30,7 +56,7 @@ def scrub(*, turn: Turn, texts: Sequence[str]) -> list[str]:
         CannotScrub: whatever went wrong; nothing may be stored then.
     """
     if not any(text.strip() for text in texts):
-        return list(texts)
+        return Typed(list(texts))
     from privacy.scrubber import Scrubber, ScrubText
 
     conversation = Conversation.objects.select_for_update().get(pk=turn.conversation_id)
@@ -39,15 +65,17 @@ def scrub(*, turn: Turn, texts: Sequence[str]) -> list[str]:
     try:
         key = entities_key(turn.assistant_id, conversation.external_id)
         table = EntityTable.from_dict(conversation.entities, key=key)
-        typed = [ScrubText("response", text) for text in texts]
-        masked = Scrubber(policy_of(turn.assistant)).scrub_turn([*read, *typed], table)
+        known, policy = known_in(table), policy_of(turn.assistant)
+        given = [ScrubText("response", text) for text in texts]
+        masked = Scrubber(policy).scrub_turn([*read, *given], table)[len(read) :]
     except (ScrubError, ValueError) as error:
         logger.warning("label on turn %s refused: %s", turn.pk, type(error).__name__)
         raise CannotScrub from error
     entities = table.to_dict()
     if entities != conversation.entities:
         Conversation.objects.filter(pk=conversation.pk).update(entities=entities)
-    return [result.text for result in masked[len(read) :]]
+    found = [occurrences("", text, result) for text, result in zip(texts, masked, strict=True)]
+    return Typed([result.text for result in masked], found, known, policy.digest())
 
 
 def warm_up() -> None:

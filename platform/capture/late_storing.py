@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from assistants.models import Assistant
+from capture.masking import MaskedUpdate
 from capture.models import Conversation, Feedback, Quarantine, Turn, TurnUpdate
 from capture.payloads import MAX_METADATA, MAX_TAGS, FeedbackItem, UpdateItem
 from capture.uncertain import Noted, Occurrence, note
@@ -41,15 +42,15 @@ class ReadyFeedback:
 
 @dataclass(frozen=True)
 class ReadyUpdate:
-    """``tags`` and ``metadata`` are scrubbed."""
+    """``masked``: its tags and metadata."""
 
     row: Quarantine
     item: UpdateItem
-    tags: list[str]
-    metadata: dict[str, Any]
+    masked: MaskedUpdate
     entities: dict[str, Any]
     api_key_id: int | None
     received_at: datetime
+    policy_digest: str = ""
 
     @property
     def known_at(self) -> datetime:
@@ -129,7 +130,20 @@ def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> list[
             _remember(since, turn.client_id, notes[-1])
     Turn.objects.bulk_update(turns.values(), [*_MEASURES, "tags", "metadata"])
     TurnUpdate.objects.bulk_create(notes)
+    note([_noted_late(turns[ready.item.turn], ready) for ready in updates], assistant=assistant)
     return [Learned(ready.row.pk, turns[ready.item.turn].conversation_id, ready.entities) for ready in updates]
+
+
+def _noted_late(turn: Turn, ready: ReadyUpdate) -> Noted:
+    """Tags by their place in the turn, as `capture.stored_texts` names them; nothing of what the turn did not take."""
+    found = []
+    for one in ready.masked.occurrences:
+        kind, _, place = one.field.partition(".")
+        if kind == "tags":
+            found.append(replace(one, field=f"tags.{turn.tags.index(ready.masked.tags[int(place)])}"))
+        elif all(turn.metadata.get(key) == value for key, value in ready.masked.metadata.items()):
+            found.append(one)
+    return Noted(turn, turn.conversation, found, ready.masked.known, ready.policy_digest)
 
 
 def _remember(since: dict[tuple[str, str], datetime], turn: str, update: TurnUpdate) -> None:
@@ -151,13 +165,13 @@ def _apply(turn: Turn, ready: ReadyUpdate, later: set[str]) -> dict[str, Any]:
         if value is not None and value != getattr(turn, name) and name not in later:
             changes[name] = [getattr(turn, name), value]
             setattr(turn, name, value)
-    new_tags = [tag for tag in dict.fromkeys(ready.tags) if tag not in turn.tags]
+    new_tags = [tag for tag in dict.fromkeys(ready.masked.tags) if tag not in turn.tags]
     if new_tags:
         if len(turn.tags) + len(new_tags) > MAX_TAGS:
             raise UpdateRefused(f"With this update the turn would have more than {MAX_TAGS} tags.")
         turn.tags = [*turn.tags, *new_tags]
         changes["tags"] = len(new_tags)  # no text: what is masked or erased later stands in the turn alone
-    given = {key: value for key, value in ready.metadata.items() if f"metadata.{key}" not in later}
+    given = {key: value for key, value in ready.masked.metadata.items() if f"metadata.{key}" not in later}
     new_keys = [key for key, value in given.items() if key not in turn.metadata or turn.metadata[key] != value]
     if new_keys:
         merged = {**turn.metadata, **given}

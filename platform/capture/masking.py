@@ -8,6 +8,7 @@ from typing import Any
 
 from assistants.models import Assistant
 from assistants.vault import keyed_hash
+from capture.naming import Names
 from capture.payloads import Context, FeedbackItem, TurnItem, UpdateItem
 from capture.uncertain import Occurrence, described, occurrences
 from generation.prompts import Message
@@ -18,6 +19,8 @@ from privacy.scrubber import Kind, Scrubber, ScrubText
 
 _LONG_NUMBER = 10**6
 """From here on a number in metadata may be a telephone, a card or an account."""
+_NAMES = {"model": 200, "adapter": 120, "prompt_digest": 64, "retrieval_config": 64, "client": 120}
+"""Fields of a turn that are names, and how long they may be."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class MaskedTurn:
     contexts: list[MaskedContext]
     tags: list[str]
     metadata: dict[str, Any]
+    names: Mapping[str, str]
+    """Of model, adapter, client and the like: `_NAMES`."""
     pii: list[dict[str, Any]] = field(default_factory=list)
     # In memory only: what was masked, and which placeholders the conversation had before.
     occurrences: Sequence[Occurrence] = field(default=(), repr=False)
@@ -53,17 +58,22 @@ class MaskedTurn:
 
 
 def mask_turn(
-    *, item: TurnItem, assistant: Assistant, scrubber: Scrubber, table: EntityTable, is_ours: Callable[[Context], bool]
-) -> MaskedTurn:
+    *, item: TurnItem, assistant: Assistant, scrubber: Scrubber, table: EntityTable, is_ours: Callable[[Context], bool],
+    client: str = "",
+) -> MaskedTurn:  # fmt: skip
     """Scrubs a turn; ``table`` learns its entities.
 
     Args:
+        client: the program that posted it, where the turn does not say.
         is_ours: whether a context is a text of the assistant's own documents. Only then is it trusted (a company's
             public telephone number stays); what a frontend brings from elsewhere may hold other people's data.
 
     Raises:
         privacy.findings.ScrubError: it could not be scrubbed; the table is unchanged.
     """
+    known, named = known_in(table), Names(scrubber.policy, table)
+    names = {name: named.masked(getattr(item, name), longest) for name, longest in _NAMES.items()}
+    names["client"] = names["client"] or named.masked(client, _NAMES["client"])
     metadata, deny = without_user(assistant, item.metadata)
     # Ours, and not read: a recogniser that took it for a number would part a person from their turns, so that an
     # erasure found none of them. What a client posts under this name is text like any other.
@@ -71,12 +81,11 @@ def mask_turn(
     texts = _Texts()
     history = [(m.role, texts.add(f"history.{i}", "user", m.content)) for i, m in enumerate(item.history)]
     question = texts.add("question", "user", item.question)
-    contexts = [_Slots.of(texts, rank, context, is_ours(context)) for rank, context in item.ranked_contexts()]
+    contexts = [_Slots.of(texts, rank, context, is_ours(context), named) for rank, context in item.ranked_contexts()]
     response = texts.add("response", "response", item.response)
     completion = texts.add("completion", "response", item.completion)
     tags = [texts.add(f"tags.{i}", "user" if " " in tag else "label", tag, False) for i, tag in enumerate(item.tags)]
-    rest = texts.tree("metadata", "user", metadata)
-    known = _known(table)
+    rest = texts.tree("metadata", "user", named.keys(metadata))
     texts.scrub(scrubber, table, deny)
     found = texts.occurrences()
     return MaskedTurn(
@@ -87,6 +96,7 @@ def mask_turn(
         contexts=[slots.read() for slots in contexts],
         tags=[tag()[:60] for tag in tags],
         metadata={**rest(), **ours},
+        names=names,
         pii=[described(one) for one in found],
         occurrences=found,
         known=known,
@@ -106,21 +116,32 @@ def mask_feedback(*, item: FeedbackItem, scrubber: Scrubber, table: EntityTable)
     """The text of feedback, scrubbed with the table of the conversation that it belongs to. Raises as `mask_turn`."""
     texts = _Texts()
     text = texts.add("text", "user", item.text)
-    known = _known(table)
+    known = known_in(table)
     texts.scrub(scrubber, table, ())
     return MaskedFeedback(text(), texts.occurrences(), known)
 
 
-def mask_update(*, item: UpdateItem, scrubber: Scrubber, table: EntityTable) -> tuple[list[str], dict[str, Any]]:
+@dataclass(frozen=True)
+class MaskedUpdate:
+    """What of an update may be stored; the rest as in `MaskedTurn`."""
+
+    tags: list[str]
+    metadata: dict[str, Any]
+    occurrences: Sequence[Occurrence] = field(default=(), repr=False)
+    known: frozenset[str] = frozenset()
+
+
+def mask_update(*, item: UpdateItem, scrubber: Scrubber, table: EntityTable) -> MaskedUpdate:
     """Tags and metadata of an update, scrubbed with the table of its turn's conversation. Raises as `mask_turn`."""
-    texts = _Texts()
+    texts, known = _Texts(), known_in(table)
     tags = [texts.add(f"tags.{i}", "user" if " " in tag else "label", tag, False) for i, tag in enumerate(item.tags)]
-    rest = texts.tree("metadata", "user", item.metadata)
+    rest = texts.tree("metadata", "user", Names(scrubber.policy, table).keys(item.metadata))
     texts.scrub(scrubber, table, ())
-    return [tag()[:60] for tag in tags], rest()
+    return MaskedUpdate([tag()[:60] for tag in tags], rest(), texts.occurrences(), known)
 
 
-def _known(table: EntityTable) -> frozenset[str]:
+def known_in(table: EntityTable) -> frozenset[str]:
+    """The placeholders that a table has given."""
     return frozenset(placeholder(entity.entity_type, entity.ordinal) for entity in table.entities)
 
 
@@ -222,7 +243,7 @@ class _Slots:
     metadata: Callable[[], Any]
 
     @classmethod
-    def of(cls, texts: _Texts, rank: int, context: Context, trusted: bool) -> _Slots:
+    def of(cls, texts: _Texts, rank: int, context: Context, trusted: bool, named: Names) -> _Slots:
         name = f"contexts.{rank}"
         # `None` leaves it to the policy, which may have turned trust off; never the other way round.
         trust = None if trusted else False
@@ -233,7 +254,7 @@ class _Slots:
             title=texts.add(f"{name}.title", "context", context.title, trust),
             source=texts.add(f"{name}.source", "label", context.source, trust),
             text=texts.add(f"{name}.text", "context", context.text, trust),
-            metadata=texts.tree(f"{name}.metadata", "context", context.metadata, trust),
+            metadata=texts.tree(f"{name}.metadata", "context", named.keys(context.metadata), trust),
         )
 
     def read(self) -> MaskedContext:

@@ -40,7 +40,8 @@ MAX_INTEGER = 2**31 - 1
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-_KEY = re.compile(r"[\w.:/-]{1,64}")
+_KEY = re.compile(r"[\w.:/\[\]-]{1,64}")
+"""As of names: square brackets, so that what was exported, with its placeholders, is taken again."""
 
 
 def clean_text(value: Any) -> Any:
@@ -109,7 +110,7 @@ def _clean_json(value: Any, *, depth: int) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str) or not _KEY.fullmatch(key):
-                raise ValueError("has a key that is not 1 to 64 letters, digits or . : / _ -")
+                raise ValueError("has a key that is not 1 to 64 letters, digits or . : / _ - [ ]")
         return {key: _clean_json(inner, depth=depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_clean_json(inner, depth=depth + 1) for inner in value]
@@ -125,7 +126,7 @@ def _text(maximum: int, minimum: int = 0) -> Any:
 
 
 Identifier = Annotated[str, BeforeValidator(_exact), StringConstraints(min_length=1, max_length=200)]
-Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\- ]*$")]
+Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\[\]\- ]*$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Moment = Annotated[datetime, AfterValidator(credible_moment)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]

@@ -193,13 +193,14 @@ class _Batch:
                 occurrences=said.occurrences, known=said.known, policy_digest=self.policy_digest,
             )  # fmt: skip
         if isinstance(one.item, UpdateItem):
-            tags, metadata = mask_update(item=one.item, scrubber=self.scrubber, table=table)
+            update = mask_update(item=one.item, scrubber=self.scrubber, table=table)
             return ReadyUpdate(
-                one.row, one.item, tags, metadata, table.to_dict(), one.api_key_id, one.received_at
-            )  # fmt: skip
+                one.row, one.item, update, table.to_dict(), one.api_key_id, one.received_at, self.policy_digest
+            )
         masked = mask_turn(
-            item=one.item, assistant=self.assistant, scrubber=self.scrubber, table=table, is_ours=own.holds
-        )
+            item=one.item, assistant=self.assistant, scrubber=self.scrubber, table=table, is_ours=own.holds,
+            client=one.client,
+        )  # fmt: skip
         return ReadyTurn(
             row=one.row,
             client_id=one.client_id,
@@ -210,10 +211,9 @@ class _Batch:
             policy_digest=self.policy_digest,
             api_key_id=one.api_key_id,
             received_at=one.received_at,
-            client=one.client,
         )
 
-    def _write(self, ready: list[Ready], vectors: Vectors) -> None:
+    def _write(self, ready: list[Ready], vectors: Vectors, *, again: bool = False) -> None:
         """All in one transaction; when the rows of one item are refused, one by one, so that only that one is held."""
         if not ready:
             return
@@ -223,6 +223,10 @@ class _Batch:
         try:
             write(assistant=self.assistant, claimed=self.claimed, ready=ready, vectors=vectors, tables=tables)
         except (LeaseLost, StaleTable, TurnMissing, UpdateRefused, DataError, IntegrityError, ValueError) as error:
+            if len(ready) == 1 and isinstance(error, IntegrityError) and not again:
+                # Perhaps a passage that a review or an erasure has just deleted: it is stored anew.
+                self._write(ready, vectors, again=True)
+                return
             if len(ready) == 1:
                 self._refused(ready[0].row, error)
                 return

@@ -41,7 +41,6 @@ class ReadyTurn:
     policy_digest: str
     api_key_id: int | None
     received_at: datetime
-    client: str
 
 
 Ready = ReadyTurn | ReadyFeedback | ReadyUpdate
@@ -226,12 +225,8 @@ def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, ve
         citations=[list(pair) for pair in citations],
         declined=is_decline(masked.response, assistant.decline_sentence),
         asked_at=item.time or ready.received_at,
-        model=item.model,
-        adapter=item.adapter,
-        prompt_digest=item.prompt_digest,
-        retrieval_config=item.retrieval_config,
+        **masked.names,
         policy_digest=ready.policy_digest,
-        client=item.client or ready.client,
         outcome=item.outcome,
         api_key_id=ready.api_key_id,
         latency_ms=round(item.latency_ms) if item.latency_ms is not None else None,

@@ -15,10 +15,12 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from annotations.services import adjudicate, resolve, submit
 from assistants.models import AuditEvent
 from assistants.policies import change_policy, policy_of, rules_of
 from capture import review
 from capture.models import Conversation, Feedback, KeptSpelling, Passage, Turn, UncertainMask
+from capture.receiving import receive_updates
 from capture.review import NotDecided
 from capture.services import receive_feedback, receive_turns, scrub_waiting
 from capture.stored_texts import realigned
@@ -396,3 +398,61 @@ def test_queries_do_not_grow(client: Client, unsure: Cast, turn: Turn, django_as
 
 def only_of(turn: Turn) -> UncertainMask:
     return UncertainMask.objects.get(turn=turn)
+
+
+# --- What comes later -----------------------------------------------------------------------------
+
+
+def test_an_update_brings_what_is_uncertain_before_an_officer(unsure: Cast) -> None:
+    turn = capture(unsure)
+    fields = {"metadata": {"desk": {"note": "Wrote from Lisbon, called from Lisbon."}}, "tags": ["web", "from Lisbon"]}
+    items = [{"turn": "t-1", **fields}]
+    assert receive_updates(assistant=unsure.bot, api_key=unsure.key, items=items)[0].status == "created"
+    assert scrub_waiting().held == 0
+    mask = only()
+    assert (mask.turn_id, mask.placeholder) == (turn.pk, "[LOCATION_1]")
+    assert {row.field for row in KeptSpelling.objects.all()} == {"metadata.desk.note", "tags.1"}
+    assert "Lisbon" not in everything(turn) + str(Turn.objects.get().tags)
+    review.release(mask=mask, actor=unsure.dana)
+    turn.refresh_from_db()
+    assert turn.metadata["desk"] == fields["metadata"]["desk"]  # type: ignore[index]
+    assert turn.tags == ["web", "from Lisbon"]
+
+
+def test_what_a_label_says_is_reviewed_and_goes_back_where_it_stood(unsure: Cast) -> None:
+    turn = capture(unsure)
+    label = submit(
+        turn=turn, annotator=unsure.bob, verdict="bad", reasons=["wrong"],
+        correction="In LISBON it is £35. [1]", note="They ask from Lisbon.",
+    )  # fmt: skip
+    assert "isbon" not in (label.correction + label.note).casefold()
+    mask = only()
+    assert mask.field == f"annotations.{label.pk}.correction"
+    assert b"LISBON" not in b"".join(bytes(row.forms) for row in KeptSpelling.objects.all())
+    resolution = resolve(turn=turn)
+    review.release(mask=mask, actor=unsure.dana)
+    label.refresh_from_db()
+    assert (label.correction, label.note) == ("In LISBON it is £35. [1]", "They ask from Lisbon.")
+    if resolution is not None:
+        resolution.refresh_from_db()
+        assert "[LOCATION" not in resolution.response
+    assert not KeptSpelling.objects.exists()
+
+
+def test_what_a_reviewer_settles_is_reviewed_too(unsure: Cast) -> None:
+    turn = capture(unsure)
+    resolution = adjudicate(
+        turn=turn, reviewer=unsure.alice, verdict="bad", reasons=["wrong"], response="In Lisbon it is £35. [1]"
+    )
+    assert "[LOCATION_1]" in resolution.response
+    assert only().field == f"resolutions.{resolution.pk}.response"
+    review.accept(mask=only(), actor=unsure.dana)
+    resolution.refresh_from_db()
+    assert "Lisbon" not in resolution.response
+    assert not KeptSpelling.objects.exists()
+
+
+def test_a_certain_value_in_a_label_opens_no_review(cast: Cast) -> None:
+    turn = capture(cast)
+    submit(turn=turn, annotator=cast.bob, verdict="bad", reasons=["wrong"], note="Mail w.okafor@heathmere.co.uk")
+    assert not UncertainMask.objects.exists()

@@ -13,7 +13,7 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from assistants.models import AuditEvent
-from capture import claims, scrub
+from capture import claims, scrub, storing
 from capture.claims import LeaseLost, claim
 from capture.erasing import user_key
 from capture.models import Conversation, Feedback, Passage, Quarantine, Receipt, Retrieval, Turn
@@ -22,6 +22,7 @@ from capture.services import delete_held, receive_feedback, receive_turns, retry
 from capture.stored_texts import StoredTurn, stored_turns
 from privacy.findings import ScrubError
 from tests.capture.conftest import Cast, turn_item
+from tests.factories import make_turn
 
 CANARIES = {
     "name": "Zebulon Quarrington",
@@ -453,3 +454,34 @@ def test_what_a_killed_worker_had_claimed_is_taken_over_at_once(cast: Cast) -> N
     (row,) = claim().rows
     assert row.attempts == 1  # it counts: the item may be what killed the worker
     assert claim().rows == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_passage_that_goes_while_a_turn_is_stored_is_stored_anew(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A review or an erasure deletes one that no turn uses, and just then a turn comes that does."""
+    old = make_turn(cast.bot).retrievals.select_related("passage")[0].passage
+    text, gone = old.text, old.pk
+    Turn.objects.all().delete()
+    context = {"text": text, "title": old.title, "source": old.source}
+    receive_turns(assistant=cast.bot, api_key=None, items=[turn_item(contexts=[context])])
+    real, deleted = storing.note, threading.Event()
+
+    def delete() -> None:
+        deleted.set()
+        Passage.objects.filter(pk=gone).delete()
+        connection.close()
+
+    def note(*given: Any, **more: Any) -> int:
+        if not deleted.is_set():  # the retrieval is written, and not committed
+            thread = threading.Thread(target=delete)
+            thread.start()
+            thread.join(10)
+        return real(*given, **more)
+
+    monkeypatch.setattr(storing, "note", note)
+    report = scrub_waiting()
+    assert deleted.is_set()
+    assert (report.scrubbed, report.held) == (1, 0)
+    stored = Turn.objects.get().retrievals.get().passage
+    assert (stored.text, stored.pk != gone) == (text, True)
+    assert stored.sentence_embeddings
