@@ -42,11 +42,11 @@ def export_turns(annotations: QuerySet[Annotation]) -> Iterator[list[list[dict[s
         capture.export_guard.ExportBlocked: as `export_lines`.
     """
     current = cast("AnnotationQuerySet", annotations).current()
-    keys = current.order_by("turn").values_list("turn", flat=True).distinct()
+    keys = current.order_by("turn_id").values_list("turn_id", flat=True).distinct()  # "turn" would mean its own order
     last: UUID | None = None
-    while turns := list((keys if last is None else keys.filter(turn__gt=last))[:TURNS_AT_ONCE]):
+    while turns := list((keys if last is None else keys.filter(turn_id__gt=last))[:TURNS_AT_ONCE]):
         last = turns[-1]
-        labels = list(_readable(current).filter(turn__in=turns).order_by("turn", "pk"))
+        labels = list(_readable(current).filter(turn__in=turns).order_by("turn_id", "pk"))
         records = itertools.groupby(checked(labels), key=lambda record: record["turn"])
         yield [list(group) for _, group in records]
 
