@@ -58,15 +58,20 @@ class ChatTurn:
 
 
 class ChatMix:
-    """An endless, seeded supply of turns of one kind."""
+    """A seeded supply of turns of one kind: endless, or with ``once`` until every sentence and question was used.
 
-    def __init__(self, kind: Kind, seed: int = 1) -> None:
+    ``half``: of the even or of the odd sentences and questions alone, so that two mixes have none in common.
+    """
+
+    def __init__(self, kind: Kind, seed: int = 1, *, half: int | None = None, once: bool = False) -> None:
         self.kind = kind
         self._random = random.Random(f"{kind}-{seed}")
+        self._once = once
         plain, numbered = _sentences()
-        self._sentences = plain if kind == "digit-free" else plain + numbered
+        sentences = plain if kind == "digit-free" else plain + numbered
         asked = [q for q in _questions() if kind == "digit-rich" or not _DIGIT.search(q)]
-        self._questions = asked
+        self._sentences = sentences if half is None else sorted(set(sentences))[half::2]
+        self._questions = asked if half is None else sorted(set(asked))[half::2]
 
     def turn(self, passages: tuple[str, ...] | None = None) -> ChatTurn:
         """A new turn; with `passages` those are used again."""
@@ -75,9 +80,9 @@ class ChatMix:
     def question(self) -> str:
         """A question of a user; half of them carry something personal."""
         if self._random.random() < 0.5:
-            return self._random.choice(self._questions)
+            return self._drawn(self._questions)
         templates = _RICH_QUESTIONS if self.kind == "digit-rich" else _FREE_QUESTIONS
-        return self._filled(self._random.choice(templates)) + " " + self._random.choice(self._questions)
+        return self._filled(self._random.choice(templates)) + " " + self._drawn(self._questions)
 
     def passage(self) -> str:
         """A passage of some 800 characters."""
@@ -88,8 +93,12 @@ class ChatMix:
         while sum(map(len, parts)) < size:
             if self.kind == "digit-rich" and self._random.random() < 0.2:
                 parts.append(self._filled(self._random.choice(_RICH_LINES)))
-            parts.append(self._random.choice(self._sentences))
+            parts.append(self._drawn(self._sentences))
         return " ".join(parts)
+
+    def _drawn(self, texts: list[str]) -> str:
+        """Raises ValueError when every text was used up."""
+        return texts.pop(self._random.randrange(len(texts))) if self._once else self._random.choice(texts)
 
     def _filled(self, template: str) -> str:
         pick = self._random

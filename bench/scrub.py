@@ -9,7 +9,9 @@ a blank spaCy pipeline (nothing is downloaded), with lower-case words for lemmas
   every text are compared, and one difference fails the run.
 - ``patterns_default_set_vs_presidio``: our own recognisers except those of names and places, on texts not seen before.
 - ``turn_ms_repeated_80``: a whole turn through `Scrubber.scrub_turn` with every tier, four of five passages seen
-  before; ``name_model_ms``: what the name model takes of it. Passages are untrusted, so that all is looked for in them.
+  before; ``name_model_ms_…``: what the name model takes of it. Passages are untrusted: all is looked for in them.
+  What is new is put together from the demo's sentences, most of which were in some passage before.
+- ``turn_ms_new_sentences``: the same, but no sentence or question of what is new was in any text before.
 - ``rss_growth_mb``: resident memory after the last text less that after the first fifth.
 """
 
@@ -33,6 +35,7 @@ from _report import report  # noqa: E402
 from privacy import scrubber as scrubber_module  # noqa: E402
 from privacy.entities import EntityTable  # noqa: E402
 from privacy.findings import ALL_TYPES  # noqa: E402
+from privacy.name_model.finder import name_model  # noqa: E402
 from privacy.policy import Policy  # noqa: E402
 from privacy.presidio_set import PresidioSet  # noqa: E402
 from privacy.recognizers import get_analyzer  # noqa: E402
@@ -43,6 +46,7 @@ WARM_UP = (
     "call +44 20 7946 0958 about account 12345678, mail me@example.org or https://example.org, 10.1.2.3, 12/05/1984"
 )
 POOL = 200
+ONCE = 12
 REPEATED = 0.8
 
 
@@ -64,11 +68,16 @@ def run(turns: int, texts: int) -> dict[str, Any]:
     for kind in get_args(Kind):
         mix = ChatMix(kind)
         metrics |= {f"{name} ({kind})": value for name, value in patterns(mix, turns, engines).items()}
-        metrics |= {f"{name} ({kind})": value for name, value in whole_turn(mix, turns).items()}
+        whole = whole_turn(mix, mix, turns, "repeated_80")
+        # The name model remembers sentences: what follows must not have been read in what went before.
+        name_model().forget()
+        whole |= whole_turn(ChatMix(kind, half=0), ChatMix(kind, half=1, once=True), min(turns, ONCE), "new_sentences")
+        metrics |= {f"{name} ({kind})": value for name, value in whole.items()}
     # The worse of the two mixes is the figure.
     for name in ("patterns_same_spans_vs_presidio", "patterns_default_set_vs_presidio"):
         metrics[name] = min(metrics[f"{name} ({kind})"] for kind in get_args(Kind))
-    metrics["turn_ms_repeated_80"] = max(metrics[f"turn_ms_repeated_80 ({kind})"] for kind in get_args(Kind))
+    for name in ("turn_ms_repeated_80", "turn_ms_new_sentences"):
+        metrics[name] = max(metrics[f"{name} ({kind})"] for kind in get_args(Kind))
     return metrics | memory(texts)
 
 
@@ -96,15 +105,15 @@ def spans(results: Sequence[Any]) -> list[tuple[int, int, str, float]]:
     return sorted((result.start, result.end, result.entity_type, result.score) for result in results)
 
 
-def whole_turn(mix: ChatMix, turns: int) -> dict[str, float]:
-    """Milliseconds for a turn of which four in five passages were scrubbed before."""
+def whole_turn(old: ChatMix, new: ChatMix, turns: int, name: str) -> dict[str, float]:
+    """Milliseconds for a turn of which four in five passages, of the old mix, were scrubbed before."""
     pick = random.Random(2)
     scrubber = Scrubber()
-    pool = [mix.passage() for _ in range(POOL)]
+    pool = [old.passage() for _ in range(POOL)]
     for start in range(0, POOL, 3):
-        scrub(scrubber, ChatTurn(mix.question(), tuple(pool[start : start + 3]), ""))
+        scrub(scrubber, ChatTurn(old.question(), tuple(pool[start : start + 3]), ""))
     made = [
-        mix.turn(tuple(pick.choice(pool) if pick.random() < REPEATED else mix.passage() for _ in range(3)))
+        new.turn(tuple(pick.choice(pool) if pick.random() < REPEATED else new.passage() for _ in range(3)))
         for _ in range(turns)
     ]
     read_names = scrubber_module.read_names
@@ -126,7 +135,10 @@ def whole_turn(mix: ChatMix, turns: int) -> dict[str, float]:
         seconds = time.process_time() - started
     finally:
         scrubber_module.read_names = read_names
-    return {"turn_ms_repeated_80": round(1000 * seconds / turns, 2), "name_model_ms": round(1000 * taken / turns, 2)}
+    return {
+        f"turn_ms_{name}": round(1000 * seconds / turns, 2),
+        f"name_model_ms_{name}": round(1000 * taken / turns, 2),
+    }
 
 
 def scrub(scrubber: Scrubber, turn: ChatTurn) -> None:

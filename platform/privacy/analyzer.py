@@ -32,6 +32,8 @@ from privacy.wordlists import words
 LANGUAGE = "en"
 # Texts of at least this many characters are searched once, as long as they are remembered.
 _REMEMBER_FROM = 64
+# A finding takes some 150 bytes and an entry without findings about as much, so this is at most some 6 MB.
+_ROOM = 40_000
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _STOP_WORDS = frozenset(
     words("""
@@ -170,7 +172,7 @@ class OfflineAnalyzer(AnalyzerEngine):
             for r in recognizers
         ]
         self._context_words = {r.id: _word_search(r.context) for r in recognizers if r.context}
-        self._known = Remembered()
+        self._known: Remembered[tuple[Finding, ...]] = Remembered(_ROOM, lambda found: len(found) + 1)
 
     def find(self, text: str, entity_types: Collection[str]) -> list[Finding]:
         """Everything the recognisers of these types report, before thresholds.

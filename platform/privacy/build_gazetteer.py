@@ -1,8 +1,10 @@
-"""Write the word lists that the name finder reads: `python -m privacy.build_gazetteer`.
+"""Write the word lists that the name finder reads: `python -m privacy.build_gazetteer [FILE …]`.
 
 Names and places come from Faker's providers of every locale (MIT licence); the common words come
-from the documentation strings of the standard library and of the installed packages. The lists
-are committed, so Faker is not needed at run time; run the command again after a Faker upgrade.
+from the documentation strings of the standard library and of the installed packages; the everyday
+words are those common words and words of the project's own reading texts that no list of names or
+places has. The lists are committed, so Faker is not needed at run time; run the command again after
+a Faker upgrade.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from privacy.gazetteer import DATA_DIR, fold
@@ -29,6 +32,8 @@ _DOC_STRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 _LOWER_WORD = re.compile(r"(?<![\w.`'_/-])[a-z]{2,20}(?![\w`_(=/-]|\.\w)")
 _INNER_CAPITAL = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{1,19}(?![\w`_(=/-]|\.\w)")
 _MIN_COUNT = 4
+_READING = Path(__file__).resolve().parents[2] / "training" / "base_model" / "reading" / "texts"
+_SLOT = re.compile(r"\{[^}]*\}")
 
 
 def provider_values(package_name: str, wanted: re.Pattern[str]) -> Iterator[str]:
@@ -93,16 +98,43 @@ def _vocabulary() -> Iterator[str]:
         yield from group
 
 
+def everyday_words() -> set[str]:
+    """Words of three letters or more that nobody's name is made of: of the written lists and of the reading texts."""
+    lower: Counter[str] = Counter()
+    capital: Counter[str] = Counter()
+    for path in sorted(_READING.glob("*.txt")):
+        text = _SLOT.sub(" | ", path.read_text(encoding="utf-8"))
+        lower.update(_LOWER_WORD.findall(text))
+        capital.update(word.lower() for word in _INNER_CAPITAL.findall(text))
+    found = {word for word, count in lower.items() if count >= 2 * capital[word]} | _written("common_words.txt")
+    listed = _written("first_names.txt") | _written("last_names.txt") | _written("places.txt")
+    return {word for word in found - listed if len(word) >= 3}
+
+
+def _written(file_name: str) -> set[str]:
+    return set((DATA_DIR / file_name).read_text(encoding="utf-8").split("\n")) - {""}
+
+
+# The everyday words come last: they are made of the others as they are written.
+LISTS: dict[str, Callable[[], set[str]]] = {
+    "first_names.txt": lambda: names(_FIRST),
+    "last_names.txt": lambda: names(_LAST),
+    "places.txt": places,
+    "common_words.txt": common_words,
+    "everyday_words.txt": everyday_words,
+}
+
+
 def main() -> None:
-    """Write the four lists, one folded entry per line, sorted."""
+    """Write the lists named, or all, one folded entry per line, sorted."""
     DATA_DIR.mkdir(exist_ok=True)
-    lists = {
-        "first_names.txt": names(_FIRST),
-        "last_names.txt": names(_LAST),
-        "places.txt": places(),
-        "common_words.txt": common_words(),
-    }
-    for file_name, entries in lists.items():
+    wanted = set(sys.argv[1:]) or set(LISTS)
+    if unknown := wanted - set(LISTS):
+        raise SystemExit(f"no such list: {', '.join(sorted(unknown))}")
+    for file_name, entries_of in LISTS.items():
+        if file_name not in wanted:
+            continue
+        entries = entries_of()
         text = "\n".join(sorted(entries)) + "\n"
         (DATA_DIR / file_name).write_text(text, encoding="utf-8")
         print(f"{file_name}: {len(entries)} entries, {len(text.encode()) // 1024} KiB")  # noqa: T201

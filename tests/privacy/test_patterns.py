@@ -171,7 +171,7 @@ def test_disguises_are_undone(text: str, seen: str) -> None:
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes() -> None:
     finding = Finding(0, 1, "PHONE", 1.0, "x")
-    memory = Remembered(room=6)
+    memory: Remembered[tuple[Finding, ...]] = Remembered(6, lambda found: len(found) + 1)
     keys = [memory.key(text, ["PHONE"]) for text in ("one", "two", "three")]
     memory.put(keys[0], (finding,))
     memory.put(keys[1], (finding,))
@@ -181,7 +181,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes() -> None:
     memory.put(memory.key("four", ["PHONE"]), (finding,))
     assert [memory.get(key) for key in keys] == [None, (finding,), (finding,)]
     assert memory.key("one", ["PHONE"]) != memory.key("one", ["EMAIL"])
-    assert Remembered().key("one", ["PHONE"]) != keys[0]
+    assert Remembered(6, len).key("one", ["PHONE"]) != keys[0]
 
 
 def test_a_remembered_passage_gives_what_the_first_reading_gave(analyzer: OfflineAnalyzer) -> None:

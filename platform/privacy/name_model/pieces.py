@@ -137,6 +137,12 @@ def _word_features(text: str, start: int, end: int, line_case: int) -> list[floa
 
 
 def _shape(word: str) -> int:
+    # Most words are of ASCII letters in lower case, and this is asked of each.
+    if word.isascii():
+        if word.islower():
+            return _LOWER
+        if word.isdigit():
+            return _NO_LETTER
     if not any(char.isalpha() for char in word):
         return _NO_LETTER
     if len(word) == 1:
