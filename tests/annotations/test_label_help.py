@@ -20,6 +20,7 @@ from annotations.services import next_item, submit, undo_last
 from assistants.models import Assistant
 from knowledge.models import Chunk
 from knowledge.services import load_document
+from tests.annotations.streams import whole
 from tests.factories import add_member, make_assistant, make_document, make_queue, make_turn, make_user
 
 pytestmark = pytest.mark.django_db
@@ -229,7 +230,7 @@ class TestSearch:
         exported = rae.post(
             url, {"action": "export_selected", "_selected_action": [item.turn.annotations.get().missed.get().pk]}
         )
-        lines = [json.loads(line) for line in exported.getvalue().splitlines()]  # type: ignore[attr-defined]
+        lines = [json.loads(line) for line in whole(exported).splitlines()]
         assert [(line["turn"], line["digest"], line["text"]) for line in lines] == [
             (str(item.turn_id), chunk.digest, "Another fact.")
         ]
