@@ -186,11 +186,13 @@ def make_queue(assistant: Assistant, *, turns: Sequence[Turn] = (), **fields: An
 def make_document(assistant: Assistant, *, path: str = "", title: str = "", text: str = "", **fields: Any) -> Document:
     """A ready document without chunks (chunks carry vectors: load them through `knowledge.services`)."""
     from knowledge.models import Document
+    from knowledge.scrubbing import source_key
 
     path = path or f"docs/{next(_numbers)}.md"
     text = text or "A fixed plan has an exit fee of £35."
     return Document.objects.create(
         assistant=assistant,
+        source_key=source_key(assistant.pk, path),
         path=path,
         title=title or path,
         text=text,

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from django.db.models import Q
+
 from assistants.models import Assistant
 from capture.payloads import Context
 from knowledge.models import Chunk, Document
+from knowledge.scrubbing import source_key
 
 _WORD = re.compile(r"\w+")
 
@@ -21,7 +24,7 @@ class OwnTexts:
     chunks: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """digest of the text → (title, packed sentence vectors)"""
     documents: dict[str, str] = field(default_factory=dict)
-    """path → its words"""
+    """source → its words"""
 
     @classmethod
     def of(cls, assistant: Assistant, contexts: Iterable[Context]) -> OwnTexts:
@@ -32,8 +35,11 @@ class OwnTexts:
             found.chunks[chunk.digest] = (chunk.title, bytes(chunk.sentence_embeddings))
         paths = {source for key, source in wanted.items() if source and key not in found.chunks}
         if paths:
-            ready = Document.objects.ready().filter(assistant=assistant, path__in=paths)
-            found.documents = {path: _words(text) for path, text in ready.values_list("path", "text")}
+            # A frontend names the file as it is, our own chat the path as it is shown.
+            keys = {source_key(assistant.pk, path): path for path in paths}
+            ready = Document.objects.ready().filter(Q(source_key__in=keys) | Q(path__in=paths), assistant=assistant)
+            for key, path, text in ready.values_list("source_key", "path", "text"):
+                found.documents[keys.get(key, path)] = _words(text)
         return found
 
     def holds(self, context: Context) -> bool:

@@ -27,7 +27,7 @@ class DocumentQuerySet(models.QuerySet["Document"]):
 
 
 class Document(models.Model):
-    """One source text. ``path`` names it within the assistant; loading the same path again makes a new version."""
+    """One source text. Loading the same path again makes a new version, whatever is masked in the path."""
 
     class State(models.TextChoices):
         PENDING = "pending", "Waiting"
@@ -35,7 +35,8 @@ class Document(models.Model):
         FAILED = "failed", "Failed"
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="documents")
-    path = models.CharField(max_length=500)
+    source_key = models.CharField(max_length=64, help_text="Names it: see knowledge.scrubbing.source_key.")
+    path = models.CharField(max_length=500, help_text="As loaded and masked.")
     title = models.CharField(max_length=300)
     media_type = models.CharField(max_length=100)
     text = models.TextField(help_text="As loaded and masked, before it is cut into chunks.")
@@ -58,7 +59,10 @@ class Document(models.Model):
 
     class Meta:
         ordering = ("path",)
-        constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "path"], name="document_path_once")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["assistant", "source_key"], name="document_source_once")
+        ]
+        indexes: ClassVar = [models.Index(fields=["assistant", "path"], name="document_path")]
 
     def __str__(self) -> str:
         return self.title or self.path
@@ -143,16 +147,17 @@ class UploadedFile(models.Model):
         FAILED = "failed", "Failed"
 
     upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="files")
-    path = models.CharField(max_length=500)
+    path = models.CharField(max_length=500, help_text="Masked.")
     size = models.PositiveBigIntegerField()
-    data = models.BinaryField(help_text="Encrypted; emptied when the file has been taken in.")
+    data = models.BinaryField(
+        help_text="Encrypted: the path as it was given, a NUL byte, the file. Emptied when it has been taken in."
+    )
     outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.WAITING)
     sentence = models.TextField(blank=True)
     document = models.ForeignKey(Document, null=True, on_delete=models.SET_NULL, related_name="+")
 
     class Meta:
         ordering = ("pk",)
-        constraints: ClassVar = [models.UniqueConstraint(fields=["upload", "path"], name="uploaded_path_once")]
 
     def __str__(self) -> str:
         return self.path

@@ -1,7 +1,7 @@
 """Documents are masked before anything of them is stored or embedded, by the choice that the policy has for them.
 
 The file as it was written and its parsed sections are read in one call: markup can cut a value in two in the one and
-not in the other, and what is found in either is masked in both.
+not in the other, and what is found in either is masked in both. The path is read before, with the same table.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from assistants.policies import Rules
 from assistants.policy_model import DocumentMasking
+from assistants.vault import keyed_hash
 from knowledge.sections import MAX_HEADING, Section, UnreadableDocument
 from privacy.entities import EntityTable
 from privacy.findings import MaskedText, ScrubError, TextTooLong
@@ -31,12 +33,47 @@ class ScrubbedDocument:
     sections: list[Section]
     masked: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        return self.sections[0].headings[0]
 
-def scrub_document(*, rules: Rules, path: str, text: str, sections: list[Section]) -> ScrubbedDocument:
+
+def source_key(assistant_id: int, path: str) -> str:
+    """Names a document in its assistant, by its path as it was given: what a policy masks in the path may change, and
+    two paths may read alike when they are masked."""
+    return keyed_hash("document", assistant_id, path).hex()
+
+
+def table_of(path: str) -> EntityTable:
+    """The table of one load: the path says from where on placeholders are numbered."""
+    return EntityTable(secrets.token_bytes(32), first=first_ordinal(path))
+
+
+def scrub_path(*, rules: Rules | None, path: str, table: EntityTable) -> str:
+    """The path as it may be shown. The same for every load of it under the same policy.
+
+    Args:
+        rules: None when they cannot be read; then, and when the path cannot be scrubbed, it is a name made up from it.
+    """
+    if rules is not None and rules.documents == DocumentMasking.NOTHING:
+        return path
+    try:
+        if rules is None:
+            raise ScrubError
+        trusted = rules.documents == DocumentMasking.TRUSTED
+        # Part by part: an address may have a slash in it, and would take the folders before it along.
+        parts = [ScrubText("label", part, trusted=trusted) for part in path.split("/")]
+        masked = Scrubber(rules.policy).scrub_turn(parts, table)
+    except ScrubError:
+        return f"document-{keyed_hash('path', path).hex()[:12]}{PurePosixPath(path).suffix[:10].lower()}"
+    return "/".join(part.text for part in masked)
+
+
+def scrub_document(*, rules: Rules, table: EntityTable, text: str, sections: list[Section]) -> ScrubbedDocument:
     """The document with what ``rules`` mask in documents.
 
     Args:
-        path: decides from where on placeholders are numbered.
+        table: from `table_of`, and through `scrub_path`: a value of the path has the same placeholder in the text.
         text: the file as it was read, with its markup.
 
     Raises:
@@ -48,7 +85,6 @@ def scrub_document(*, rules: Rules, path: str, text: str, sections: list[Section
     bodies = ["\n\n".join("\n".join(block) for block in section.blocks) for section in sections]
     trusted = rules.documents == DocumentMasking.TRUSTED
     texts = [ScrubText("context", one, trusted=trusted) for one in (text, *headings, *bodies)]
-    table = EntityTable(secrets.token_bytes(32), first=first_ordinal(path))
     try:
         whole, *parts = Scrubber(rules.policy).scrub_turn(texts, table)
     except TextTooLong:

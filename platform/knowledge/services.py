@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from django.contrib.auth.models import User
@@ -18,9 +18,10 @@ from assistants.services import audit
 from knowledge.chunking import ChunkText, chunk_sections, embedded_text
 from knowledge.embedding import count_tokens, embed
 from knowledge.evidence import sentence_matrices
-from knowledge.models import Chunk, Document
-from knowledge.scrubbing import ScrubbedDocument, masking_digest, scrub_document
+from knowledge.models import Chunk, Document, DocumentQuerySet
+from knowledge.scrubbing import ScrubbedDocument, masking_digest, scrub_document, scrub_path, source_key, table_of
 from knowledge.sections import MAX_HEADING, UnreadableDocument, decode, read_sections
+from privacy.findings import PLACEHOLDER
 
 MEDIA_TYPES = {
     ".md": "text/markdown",
@@ -29,6 +30,7 @@ MEDIA_TYPES = {
     ".html": "text/html",
     ".htm": "text/html",
 }
+_UNKNOWN = "application/octet-stream"
 MAX_BYTES = 5_000_000
 MAX_PATH = 500
 MAX_CHUNKS = 5_000
@@ -79,9 +81,10 @@ def load_folder(*, assistant: Assistant, folder: Path, progress: Progress | None
     return report
 
 
-def load_one(*, assistant: Assistant, path: str, data: bytes, report: LoadReport, size: int | None = None) -> None:
+def load_one(*, assistant: Assistant, path: str, data: bytes, report: LoadReport, size: int | None = None) -> Document:
     """`load_document` with its outcome noted in ``report``."""
-    before = Document.objects.filter(assistant=assistant, path=path).values_list("digest", "state").first()
+    key = source_key(assistant.pk, path)
+    before = Document.objects.filter(assistant=assistant, source_key=key).values_list("digest", "state").first()
     document = load_document(assistant=assistant, path=path, data=data, size=size)
     if document.state == Document.State.FAILED:
         report.failed.append((path, document.error))
@@ -91,6 +94,7 @@ def load_one(*, assistant: Assistant, path: str, data: bytes, report: LoadReport
         report.loaded.append(path)
         if document.masked:
             report.masked[path] = document.masked_words
+    return document
 
 
 def load_document(
@@ -102,30 +106,43 @@ def load_document(
     stored as failed with a sentence and nothing of its text; its former chunks stay searchable.
     """
     suffix = Path(path).suffix.lower()
-    media_type = media_type or MEDIA_TYPES.get(suffix, "application/octet-stream")
+    table = table_of(path)
+    source = _Source(assistant, source_key(assistant.pk, path), media_type or MEDIA_TYPES.get(suffix, _UNKNOWN))
     try:
+        rules = _rules_of(assistant)
+        source = replace(source, path=scrub_path(rules=rules, path=path, table=table)[:MAX_PATH])
         if len(path) > MAX_PATH:
             raise UnreadableDocument(f"Its path is longer than {MAX_PATH} characters.")
         if (size or len(data)) > MAX_BYTES:
             raise UnreadableDocument(f"The file is larger than {MAX_BYTES // 1_000_000} MB.")
         text = decode(data)
-        sections = read_sections(text, media_type, fallback_title=_title_of(path))
-        rules = _rules_of(assistant)
-        scrubbed = scrub_document(rules=rules, path=path, text=text, sections=sections)
+        sections = read_sections(text, source.media_type, fallback_title=_title_of(source.path))
+        scrubbed = scrub_document(rules=rules, table=table, text=text, sections=sections)
         # Of the masked text: a hash of what was masked could be guessed at, and another policy makes another version.
         digest = hashlib.sha256(scrubbed.text.encode()).hexdigest()
-        current = Document.objects.filter(assistant=assistant, path=path, digest=digest, state=Document.State.READY)
-        if document := current.first():
-            return _still_current(document, rules)
+        if document := source.stored().ready().filter(digest=digest, title=scrubbed.title).first():
+            return _still_current(document, source, rules)
         chunks = chunk_sections(scrubbed.sections, count_tokens)
         if len(chunks) > MAX_CHUNKS:
             raise UnreadableDocument(f"The file makes {len(chunks)} chunks; at most {MAX_CHUNKS} are taken.")
     except UnreadableDocument as error:
-        return _store_failure(assistant=assistant, path=path, media_type=media_type, reason=str(error))
-    return _store(
-        assistant=assistant, path=path, media_type=media_type, scrubbed=scrubbed, digest=digest, rules=rules,
-        chunks=chunks,
-    )  # fmt: skip
+        if not source.path:
+            source = replace(source, path=scrub_path(rules=None, path=path, table=table))
+        return _store_failure(source, str(error))
+    return _store(source, scrubbed=scrubbed, digest=digest, rules=rules, chunks=chunks)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a document comes from; ``path`` as it may be shown."""
+
+    assistant: Assistant
+    key: str
+    media_type: str
+    path: str = ""
+
+    def stored(self) -> DocumentQuerySet:
+        return Document.objects.filter(assistant=self.assistant, source_key=self.key)
 
 
 def _rules_of(assistant: Assistant) -> Rules:
@@ -135,16 +152,18 @@ def _rules_of(assistant: Assistant) -> Rules:
         raise UnreadableDocument("The privacy policy cannot be read. Save it anew, then load this again.") from None
 
 
-def _still_current(document: Document, rules: Rules) -> Document:
+def _still_current(document: Document, source: _Source, rules: Rules) -> Document:
     """The same text, although perhaps a newer policy has read it."""
-    document.masking, document.masking_digest = rules.documents, masking_digest(rules)
-    kept = Document.objects.filter(pk=document.pk).exclude(masking_digest=document.masking_digest)
-    kept.update(masking=document.masking, masking_digest=document.masking_digest)
+    read = {"masking": rules.documents, "masking_digest": masking_digest(rules), "path": source.path}
+    Document.objects.filter(pk=document.pk).exclude(**read).update(**read)
+    document.refresh_from_db(fields=list(read))
     return document
 
 
 def _title_of(path: str) -> str:
-    return Path(path).stem.replace("-", " ").capitalize()[:MAX_HEADING]
+    """Of a file without a heading. A placeholder in the name stays one."""
+    title = Path(path).stem.replace("-", " ")
+    return (title if PLACEHOLDER.search(title) else title.capitalize())[:MAX_HEADING]
 
 
 @transaction.atomic
@@ -167,37 +186,36 @@ def mark_superseded(*, documents: Sequence[Document], superseded: bool, actor: U
     return len(changed)
 
 
-def _store_failure(*, assistant: Assistant, path: str, media_type: str, reason: str) -> Document:
+def _store_failure(source: _Source, reason: str) -> Document:
+    failed = {"path": source.path, "state": Document.State.FAILED, "error": reason}
+    title = PurePosixPath(source.path).name[:300]
     document, _ = Document.objects.update_or_create(
-        assistant=assistant,
-        path=path[:500],
-        defaults={"state": Document.State.FAILED, "error": reason},
-        create_defaults={
-            "state": Document.State.FAILED, "error": reason, "title": Path(path).name[:300],
-            "media_type": media_type, "text": "", "digest": "",
-        },
-    )  # fmt: skip
+        assistant=source.assistant,
+        source_key=source.key,
+        defaults=failed,
+        create_defaults={**failed, "title": title, "media_type": source.media_type, "text": "", "digest": ""},
+    )
     return document
 
 
 def _store(
-    *, assistant: Assistant, path: str, media_type: str, scrubbed: ScrubbedDocument, digest: str, rules: Rules,
-    chunks: list[ChunkText],
-) -> Document:  # fmt: skip
-    title, text = scrubbed.sections[0].headings[0], scrubbed.text
+    source: _Source, *, scrubbed: ScrubbedDocument, digest: str, rules: Rules, chunks: list[ChunkText]
+) -> Document:
+    title, text = scrubbed.title, scrubbed.text
     # Vectors are made before the transaction: a long embedding must not hold a row lock.
     vectors = embed([embedded_text(c.headings, c.text) for c in chunks])
     matrices = sentence_matrices([(c.headings[-1], c.text) for c in chunks])
     with transaction.atomic():
         document, created = Document.objects.select_for_update().get_or_create(
-            assistant=assistant,
-            path=path,
-            defaults={"title": title, "media_type": media_type, "text": text, "digest": digest},
+            assistant=source.assistant,
+            source_key=source.key,
+            defaults={"title": title, "media_type": source.media_type, "text": text, "digest": digest},
         )
         if not created:
             document.chunks.all().delete()
             document.version += 1
-        document.title, document.media_type, document.text, document.digest = title, media_type, text, digest
+        document.title, document.text, document.digest = title, text, digest
+        document.path, document.media_type = source.path, source.media_type
         document.masking, document.masking_digest = rules.documents, masking_digest(rules)
         document.masked = scrubbed.masked
         document.state, document.error = Document.State.READY, ""

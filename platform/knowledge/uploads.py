@@ -11,14 +11,18 @@ from django.db import transaction
 
 from assistants.background import launch
 from assistants.models import Assistant
+from assistants.policies import Rules, rules_of
 from assistants.services import audit
 from assistants.vault import PayloadUnreadable, decrypt, encrypt
-from knowledge.models import Document, Upload, UploadedFile
+from knowledge.models import Upload, UploadedFile
+from knowledge.scrubbing import scrub_path, table_of
 from knowledge.services import MAX_BYTES, MEDIA_TYPES, LoadReport, load_one
 
 MAX_FILES = 100
 MAX_TOTAL_BYTES = 50_000_000
 MAX_PATH = 300
+MAX_SHOWN = 500
+"""Placeholders may be longer than what they stand for."""
 READABLE = ", ".join(sorted(MEDIA_TYPES))
 
 
@@ -54,10 +58,15 @@ def start_upload(
         raise UploadRefused(
             f"Together the files are larger than {MAX_TOTAL_BYTES // 1_000_000} MB. Upload them in parts."
         )
+    named = {clean_path(file.path, folder): file for file in files}
+    try:
+        rules = rules_of(assistant)
+    except ValueError:  # said of each file when it is read
+        rules = None
     with transaction.atomic():
         upload = Upload.objects.create(assistant=assistant, created_by=created_by)
-        rows = [_row(upload, file, folder) for file in files]
-        distinct = {row.path: row for row in rows}  # of two files with one name the last counts
+        # Of two files with one name the last counts.
+        distinct = {path: _row(upload, file, path, rules) for path, file in named.items()}
         UploadedFile.objects.bulk_create(distinct.values())
         audit(
             assistant=assistant, actor=created_by, action="documents.uploaded", target=str(upload),
@@ -89,14 +98,15 @@ def take_in(file: UploadedFile) -> None:
     report = LoadReport()
     assistant = file.upload.assistant
     try:
-        data = decrypt(file.data)
+        path, _, data = decrypt(file.data).partition(b"\0")
     except PayloadUnreadable:
+        document = None
         report.failed.append(
             (file.path, "No key opens what was uploaded (RATCHET_DATA_KEY has changed). Upload it again.")
         )
     else:
-        load_one(assistant=assistant, path=file.path, data=data, report=report, size=file.size)
-    document = Document.objects.filter(assistant=assistant, path=file.path).first()
+        document = load_one(assistant=assistant, path=path.decode(), data=data, report=report, size=file.size)
+        file.path = document.path
     if report.failed:
         file.outcome, file.sentence = UploadedFile.Outcome.FAILED, report.failed[0][1]
     elif report.unchanged or document is None:
@@ -109,19 +119,20 @@ def take_in(file: UploadedFile) -> None:
         masked = f" Masked: {document.masked_words}." if document.masked else ""
         file.sentence = f"{version}: “{document.title}”, {chunks} chunk{'' if chunks == 1 else 's'}{note}.{masked}"
     file.document, file.data = document, b""
-    file.save(update_fields=["outcome", "sentence", "document", "data"])
+    file.save(update_fields=["outcome", "sentence", "document", "data", "path"])
 
 
-def _row(upload: Upload, file: IncomingFile, folder: str) -> UploadedFile:
-    row = UploadedFile(upload=upload, path=clean_path(file.path, folder), size=file.size)
-    if Path(row.path).suffix.lower() not in MEDIA_TYPES:
+def _row(upload: Upload, file: IncomingFile, path: str, rules: Rules | None) -> UploadedFile:
+    shown = scrub_path(rules=rules, path=path, table=table_of(path))[:MAX_SHOWN]
+    row = UploadedFile(upload=upload, path=shown, size=file.size)
+    if Path(path).suffix.lower() not in MEDIA_TYPES:
         row.sentence = f"Files of this kind are not read. Use {READABLE}."
     elif file.size > MAX_BYTES:
         row.sentence = (
             f"The file is larger than {MAX_BYTES // 1_000_000} MB. Split it, or leave out what nobody asks for."
         )
     else:
-        row.data = encrypt(file.data)
+        row.data = encrypt(path.encode() + b"\0" + file.data)
         return row
     row.outcome, row.data = UploadedFile.Outcome.FAILED, b""
     return row

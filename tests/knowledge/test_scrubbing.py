@@ -54,8 +54,8 @@ def set_documents(assistant: Assistant, documents: str, **policy: object) -> Non
 
 
 def load(assistant: Assistant, text: str = OFFICE, path: str = "office.md") -> Document:
-    load_document(assistant=assistant, path=path, data=text.encode())
-    return Document.objects.get(assistant=assistant, path=path)
+    document = load_document(assistant=assistant, path=path, data=text.encode())
+    return Document.objects.get(pk=document.pk)
 
 
 def stored(document: Document) -> str:
@@ -163,3 +163,76 @@ def test_pages_say_what_was_masked_by_type_and_when_another_policy_counts(assist
     page = client.get(url).content.decode()
     assert "Another privacy policy counts now" not in page
     assert "version 1 " in page
+
+
+# --- Names of files -----------------------------------------------------------------------------------------------
+
+
+PERSONAL = f"letters/{MAIL} {CARD}.txt"
+
+
+def test_a_name_that_is_masked_still_names_the_same_document(assistant: Assistant) -> None:
+    set_documents(assistant, DocumentMasking.NOTHING)
+    first = load(assistant, "Dear desk.", PERSONAL)
+    assert (first.path, MAIL in first.title.lower()) == (PERSONAL, True)
+    set_documents(assistant, DocumentMasking.TRUSTED)
+    trusted = load(assistant, "Dear desk.", PERSONAL)
+    assert trusted.pk == first.pk
+    assert MAIL in trusted.path
+    assert CARD not in trusted.path + stored(trusted)
+    set_documents(assistant, DocumentMasking.EVERYTHING)
+    masked = load(assistant, f"Dear desk, I am {MAIL}.", PERSONAL)
+    assert masked.pk == first.pk
+    assert masked.path.startswith("letters/[EMAIL_")
+    assert not any(value in masked.path + stored(masked) for value in (MAIL, CARD))
+    placeholder = masked.path.removeprefix("letters/").split("]")[0] + "]"
+    assert placeholder in masked.text, "the same value, the same placeholder"
+    again = load(assistant, f"Dear desk, I am {MAIL}.", PERSONAL)
+    assert (again.pk, again.path, again.version) == (masked.pk, masked.path, masked.version)
+    newer = load(assistant, "Dear desk, never mind.", PERSONAL)
+    assert (newer.pk, newer.path, newer.version) == (masked.pk, masked.path, masked.version + 1)
+    assert Document.objects.count() == 1
+
+
+def test_names_that_differ_in_what_is_masked_are_two_documents(assistant: Assistant) -> None:
+    set_documents(assistant, DocumentMasking.EVERYTHING)
+    one = load(assistant, "Dear desk.", "letters/wendeline@example.org.txt")
+    two = load(assistant, "Dear desk.", "letters/konrad@example.org.txt")
+    assert one.pk != two.pk
+    assert not any("example.org" in document.path for document in (one, two))
+
+
+def test_a_name_that_cannot_be_scrubbed_is_not_kept(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(self: Scrubber) -> None:
+        raise RuntimeError(CARD)
+
+    monkeypatch.setattr(Scrubber, "_analyzer", property(breaks))
+    document = load(assistant, "Dear desk.", PERSONAL)
+    assert document.state == "failed"
+    assert document.path.startswith("document-")
+    assert document.path.endswith(".txt")
+    assert not any(value in document.path + document.title for value in (MAIL, CARD))
+    monkeypatch.undo()
+    assert load(assistant, "Dear desk.", PERSONAL).pk == document.pk
+
+
+def test_an_upload_keeps_the_name_of_a_file_sealed(assistant: Assistant, ada: User) -> None:
+    set_documents(assistant, DocumentMasking.EVERYTHING)
+    known = load(assistant, "Dear desk.", PERSONAL)
+    files = [IncomingFile(PERSONAL, 11, b"Dear desk.."), IncomingFile(f"{MAIL}.png", 3, b"PNG")]
+    upload = start_upload(assistant=assistant, files=files)
+    for file in UploadedFile.objects.all():
+        assert not any(value in file.path + str(bytes(file.data)) for value in (MAIL, CARD))
+    launch(upload, foreground=True)
+    file = UploadedFile.objects.get(outcome="loaded")
+    assert file.document == known
+    client = Client()
+    client.force_login(ada)
+    for page in (
+        reverse("admin:knowledge_upload_change", args=[upload.pk]),
+        reverse("admin:knowledge_document_changelist"),
+        reverse("admin:knowledge_document_change", args=[known.pk]),
+    ):
+        shown = client.get(page).content.decode()
+        assert "[EMAIL_" in shown
+        assert not any(value in shown for value in (MAIL, CARD))

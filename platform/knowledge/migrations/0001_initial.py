@@ -26,7 +26,8 @@ class Migration(migrations.Migration):
             name='Document',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.CharField(max_length=500)),
+                ('source_key', models.CharField(help_text='Names it: see knowledge.scrubbing.source_key.', max_length=64)),
+                ('path', models.CharField(help_text='As loaded and masked.', max_length=500)),
                 ('title', models.CharField(max_length=300)),
                 ('media_type', models.CharField(max_length=100)),
                 ('text', models.TextField(help_text='As loaded and masked, before it is cut into chunks.')),
@@ -67,7 +68,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='document',
-            constraint=models.UniqueConstraint(fields=('assistant', 'path'), name='document_path_once'),
+            constraint=models.UniqueConstraint(fields=('assistant', 'source_key'), name='document_source_once'),
+        ),
+        migrations.AddIndex(
+            model_name='document',
+            index=models.Index(fields=['assistant', 'path'], name='document_path'),
         ),
         migrations.AddIndex(
             model_name='chunk',
@@ -113,9 +118,9 @@ class Migration(migrations.Migration):
             name='UploadedFile',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.CharField(max_length=500)),
+                ('path', models.CharField(help_text='Masked.', max_length=500)),
                 ('size', models.PositiveBigIntegerField()),
-                ('data', models.BinaryField(help_text='Encrypted; emptied when the file has been taken in.')),
+                ('data', models.BinaryField(help_text='Encrypted: the path as it was given, a NUL byte, the file. Emptied when it has been taken in.')),
                 ('outcome', models.CharField(choices=[('waiting', 'Waiting'), ('loaded', 'Loaded'), ('unchanged', 'Unchanged'), ('failed', 'Failed')], default='waiting', max_length=10)),
                 ('sentence', models.TextField(blank=True)),
                 ('document', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='knowledge.document')),
@@ -123,7 +128,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('pk',),
-                'constraints': [models.UniqueConstraint(fields=('upload', 'path'), name='uploaded_path_once')],
             },
         ),
     ]
