@@ -207,7 +207,9 @@ class _StoredContext:
 
 def _tidy(passage: Passage) -> None:
     """Nothing that was masked stays behind in a passage that no turn shows any more."""
-    if not passage.retrievals.exists():
+    # One that a worker refers to just now is locked by it, and stays; one that we hold gets no new reference.
+    held = Passage.objects.filter(pk=passage.pk).select_for_update(skip_locked=True)
+    if held.exists() and not passage.retrievals.exists():
         passage.delete()
         return
     blank: dict[str, Any] = {}

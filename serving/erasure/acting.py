@@ -92,7 +92,8 @@ def perform(erasure: Erasure) -> None:
     with transaction.atomic():
         gone = drop_empty_conversations(erasure.assistant, targets.conversations)
         erasure.add({"conversations": gone})
-    erasure.add({"states of imports": forget_unknown(Path(settings.VAR_DIR) / "imports")})
+    states = forget_unknown(Path(settings.VAR_DIR) / "imports", erasure.assistant)
+    erasure.add({"states of imports": states})
     _files(erasure)
     left = _waiting(erasure, targets)
     sign_off(erasure, unreadable=left)

@@ -66,7 +66,8 @@ class StateFile:
         draft = self.path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
-            draft.write_text(json.dumps({"version": _VERSION, **asdict(progress)}), encoding="utf-8")
+            content = {"version": _VERSION, "assistant": self._assistant.pk, **asdict(progress)}
+            draft.write_text(json.dumps(content), encoding="utf-8")
             draft.chmod(0o600)
             draft.replace(self.path)
 
@@ -75,13 +76,18 @@ class StateFile:
             self.path.unlink()
 
 
-def forget_unknown(folder: Path) -> int:
-    """Deletes states whose last turn is no longer known under its readable id (it was erased); how many."""
+def forget_unknown(folder: Path, assistant: Assistant) -> int:
+    """Deletes states of an assistant's imports whose last turn it no longer knows under its readable id (it was
+    erased); how many. Another assistant may well have a turn of that id."""
     gone = 0
+    known = Receipt.objects.filter(assistant=assistant)
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
-            progress = _progress(json.loads(path.read_bytes()))
-            if progress is not None and not Receipt.objects.filter(client_id=progress.last_id).exists():
+            found = json.loads(path.read_bytes())
+            progress = _progress(found)
+            if progress is None or found.get("assistant", assistant.pk) != assistant.pk:
+                continue
+            if not known.filter(client_id=progress.last_id).exists():
                 path.unlink()
                 gone += 1
     return gone
@@ -91,7 +97,7 @@ def _progress(found: Any) -> Progress | None:
     if not isinstance(found, Mapping) or found.get("version") != _VERSION:
         return None
     try:
-        return Progress(**{key: value for key, value in found.items() if key != "version"})
+        return Progress(**{key: value for key, value in found.items() if key not in ("version", "assistant")})
     except TypeError:
         return None
 

@@ -177,7 +177,14 @@ def test_spool_waiting_traces_and_imports_are_looked_through(house: House, tmp_p
     (tmp_path / "spool" / "x.refused").write_bytes(b"no key opens this")
     states = tmp_path / "imports"
     states.mkdir()
-    (states / "one.json").write_text(json.dumps({"version": 1, "units": 1, "last_id": "a-1"}))
+    (states / "one.json").write_text(
+        json.dumps({"version": 1, "assistant": house.bot.pk, "units": 1, "last_id": "a-1"})
+    )
+    # Another assistant knows that id, and has an import whose last turn is gone: neither is the affair of this one.
+    Receipt.objects.create(assistant=house.other, client_id="a-1", payload_digest="d")
+    (states / "three.json").write_text(
+        json.dumps({"version": 1, "assistant": house.other.pk, "units": 1, "last_id": "gone"})
+    )
     say(house.bot, "a-1")
     say(house.bot, "b-1", user="bob", conversation="c-b")
     (states / "two.json").write_text(json.dumps({"version": 1, "units": 1, "last_id": "b-1"}))
@@ -186,7 +193,7 @@ def test_spool_waiting_traces_and_imports_are_looked_through(house: House, tmp_p
 
     assert list(WaitingSpans.objects.values_list("trace", flat=True)) == ["b" * 32]
     assert sorted(path.name for path in (tmp_path / "spool").iterdir()) == ["s-2.turn", "s-3.turn", "x.refused"]
-    assert [path.name for path in states.iterdir()] == ["two.json"]
+    assert sorted(path.name for path in states.iterdir()) == ["three.json", "two.json"]
     assert erasure.receipt["could_not_be_opened"] == 1
     assert erasure.counts["spooled turns on disk"] == erasure.counts["waiting spans"] == 1
     scrub()
