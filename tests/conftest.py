@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import DEVNULL
@@ -55,7 +56,17 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     _start_server()
     if not os.environ.get("DATABASE_URL"):  # it may have chosen its place after the settings were read
         connection.settings_dict["HOST"] = str(postgres.place(Path(os.environ["RATCHET_VAR"])).run)
+    # Threads of servers keep no connection behind a request: the last of them would still be at the test database when
+    # it is to go.
+    connection.settings_dict["CONN_MAX_AGE"] = 0
     return
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """What a web process writes a few seconds later is not written into the next test, which may have no database."""
+    if counting := sys.modules.get("capture.counting"):
+        counting.reset()
 
 
 @pytest.fixture(scope="module")

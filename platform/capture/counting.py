@@ -50,10 +50,7 @@ def count(assistant_id: int, key_id: int | None, event: IntakeCount.Event, reaso
         if settings.PROCESS == "web" and not _timer:
             if not _flushed[0]:
                 atexit.register(flush)
-            timer = threading.Timer(FLUSH_SECONDS, _flush_beside)
-            timer.daemon = True
-            _timer.append(timer)
-            timer.start()
+            _start_timer()
 
 
 def count_statuses(assistant: Assistant, key: ApiKey | None, kind: str, statuses: Iterable[str]) -> None:
@@ -79,7 +76,6 @@ def flush() -> None:
     with _lock:
         rows = _counts.copy()
         _counts.clear()
-        _timer.clear()
         _flushed[0] = time.monotonic()
     if not rows:
         return
@@ -104,11 +100,18 @@ def forget_old() -> int:
 
 
 def reset() -> None:
-    """Forgets what was not written."""
-    with _lock:
-        _counts.clear()
-        while _timer:
-            _timer.pop().cancel()
+    """Forgets what was not written, and ends the thread that would write it: none runs when this returns."""
+    while True:
+        with _lock:
+            _counts.clear()
+            timers = _timer.copy()
+        if not timers:
+            return
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+        with _lock:
+            _timer[:] = [timer for timer in _timer if timer not in timers]
 
 
 # In one order everywhere, so that two processes wait for each other in the same order. Assistants and keys that were
@@ -136,8 +139,19 @@ def _write(rows: Counter[_Row]) -> None:
         cursor.execute(_UPSERT, [list(column) for column in zip(*both, strict=True)])
 
 
+def _start_timer() -> None:
+    timer = threading.Timer(FLUSH_SECONDS, _flush_beside)
+    timer.name, timer.daemon = "intake-counts", True
+    _timer[:] = [timer]
+    timer.start()
+
+
 def _flush_beside() -> None:
     try:
         flush()
     finally:
         connection.close()  # gives it back to the pool
+        with _lock:
+            _timer.clear()
+            if _counts:  # came meanwhile, or could not be written
+                _start_timer()

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.test import Client, RequestFactory
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
@@ -336,3 +336,56 @@ def test_metrics_are_for_this_machine_or_for_a_token(
     assert answer.status_code == status
     assert metrics(RequestFactory().post("/metrics", **meta)).status_code == 405  # type: ignore[arg-type]
     assert (b"ratchet_intake" in answer.content) == (status == 200)
+
+
+# --- The thread that writes ---------------------------------------------------------------------------
+
+
+def writers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "intake-counts"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_web_process_writes_beside_its_requests_and_ends_with_nothing_to_write(
+    cast: Cast, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PROCESS = "web"
+    monkeypatch.setattr(counting, "FLUSH_SECONDS", 0.05)
+    for n in (2, 3):
+        counting.count(cast.bot.pk, cast.key.pk, IntakeCount.Event.RECEIVED, "turn", n)
+        assert len(writers()) == 1
+    for thread in writers():
+        thread.join(10)
+    assert writers() == []
+    assert IntakeCount.objects.get(minute=None).count == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_could_not_be_written_is_tried_again(
+    cast: Cast, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PROCESS = "web"
+    monkeypatch.setattr(counting, "FLUSH_SECONDS", 0.05)
+    real, failed = counting._write, threading.Event()
+
+    def fails_once(rows: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise InterfaceError("away")
+        real(rows)
+
+    monkeypatch.setattr(counting, "_write", fails_once)
+    counting.count(cast.bot.pk, cast.key.pk, IntakeCount.Event.RECEIVED, "turn", 2)
+    while threads := writers():
+        threads[0].join(10)
+    assert failed.is_set()
+    assert IntakeCount.objects.get(minute=None).count == 2
+
+
+def test_after_a_reset_nothing_is_left_that_could_write(settings: Settings) -> None:
+    """A test without a database, as those behind it: a writer would be refused one."""
+    settings.PROCESS = "web"
+    for _ in range(20):
+        counting.count(1, None, IntakeCount.Event.RECEIVED, "turn")
+        counting.reset()
+    assert writers() == []

@@ -26,13 +26,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-def run(block: str, shop: Shop, secret: str) -> tuple[str, list[int]]:
+def run(block: str, shop: Shop, secret: str, folder: Path) -> tuple[str, list[int]]:
     """What the servers said, and with which statuses."""
     prelude = next(block for block in blocks("sh") if block.startswith("URL="))
     environment = {"PATH": os.environ["PATH"], "KEY": secret, "NO_PROXY": "127.0.0.1"}
     code = prelude.replace("http://127.0.0.1:8000", shop.url) + CURL + block
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -44,14 +45,14 @@ def run(block: str, shop: Shop, secret: str) -> tuple[str, list[int]]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_every_curl_example_works_and_the_answers_are_as_shown(shop: Shop) -> None:
+def test_every_curl_example_works_and_the_answers_are_as_shown(shop: Shop, tmp_path: Path) -> None:
     Assistant.objects.filter(pk=shop.assistant.pk).update(slug="helpdesk")
     _, secret = issue_key(assistant=shop.assistant, name="examples", scopes=["log", "chat", "read", "annotate"])
     examples = [block for block in blocks("sh") if "curl" in block]
     assert len(examples) > 8
     said = ""
     for block in examples:
-        answer, statuses = run(block, shop, secret)
+        answer, statuses = run(block, shop, secret, tmp_path)
         assert statuses, block
         assert set(statuses) <= {200, 201, 202, 207}, f"{statuses}\n{block}\n{answer}"
         said += answer
