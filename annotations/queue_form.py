@@ -44,7 +44,7 @@ class QueueForm(forms.ModelForm):  # type: ignore[type-arg]  # Django has no par
             # A plain field and widget: the admin's own would offer everybody, and a link to add accounts.
             self.fields["people"] = forms.ModelMultipleChoiceField(
                 queryset=self._candidates(), required=False, widget=UnfoldAdminCheckboxSelectMultipleWidget,
-                label=field.label, help_text=field.help_text,
+                label=field.label, help_text=Queue._meta.get_field("people").help_text,  # Django's speaks of a list box
             )  # fmt: skip
 
     def clean(self) -> dict[str, Any]:

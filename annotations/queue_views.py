@@ -9,11 +9,11 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.http import urlencode
 from django.views.decorators.http import require_GET, require_POST
 
 from annotations import steering
@@ -108,7 +108,10 @@ def items(request: HttpRequest, queue_id: int) -> HttpResponse:
 
 @require_POST
 def gold(request: HttpRequest, queue_id: int, item_id: int) -> HttpResponse:
-    """``gold``: 1 makes the item's resolution a known answer, anything else takes that back."""
+    """``gold``: 1 makes the item's resolution a known answer, anything else takes that back.
+
+    ``back``: the filter of the list that one came from, as in its address.
+    """
     queue, reviewer = open_queue(request, queue_id, *SETTLERS)
     item = get_object_or_404(QueueItem.objects.select_related("turn__assistant"), pk=item_id, queue=queue)
     try:
@@ -120,10 +123,9 @@ def gold(request: HttpRequest, queue_id: int, item_id: int) -> HttpResponse:
             messages.success(request, "An ordinary item again.")
     except LabelRefused as refused:
         messages.error(request, str(refused))
-    back = request.POST.get("back", "")
-    if not url_has_allowed_host_and_scheme(back, allowed_hosts=None):
-        back = reverse("annotations:items", args=[queue.pk])
-    return HttpResponseRedirect(back)
+    filters = QueryDict(request.POST.get("back", "")[:1000])
+    kept = urlencode({name: filters[name] for name in ("state", "q", "page") if filters.get(name)})
+    return HttpResponseRedirect(reverse("annotations:items", args=[queue.pk]) + (f"?{kept}" if kept else ""))
 
 
 def _in_state(rows: QuerySet[QueueItem], state: str) -> QuerySet[QueueItem]:

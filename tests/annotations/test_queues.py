@@ -242,11 +242,13 @@ class TestItems:
         assert shown(state="open", q="fixed plan") == [second.pk, third.pk]
         assert shown(q="zebra\x00") == []
         assert "No item fits" in client.get(url, {"q": "zebra"}).content.decode()
-        marked = client.post(page("annotations:gold", queue.pk, first.pk), {"gold": "1", "back": "?state=done"})
-        assert marked["Location"] == "?state=done"
+        marked = client.post(page("annotations:gold", queue.pk, first.pk), {"gold": "1", "back": "state=done&x=1"})
+        assert marked["Location"] == f"{url}?state=done"
         assert shown(state="gold") == [first.pk]
         assert shown(state="done") == []
-        outside = client.post(page("annotations:gold", queue.pk, first.pk), {"gold": "0", "back": "https://x.example/"})
+        outside = client.post(
+            page("annotations:gold", queue.pk, first.pk), {"gold": "0", "back": "https://x.example/?"}
+        )
         assert outside["Location"] == url
         assert shown(state="gold") == []
         refused = client.post(page("annotations:gold", queue.pk, third.pk), {"gold": "1"}, follow=True)
