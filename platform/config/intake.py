@@ -21,6 +21,8 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
+from config.sending import impatient
+
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 """Of ASGI: scope, receive, send."""
 PATHS = frozenset({"/api/v1/turns", "/api/v1/turns/batch", "/api/v1/feedback", "/api/v1/traces", "/v1/traces"})
@@ -29,14 +31,14 @@ THREADS = 8
 
 
 def dispatching(application: Application) -> Application:
-    """``application``, with the posts to `PATHS` taken out of it."""
+    """``application``, with the posts to `PATHS` taken out of it; to the others a client must go on listening."""
     intake = IntakeHandler()
 
     async def dispatch(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
             await intake.handle(scope, receive, send)
         else:
-            await application(scope, receive, send)
+            await application(scope, receive, impatient(send) if scope["type"] == "http" else send)
 
     return dispatch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -279,3 +280,26 @@ def test_a_stream_starts_early_and_ends_when_the_reader_goes(large: tuple[str, s
             seen = {json.loads(line)["client_id"] for line in answer.iter_lines()}
         assert len(seen) == 2_000
         assert threading.active_count() <= threads + 2
+
+
+def test_a_reader_that_stops_reading_gives_its_place_back(
+    large: tuple[str, str], monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    url, secret = large
+    settings.RATCHET_SEND_TIMEOUT = 1
+    monkeypatch.setattr(exporting, "_running", threading.BoundedSemaphore(1))
+    header = {"Authorization": f"Bearer {secret}"}
+    with socket.socket() as stuck, httpx.Client(base_url=url, headers=header, trust_env=False, timeout=60) as http:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", httpx.URL(url).port))
+        head = f"GET /api/v1/turns/export HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {secret}\r\n\r\n"
+        stuck.sendall(head.encode())
+        assert stuck.recv(15) == b"HTTP/1.1 200 OK"
+        assert http.get("/api/v1/turns/export").status_code == 429, "the place is taken"
+        deadline = time.monotonic() + 120
+        while not (event := AuditEvent.objects.filter(action="turns.exported").first()):
+            assert time.monotonic() < deadline, "it waits for ever"
+            time.sleep(0.05)
+        assert event.details["ended"] == "broken off"
+        assert event.details["count"] < 2_000
+        assert len(http.get("/api/v1/turns/export?limit=3").text.splitlines()) == 3
