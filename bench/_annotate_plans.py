@@ -50,7 +50,7 @@ def _read_whole(connection: Any, statement: str) -> set[str]:
     if not statement.startswith(("SELECT", "UPDATE", "INSERT", "DELETE")):
         return set()
     with connection.cursor() as cursor:
-        cursor.execute("EXPLAIN (FORMAT JSON) " + statement.replace("%", "%%"), [])
+        cursor.execute("EXPLAIN (FORMAT JSON) " + statement)
         (plan,) = cursor.fetchone()
         tables = {node["Relation Name"] for node in _nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
         cursor.execute("SELECT relname, reltuples FROM pg_class WHERE relname = ANY(%s)", [list(tables)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,18 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 EXPORTED = 2000
 _BATCH = 5000
+_SENTENCES = (
+    "A fixed plan has an exit fee for each fuel.",
+    "No fee is due in the last weeks of the plan.",
+    "Tell us ten days before you move, and the plan moves with you.",
+    "Read the meter on the first day of the month.",
+    "Send the figures before the dot only.",
+    "We pay for each unit that you send back to the grid.",
+    "A smart meter sends its figures by itself, twice a day.",
+    "The bill comes once a month and can be paid by direct debit.",
+    "If the payment fails, we try again after five working days.",
+    "Prices change four times a year, and we write to you before they do.",
+)
 
 
 def fill(turns: int, labels: int, annotators: int, extra: int) -> dict[str, Any]:
@@ -31,15 +44,13 @@ def fill(turns: int, labels: int, annotators: int, extra: int) -> dict[str, Any]
     people = [_person(f"annotator-{n}", house, Role.ANNOTATOR) for n in range(annotators)]
     reviewer = _person("reviewer", house, Role.REVIEWER, superuser=True)
     queue, _ = Queue.objects.get_or_create(assistant=house, name="Bench")
-    exported, _ = Queue.objects.get_or_create(assistant=house, name="Export")
+    exported = _exported(people)
     if not Annotation.objects.filter(queue=queue).exists():
-        few = min(EXPORTED, labels // 2)
-        _add_labels(exported, people, range(few))
-        _add_labels(queue, people, range(few, labels))
+        _add_labels(queue, people, range(labels))
         _settle_in()
     left = QueueItem.objects.filter(queue=queue, done=False).count()
     if left < extra:
-        start = QueueItem.objects.count()
+        start = QueueItem.objects.filter(queue=queue).count()
         _add_items(queue, range(start, min(turns, start + extra - left)), done=False)
         _settle_in()
     return {
@@ -49,6 +60,48 @@ def fill(turns: int, labels: int, annotators: int, extra: int) -> dict[str, Any]
         "sessions": [_session(person) for person in people],
         "reviewer": _session(reviewer),
     }
+
+
+def _exported(people: list[Any]) -> Any:
+    """A queue with `EXPORTED` labels on turns in plain English: words of random letters look like names to the leak
+    audit, which every export must pass."""
+    from django.utils import timezone
+
+    from annotations.models import Annotation, ContextMark, Queue
+    from assistants.models import Assistant
+    from capture.models import Conversation, Passage, Retrieval, Turn
+
+    own, _ = Assistant.objects.get_or_create(slug="exported", defaults={"name": "Exported"})
+    queue, made = Queue.objects.get_or_create(assistant=own, name="Export")
+    if not made:
+        return queue
+    draw = random.Random(7)
+    talk = Conversation.objects.create(assistant=own, external_id="talk")
+    passages = Passage.objects.bulk_create(
+        Passage(assistant=own, digest=f"{n:064x}", title=f"Page {n}", text=" ".join(draw.choices(_SENTENCES, k=22)))
+        for n in range(200)
+    )
+    turns = Turn.objects.bulk_create(
+        Turn(
+            assistant=own, conversation=talk, client_id=f"turn-{n}", question=draw.choice(_SENTENCES), model="base",
+            response=f"{draw.choice(_SENTENCES)} [1]", asked_at=timezone.now(),
+        )
+        for n in range(EXPORTED)
+    )  # fmt: skip
+    contexts = Retrieval.objects.bulk_create(
+        Retrieval(turn=turn, passage=passage, rank=rank)
+        for turn in turns
+        for rank, passage in enumerate(draw.sample(passages, 5), start=1)
+    )
+    labels = Annotation.objects.bulk_create(
+        Annotation(turn=turn, queue=queue, annotator=people[n % len(people)], verdict="good", seconds=9)
+        for n, turn in enumerate(turns)
+    )
+    ContextMark.objects.bulk_create(
+        ContextMark(annotation=label, retrieval=first, relevance="relevant")
+        for label, first in zip(labels, contexts[::5], strict=True)
+    )
+    return queue
 
 
 def house(slug: str) -> dict[str, Any]:

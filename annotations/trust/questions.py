@@ -18,6 +18,11 @@ class Question:
     answer: Callable[[LabelRow], str] | None
     """What a label says; None for the question about passages, which marks answer."""
 
+    @property
+    def unit(self) -> str:
+        """What is labelled twice. (Templates call what can be called, so they cannot look at ``answer``.)"""
+        return "passage" if self.answer is None else "turn"
+
 
 def declines(label: LabelRow) -> str:
     """Whether this label wants the turn declined. Where its reasons do not say, that stays as it was logged: who calls

@@ -23,7 +23,7 @@ from assistants.access import assistants_of
 from assistants.models import Assistant
 from assistants.viewing import note_view
 
-PAGE_SIZE = 20
+PAGE_SIZE = 10
 
 
 @require_GET

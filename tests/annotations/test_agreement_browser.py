@@ -67,7 +67,7 @@ def test_the_agreement_page(live_server: LiveServer, page: Page, queue: Queue, a
     log_in(page, live_server, ada)
     page.goto(f"{live_server.url}/admin/annotations/queue/{queue.pk}/change/")
     page.get_by_role("link", name="All questions, pairs, weeks").click()
-    expect(page.get_by_text("Good or bad: Krippendorff α")).to_be_visible()
+    expect(page.get_by_text("on 40 turns with two labels or more")).to_be_visible()
     expect(page.locator(".ag-matrix td[class^=ag-shade]")).to_have_count(12)
     drawn = page.locator("canvas").evaluate(
         "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
@@ -79,7 +79,7 @@ def test_the_agreement_page(live_server: LiveServer, page: Page, queue: Queue, a
     page.get_by_role("link", name="Relevance of passages").click()
     expect(page.get_by_text("differ: relevance of passages")).to_be_visible()
     page.get_by_text("Filters", exact=True).click()
-    page.get_by_label("Question").select_option(label="Should decline")
+    page.get_by_label("Question", exact=True).select_option(label="Should decline")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_text("Should decline: all labels on")).to_be_visible()
     page.get_by_role("link", name="Good or bad").click()
