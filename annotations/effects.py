@@ -122,8 +122,8 @@ def _why_not(verdict: str, made: NoRow) -> list[Effect]:
         return [Effect(empty if verdict == Verdict.GOOD else bad, "nothing")]
     if made.why == NOT_SUPPORTED:
         alone = next((sentence["text"] for sentence in made.sentences if not sentence["refs"]), "")
-        said = f" “{alone[:MAX_QUOTED]}{'…' if len(alone) > MAX_QUOTED else ''}”" if alone else ""
-        return [Effect(f"A verdict only, not learnt: no passage supports{said or ' the answer'}.", "nothing")]
+        said = f"“{alone[:MAX_QUOTED]}{'…' if len(alone) > MAX_QUOTED else ''}”" if alone else "the answer."
+        return [Effect(f"A verdict only, not learnt: no passage supports {said}", "nothing")]
     return [Effect("A verdict only, not learnt: what supports the answer was not offered to the model.", "nothing")]
 
 

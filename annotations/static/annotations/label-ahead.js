@@ -3,9 +3,10 @@
 
 window.RatchetLabel = window.RatchetLabel || {};
 window.RatchetLabel.ahead = (core) => {
-  const WAIT_MS = 200;
+  const WAIT_MS = 100;
   let held = null; // {nodes, item, expires}
   let timer = 0;
+  let asking = null;
 
   function hold(nodes) {
     const form = nodes.find((node) => node.nodeType === Node.ELEMENT_NODE && node.matches(".lb-form"));
@@ -19,7 +20,13 @@ window.RatchetLabel.ahead = (core) => {
 
   function fetch() {
     clearTimeout(timer);
-    if (!held) timer = setTimeout(ask, WAIT_MS);
+    if (!held) timer = setTimeout(() => (asking = ask().finally(() => (asking = null))), WAIT_MS);
+  }
+
+  /* Nothing more is asked for; what is on its way is waited for. */
+  async function coming() {
+    clearTimeout(timer);
+    await asking;
   }
 
   async function ask() {
@@ -53,6 +60,7 @@ window.RatchetLabel.ahead = (core) => {
     fetch,
     take,
     leave,
+    coming,
     put: hold,
     ready: () => held?.item || "",
     lease: () => held && { item: held.item, expires: held.expires },

@@ -250,13 +250,13 @@
     say("Saved. Somebody else is at this one by now.", "warning", { label: "Next item", run: next });
   }
 
-  /* Waits for the answer to the label before; false when that brought its item back to the screen. */
+  /* Waits for the answer to the label before, and for the item ahead if that is on its way (the server would else give
+     out two, out of order); false when the answer brought its item back to the screen. */
   async function settled() {
-    if (!sending) return true;
     const shown = form;
     busy = true;
-    await sending;
-    await null; // what awaits the same answer acts on it first
+    if (sending) await sending;
+    await ahead.coming();
     busy = false;
     return form === shown;
   }
