@@ -15,11 +15,25 @@ from django.http import StreamingHttpResponse
 
 
 def streamed(pieces: Iterator[bytes], *, content_type: str, filename: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(_asynchronous(pieces), content_type=content_type)
+    response = StreamingHttpResponse(_Source(pieces), content_type=content_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
+
+
+class _Source:
+    """Django closes it with the response. The iterator alone would wait for Python's collector where an answer is
+    broken off, and keep its place among the exports until then."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _asynchronous(self._pieces)
+
+    def close(self) -> None:
+        _close(self._pieces)
 
 
 async def _asynchronous(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
