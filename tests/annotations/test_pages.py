@@ -261,6 +261,7 @@ class TestAdmin:
 
     def test_a_queue_is_made_by_its_admin(self, assistant: Assistant, ada: User, ann: User) -> None:
         data = {"assistant": assistant.pk, "name": "New", "labels_needed": 1, "overlap_share": "0.2", "guideline": ""}
+        data |= {"daily_goal": 0, "gold_share": 0}
         assert browser(ann).post(reverse("admin:annotations_queue_add"), data).status_code == 403
         assert browser(ada).post(reverse("admin:annotations_queue_add"), data).status_code == 302
         assert Queue.objects.get(name="New").overlap_share == 0.2
