@@ -18,7 +18,7 @@ from annotations.services import adjudicate, submit
 from tests.annotations.browsing import DESK, PHONE, log_in, resize
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet")]
 
 SERIOUS = {"serious", "critical"}
 RULES = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}

@@ -16,7 +16,7 @@ from knowledge.models import Chunk
 from tests.annotations.browsing import PHONE, log_in, resize, shoot, width_of
 from tests.factories import make_assistant, make_document, make_queue, make_turn, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet")]
 ITEMS = 20
 READY = "#lb[data-next-ready]"
 """The item ahead has been fetched."""

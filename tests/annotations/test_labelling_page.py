@@ -15,7 +15,7 @@ from annotations.services import add_turns, submit
 from tests.annotations.browsing import DESK, PHONE, log_in, resize, shoot, width_of
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet")]
 
 ENDED = "2020-01-01T00:00:00Z"
 GUIDELINE = """
