@@ -85,7 +85,7 @@ class Bench:
                 self._drop(self.name)
 
     def _measured(self) -> dict[str, Any]:
-        extra = self.options.annotators * (self.options.items + RUSH + 2) + ALONE + 10
+        extra = self.options.annotators * (self.options.items + RUSH + 2) + ALONE + 15
         filled = self._helper("fill", self.options.turns, self.options.labels, self.options.annotators, extra)
         with ours(self.options.state, self.url) as web:
             metrics = self._labelling(web, filled)
@@ -98,7 +98,7 @@ class Bench:
         people = [Annotator(web.port, session, filled["queue"]) for session in filled["sessions"]]
         for person in people:  # the first requests load code and open connections
             person.open_page()
-        people[0].label(2, think=0.0, until=self.ends)
+        people[0].label(5, think=0.0, until=self.ends)  # the fifth has text: loads the recognisers
         people[0].forget()
         people[0].label(ALONE, think=0.0, until=self.ends)
         alone = people[0].times()

@@ -10,6 +10,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
+from annotations.agreement import cohen_kappa, krippendorff_alpha
 from annotations.gold import mark_gold
 from annotations.models import Annotation, ContextMark, Queue, QueueItem, Resolution
 from assistants.models import Assistant
@@ -24,6 +25,13 @@ QUESTIONS = (
     "Do I pay an exit fee when I move house?",
     "Can a plan move with me?",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _statistics() -> None:
+    """Loaded before the clock of a page runs."""
+    krippendorff_alpha({1: {"a": "good", "b": "bad"}, 2: {"a": "bad", "b": "bad"}})
+    cohen_kappa(["good", "bad"], ["good", "good"])
 
 
 @pytest.fixture
@@ -64,6 +72,7 @@ def queue(ada: User) -> Queue:
 
 
 def test_the_agreement_page(live_server: LiveServer, page: Page, queue: Queue, ada: User) -> None:
+    page.set_default_timeout(30_000)
     log_in(page, live_server, ada)
     page.goto(f"{live_server.url}/admin/annotations/queue/{queue.pk}/change/")
     page.get_by_role("link", name="All questions, pairs, weeks").click()
@@ -78,7 +87,6 @@ def test_the_agreement_page(live_server: LiveServer, page: Page, queue: Queue, a
     assert width_of(page) <= DESK[0]
     page.get_by_role("link", name="Relevance of passages").click()
     expect(page.get_by_text("differ: relevance of passages")).to_be_visible()
-    page.get_by_text("Filters", exact=True).click()
     page.get_by_label("Question", exact=True).select_option(label="Should decline")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_text("Should decline: all labels on")).to_be_visible()
