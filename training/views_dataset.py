@@ -30,6 +30,7 @@ RECIPE_FIELDS: dict[str, tuple[str, str]] = {
         "The right response is then to decline: 0.08 is 8 of 100.",
     ),
     "max_decline_share": ("Largest share of declining rows", "More would teach to decline too often."),
+    "max_handoff_share": ("Largest share of rows that hand over", "Of these and the answers."),
     "per_sentence_cap": ("Rows per source sentence", "So that no sentence is learned by heart."),
     "validation_share": ("Share for validation", "By conversation or document, never by row."),
     "shuffled_share": ("Share with shuffled evidence", "So that the first place is a hint and not a rule."),

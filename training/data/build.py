@@ -191,16 +191,31 @@ def _mix(rows: list[Candidate], recipe: Recipe, dataset: DatasetVersion, funnel:
         made = ["the oracle taken away"] * len(missing)
         funnel.step("missing oracle added", len(rows), len(rows) + len(missing), made)
     declines = [row for row in rows if row.kind == Kind.DECLINE] + missing
-    others = [row for row in rows if row.kind != Kind.DECLINE]
-    # Of what is left in the end: n others leave room for n · share / (1 − share) declining rows.
-    allowed = int(recipe.max_decline_share / (1 - recipe.max_decline_share) * len(others) + 1e-9)
-    if len(declines) > allowed:
-        over = len(declines) - allowed
-        before = len(others) + len(declines)
-        declines = sorted(declines, key=lambda row: (not row.curated, bucket(row.question, recipe.seed)))[:allowed]
-        funnel.step("declining share", before, before - over, ["over the share"] * over)
+    handoffs = [row for row in rows if row.kind == Kind.HANDOFF]
+    others = [row for row in rows if row.kind not in (Kind.DECLINE, Kind.HANDOFF)]
+    fewer = _at_most(recipe.max_handoff_share, handoffs, len(others), recipe)
+    total = len(others) + len(handoffs) + len(declines)
+    total = _count_over(funnel, "handing-over share", total, len(handoffs) - len(fewer))
+    others += fewer
+    fewer = _at_most(recipe.max_decline_share, declines, len(others), recipe)
+    _count_over(funnel, "declining share", total, len(declines) - len(fewer))
+    declines = fewer
     mixed = [weighted(row, recipe) for row in others + declines]
     return [shuffled(row, rng) if rng.random() < recipe.shuffled_share else row for row in mixed]
+
+
+def _at_most(share: float, rows: list[Candidate], others: int, recipe: Recipe) -> list[Candidate]:
+    """So many of the rows that they are at most ``share`` of them and the others together; curated ones stay first."""
+    allowed = int(share / (1 - share) * others + 1e-9)
+    if len(rows) <= allowed:
+        return rows
+    return sorted(rows, key=lambda row: (not row.curated, bucket(row.question, recipe.seed)))[:allowed]
+
+
+def _count_over(funnel: Funnel, step: str, before: int, over: int) -> int:
+    if over:
+        funnel.step(step, before, before - over, ["over the share"] * over)
+    return before - over
 
 
 def without_oracle(row: Candidate, dataset: DatasetVersion) -> Candidate | None:

@@ -25,6 +25,9 @@ class Recipe:
     missing_oracle_share: float = 0.3
     """Of the answer rows, repeated without the passage that answers: the right response is to decline."""
     max_decline_share: float = 0.4
+    max_handoff_share: float = 0.4
+    """Handing over beyond this share is left out. What people looked at holds more of it than what users ask, and a
+    small model that has seen too much of it hands over whatever it is unsure of."""
     per_sentence_cap: int = 3
     """Synthetic and curated rows that may be answered by one and the same sentence."""
     validation_share: float = 0.08
@@ -38,7 +41,9 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("missing_oracle_share", "max_decline_share", "validation_share", "shuffled_share"):
+        for name in (
+            "missing_oracle_share", "max_decline_share", "max_handoff_share", "validation_share", "shuffled_share",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 0.9:
                 raise RecipeError(f"{name} must be between 0 and 0.9.")
         for name in ("weight_corrected", "weight_good", "weight_synthetic", "weight_handoff", "per_sentence_cap"):

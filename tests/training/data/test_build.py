@@ -300,6 +300,20 @@ def test_declining_never_takes_more_than_its_share(assistant: Assistant, share: 
         assert dataset.examples.filter(kind="decline").count() == int(share / (1 - share) * len(ANSWERS) + 1e-9)
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 0), (0.2, 1), (0.5, 4), (0.9, 4)])
+def test_handing_over_never_takes_more_than_its_share(assistant: Assistant, share: float, kept: int) -> None:
+    answers = list(ANSWERS.items())[:5]
+    for question, answer in answers:
+        resolved(assistant, question, answer)
+    for i in range(4):
+        resolved(assistant, f"Who won match number {i} of the season in {1990 + i}?", HANDOFF)
+    dataset = build(assistant, max_handoff_share=share, missing_oracle_share=0)
+    funnel = check_funnel(dataset)
+    assert dataset.examples.filter(kind="handoff").count() == kept
+    assert dataset.examples.filter(kind="answer").count() == 5
+    assert ("handing-over share" in funnel) == (kept < 4)
+
+
 def test_rows_without_their_oracle_decline_and_do_not_show_it(assistant: Assistant) -> None:
     curate(assistant)
     dataset = build(assistant, missing_oracle_share=0.9, max_decline_share=0.9, shuffled_share=0)
