@@ -206,6 +206,7 @@ def test_a_lost_connection_keeps_the_draft(live_server: LiveServer, lenient: Pag
     assert lenient.locator("#passage-3").get_attribute("data-mark") == "relevant"
     lenient.locator("body").press("Enter")
     expect(lenient.locator(".lb-question")).to_contain_text("Question 2")
+    expect(lenient.locator("#lb-message")).to_contain_text("Saved.")  # the item comes before the server's answer
     assert Annotation.objects.get().correction.endswith(" Draft.")
 
 
