@@ -17,7 +17,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 EXPORTED = 2000
 _BATCH = 5000
-_SENTENCES = (
+SENTENCES = (
     "A fixed plan has an exit fee for each fuel.",
     "No fee is due in the last weeks of the plan.",
     "Tell us ten days before you move, and the plan moves with you.",
@@ -78,13 +78,13 @@ def _exported(people: list[Any]) -> Any:
     draw = random.Random(7)
     talk = Conversation.objects.create(assistant=own, external_id="talk")
     passages = Passage.objects.bulk_create(
-        Passage(assistant=own, digest=f"{n:064x}", title=f"Page {n}", text=" ".join(draw.choices(_SENTENCES, k=22)))
+        Passage(assistant=own, digest=f"{n:064x}", title=f"Page {n}", text=" ".join(draw.choices(SENTENCES, k=22)))
         for n in range(200)
     )
     turns = Turn.objects.bulk_create(
         Turn(
-            assistant=own, conversation=talk, client_id=f"turn-{n}", question=draw.choice(_SENTENCES), model="base",
-            response=f"{draw.choice(_SENTENCES)} [1]", asked_at=timezone.now(),
+            assistant=own, conversation=talk, client_id=f"turn-{n}", question=draw.choice(SENTENCES), model="base",
+            response=f"{draw.choice(SENTENCES)} [1]", asked_at=timezone.now(),
         )
         for n in range(EXPORTED)
     )  # fmt: skip
@@ -127,7 +127,7 @@ def scrub(assistant: int, seconds: int) -> dict[str, Any]:
 
     Scrubber().scrub_text("Nothing personal.")
     begun = time.perf_counter()
-    scrub_waiting(seconds=seconds)
+    scrub_waiting(seconds=seconds, batch=10)  # it looks at the clock between batches
     return {"seconds": time.perf_counter() - begun, "turns": Turn.objects.filter(assistant=assistant).count()}
 
 
@@ -135,8 +135,10 @@ def leave(assistant: int, queue: int) -> dict[str, Any]:
     """How many items the queue got; then everything of that assistant goes."""
     from annotations.models import QueueItem
     from assistants.models import Assistant
+    from capture.models import Turn
 
     items = QueueItem.objects.filter(queue=queue).count()
+    Turn.objects.filter(assistant=assistant).delete()  # first: they hold its passages
     Assistant.objects.filter(pk=assistant).delete()
     return {"items": items}
 

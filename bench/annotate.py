@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
 
 from _annotate_clients import Annotator, Browser, work_at_once  # noqa: E402
-from _capture_content import Content  # noqa: E402
+from _annotate_rows import SENTENCES  # noqa: E402
 from _capture_servers import Database, Process, load, manage, ours, schema_digest  # noqa: E402
 
-ALONE = 50
+ALONE = 40
 """Labels of the single client."""
+BATCH = 50
+"""Turns in one post."""
 RUSH = 5
 """Labels of each when nobody pauses."""
 
@@ -140,11 +143,11 @@ class Bench:
         run = uuid.uuid4().hex[:8]
         place = self._helper("house", f"imported-{run}")
         headers = {"Authorization": f"Bearer {place['key']}", "Content-Type": "application/json"}
-        bodies = Content(run).batches(self.options.imported)
+        bodies = _bodies(run, self.options.imported)
         begun = time.perf_counter()
         load(web.port, "/api/v1/turns/batch", headers, bodies, per_body=1, threads=4)
         posted = time.perf_counter() - begun
-        scrubbed = self._helper("scrub", place["assistant"], int(max(1, self.ends - time.monotonic())))
+        scrubbed = self._helper("scrub", place["assistant"], int(max(1, (self.ends - time.monotonic()) * 0.6)))
         browser = Browser(web.port, filled["reviewer"])
         path = f"/admin/annotations/queue/{place['queue']}/add/"
         form = {"order": "newest", "limit": str(self.options.imported), "add": ""}
@@ -173,6 +176,21 @@ class Bench:
     def _drop(self, name: str) -> None:
         with self.database.connect("postgres") as raw:
             raw.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')  # type: ignore[arg-type]
+
+
+def _bodies(run: str, count: int) -> list[bytes]:
+    """Batches for the log API of 10 kB turns in plain English, with five contexts of a pool, as documents repeat."""
+    draw = random.Random(run)
+    pool = [" ".join(draw.choices(SENTENCES, k=36)) for _ in range(400)]
+    turns = [
+        {
+            "id": f"{run}-{n}", "conversation": f"{run}-{n // 4}", "question": draw.choice(SENTENCES), "model": "m",
+            "contexts": [{"text": text, "title": "Page", "source": "manual.md"} for text in draw.sample(pool, 5)],
+            "response": " ".join(draw.choices(SENTENCES, k=7)) + " [1]",
+        }
+        for n in range(count)
+    ]  # fmt: skip
+    return [json.dumps(turns[start : start + BATCH]).encode() for start in range(0, count, BATCH)]
 
 
 def _together(people: list[Annotator]) -> dict[str, float]:
