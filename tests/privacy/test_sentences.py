@@ -40,8 +40,10 @@ def test_the_segments_of_a_text_are_the_text(text: str) -> None:
 def test_sentences_are_cut_and_what_belongs_together_is_not() -> None:
     first, second = "The engineer came on the day that you gave us. ", "He could not find the meter anywhere!"
     assert cut(first + second) == [first, second]
+    assert cut(f"The tariff sheet replaced that of the year 2019. {second}")[1:] == [second]
     for together in (
         "I spoke to someone who is called Dr. Wilk and lives at St. Gallen.",
+        "For weeks I have been waiting for a letter of Prof. Wilk about J. Smith, e.g. Anna.",
         "Hi! I am Anna.",
         "Please send everything that you have about it to me.\nTomasz Wilk",
         "Name: Anna Keller\nStreet: Am Hang 4\nTown: Bonn",

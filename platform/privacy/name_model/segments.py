@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 
-# A full stop counts behind four letters, and behind two small ones with a capital after it: not in "Mr. Wilk",
-# "St. Gallen", "J. Smith" or "e.g. Anna". The marks behind it are bounded, so that a text of nothing but marks takes
-# linear time.
+# A full stop counts behind four letters, and behind less with a capital after it: not in "J. Smith", "e.g. Anna" or
+# behind what is written short before names. The marks behind it are bounded, so that a text of nothing but marks
+# takes linear time.
+_SHORT = r"(?<!\b(?i:mr|ms|dr|st|jr|sr|nr|no))(?<!\b(?i:mrs|mme|rev|sgt|str))(?<!\b(?i:prof|capt|dott))"
+_CLOSING = r"[.!?\"'”’)\]]{0,3}"
 _SENTENCE_END = re.compile(
-    r"(?:[!?…]|(?<=[^\W\d_]{4})\.|(?<=[a-z]{2})(?<!\b(?:mr|ms|dr|st))(?<!\bmrs)\.(?=[\"'”’)\]]{0,3}\s{1,9}[A-Z]))"
-    r"[.!?\"'”’)\]]{0,3}\s+|\n"
+    rf"(?:[!?…]|{_SHORT}(?:(?<=[^\W\d_]{{4}})\.|(?:(?<=[^\W_]{{2}})|(?<=\d))\.(?={_CLOSING}\s{{1,9}}[A-Z])))"
+    rf"{_CLOSING}\s+|\n"
 )
 _SHORTEST = 40
 """Shorter sentences stay together with the next: "Hi! I am Anna." """
