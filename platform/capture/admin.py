@@ -87,7 +87,12 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
         columns = ("likeness", *self.list_display) if request.GET.get(LIKE, "").strip() else self.list_display
         if holds_anywhere(request.user, *OVERSEERS):
             return columns
-        return [name for name in columns if name != "verdict"]  # it would sway who is still to give theirs
+        # What counts of a turn would sway who is still to label it.
+        return ["cited" if name == "passages" else name for name in columns if name != "verdict"]
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        found = super().get_list_filter(request)
+        return found if holds_anywhere(request.user, *OVERSEERS) else [one for one in found if one is not VerdictFilter]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Turn], search_term: str
@@ -121,11 +126,14 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
 
     @display(description="Passages")
     def passages(self, turn: Turn) -> str:
-        cited = len({pair[0] for pair in turn.citations if pair})
-        parts = [f"{cited} of {len(turn.retrievals.all())} cited"]
+        parts = [self.cited(turn)]
         if resolution := getattr(turn, "resolution", None):
             parts.append(f"{len(resolution.relevant_ranks)} relevant")
         return ", ".join(parts)
+
+    @display(description="Passages")
+    def cited(self, turn: Turn) -> str:
+        return f"{len({pair[0] for pair in turn.citations if pair})} of {len(turn.retrievals.all())} cited"
 
     @display(description="Verdict", label={"✓ good": "success", "✗ bad": "danger"})
     def verdict(self, turn: Turn) -> str | None:
