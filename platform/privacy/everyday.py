@@ -37,6 +37,13 @@ _FOLLOWED = [[word] for word in words("be not have also only need never always s
 _NEGATED = frozenset(words("don doesn didn isn aren wasn weren haven hasn hadn won wouldn shouldn couldn mustn can"))
 _SHORTENED = frozenset(words("s re ve ll d m"))
 _GREETINGS = frozenset(words("hi hello hey hiya dear"))
+# Behind these a word that somebody could be called is read, however common it is ("my friend winter").
+_PEOPLE = _GREETINGS | frozenset(
+    words("""
+    agent aunt boss brother client colleague cousin customer daughter doctor employee engineer friend landlady landlord
+    manager neighbour neighbor nurse officer patient sister son teacher technician tenant uncle
+    """)
+)
 # Words beside which a name is likely, however it is written.
 _CUES = frozenset(
     words("""
@@ -91,7 +98,7 @@ def _everyday(lower: list[str], at: int, *, masked: bool) -> bool:
     if word in _AUXILIARIES and (before in _BEFORE_AUXILIARY or lower[at + 1 : at + 2] in _FOLLOWED):
         return True
     # Beside a mask it could be the other half of a name.
-    if masked:
+    if masked or before in _PEOPLE:
         return False
     return word in _LANGUAGE or (before in _DETERMINERS and gazetteer().is_common(word) and word not in _CUES)
 

@@ -75,6 +75,7 @@ def test_sentences_of_everyday_words_are_not_read() -> None:
         "We met at the Ombudsman about it.", "THE BOILER MAKES A NOISE", "he lives at 24 high street",
         "the parcel went to 10115", "it is 4b on the left", "mr storm is here", "hi storm how are you",
         "her name is storm", "Storm",
+        "hi winter how are you", "my friend winter and i", "i spoke to doctor major about it",
         "Storm, are you there today?", f"{FILLER} Storm is here.", f"{FILLER} long is here.",
         "Мария is here", "the café is closed", "the boiler of müller makes a noise", "x", "o'brien is here",
     ],
