@@ -108,7 +108,9 @@
     const sheet = form();
     const side = sheet?.querySelector(`[name=side][data-key="${CSS.escape(event.key)}"]`);
     const aspect = /^[1-9]$/.test(event.key) && sheet?.querySelector(`[name=aspects][data-key="${event.key}"]`);
-    if (side) {
+    if (event.repeat && (side || aspect || ["Enter", "u", "?"].includes(event.key))) {
+      // A key that is held down must not judge the pairs that follow unseen.
+    } else if (side) {
       if (side.checked) submit();
       else side.checked = true;
       mark();
