@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from annotations.models import MissedPassage
 from assistants.models import Assistant, Role
-from assistants.scoped_admin import ScopedAdmin
+from assistants.scoped_admin import OwnRowsFilter, ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
 from capture import export_guard
@@ -31,7 +31,7 @@ class MissedPassageAdmin(AuditedViews, ScopedAdmin):
     assistant_path = "annotation__turn__assistant"
     view_roles = (Role.REVIEWER.value, Role.ADMIN.value)
     list_display = ("question", "passage", "source", "there", "annotator", "added_at")
-    list_filter = ("annotation__queue", ("annotation__created_at", admin.DateFieldListFilter))
+    list_filter = (("annotation__queue", OwnRowsFilter), ("annotation__created_at", admin.DateFieldListFilter))
     list_select_related = ("annotation__turn__assistant", "annotation__annotator", "chunk")
     list_per_page = 50
     show_full_result_count = False
