@@ -36,7 +36,9 @@ def accuracy(scope: Scope) -> list[PersonAccuracy]:
         .filter(Q(marked_by=None) | ~Q(marked_by=F("annotator")), created_at__gt=F("marked_at"))
         .alias(expected=Subquery(known.values("verdict")[:1]))
     )
-    settled = labels.filter(~Exists(known), turn__resolution__how=Resolution.How.ADJUDICATED).filter(
+    # In whatever queue: marking makes the labels' own verdict the reviewer's word, which would only confirm them.
+    marked = GoldItem.objects.filter(item__turn=OuterRef("turn"))
+    settled = labels.filter(~Exists(marked), turn__resolution__how=Resolution.How.ADJUDICATED).filter(
         Q(turn__resolution__resolved_by=None) | ~Q(turn__resolution__resolved_by=F("annotator"))
     )
     on_gold = _shares(gold, Q(verdict=F("expected")))
