@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from annotations import scrubbing
@@ -180,7 +181,8 @@ def undo_last(*, queue: Queue, annotator: User) -> Undone:
         AlreadySettled: a reviewer has settled the turn since.
     """
     label = Annotation.objects.current().filter(queue=queue, annotator=annotator).order_by("-created_at", "-pk").first()
-    skipped = Assignment.objects.skipped().filter(item__queue=queue, annotator=annotator, item__done=False)
+    open_to_them = Q(item__done=False) | Q(item__gold__isnull=False)
+    skipped = Assignment.objects.skipped().filter(open_to_them, item__queue=queue, annotator=annotator)
     last_skip = skipped.select_related("item").order_by("-skipped_at").first()
     if last_skip and last_skip.skipped_at and (label is None or last_skip.skipped_at > label.created_at):
         renew_lease(item_id=last_skip.item_id, annotator=annotator)

@@ -9,7 +9,7 @@ from annotations.errors import NotSettled
 from annotations.gold import draws_gold, mark_gold, unmark_gold
 from annotations.models import Annotation, Assignment, GoldItem, Queue, QueueItem, Resolution
 from annotations.progress import queue_progress
-from annotations.services import adjudicate, next_item, renew_lease, submit, undo_last
+from annotations.services import adjudicate, next_item, renew_lease, skip, submit, undo_last
 from assistants.models import AuditEvent
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
@@ -129,3 +129,14 @@ def test_the_share_is_kept_over_many_draws(queue: Queue) -> None:
     assert 12 <= drawn <= 42  # 26 of 130 expected
     queue.gold_share = 0.0
     assert not any(draws_gold(queue, make_user()) for _ in range(20))
+
+
+def test_undo_gives_a_skipped_one_back_and_leaves_the_label_before_it(queue: Queue) -> None:
+    ann, gold, first = make_user(), gold_of(queue), queue.items.order_by("pk")[0]
+    label = submit(turn=first.turn, annotator=ann, verdict="good", queue=queue)
+    skip(item_id=gold.pk, annotator=ann, reason="I cannot tell")
+    undone = undo_last(queue=queue, annotator=ann)
+    assert (undone.item, undone.annotation) == (gold, None)
+    label.refresh_from_db()
+    assert label.withdrawn_at is None
+    assert next_item(queue=queue, annotator=ann) == gold
