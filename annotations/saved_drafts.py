@@ -26,10 +26,10 @@ _PURGED = 200
 
 def save_draft(*, item: QueueItem, annotator: User, draft: Draft, at: float) -> bool:
     """Keeps the form as it stands; whether it was kept. Only somebody who works on the item has one: what arrives after
-    the label has been submitted, or while another browser's form is newer, changes nothing.
+    the label has been submitted changes nothing. Of two browsers the one that sent last counts: clocks differ.
 
     Args:
-        at: milliseconds since 1970 by the browser's clock, which decides whether its own draft is newer.
+        at: milliseconds since 1970 by the browser's clock, by which that browser tells whether its own draft is newer.
     """
     plain = json.dumps({"at": at, **asdict(draft)}).encode()
     if len(plain) > MAX_BYTES or not holds_lease(item, annotator):
