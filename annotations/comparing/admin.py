@@ -11,7 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.forms import ModelMultipleChoiceField
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -29,6 +29,7 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
 from capture.export_guard import ExportBlocked
+from capture.streaming import streamed
 
 ADMINS = (Role.ADMIN.value,)
 
@@ -150,11 +151,9 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
             assistant=opened.assistant, actor=request.user, action="comparison.exported", target=str(opened),  # type: ignore[arg-type]
             details={"what": what},
         )  # fmt: skip
-        response = StreamingHttpResponse(
-            itertools.chain(first, lines), content_type="application/x-ndjson; charset=utf-8"
-        )
-        response.headers["Content-Disposition"] = f'attachment; filename="comparison-{round_id}-{what}.jsonl"'
-        return response
+        encoded = (line.encode() for line in itertools.chain(first, lines))
+        name = f"comparison-{round_id}-{what}.jsonl"
+        return streamed(encoded, content_type="application/x-ndjson; charset=utf-8", filename=name)
 
 
 def _number(rows: QuerySet[Any], by: str) -> Coalesce:

@@ -22,6 +22,7 @@ from annotations.comparing.preferences import preference_lines
 from annotations.comparing.results import results_of, win_rate
 from annotations.comparing.services import choose, may_judge, take_back
 from assistants.models import Assistant, AuditEvent
+from tests.annotations.streams import whole
 from tests.factories import add_member, make_adapter, make_assistant, make_benchmark, make_evaluation, make_user
 from training.comparing import SOURCE, differing_pairs, start_comparison
 from training.models import BenchmarkItem, Evaluation, EvaluationAnswer
@@ -344,7 +345,7 @@ def test_the_evaluation_shows_the_win_rate_and_opens_rounds(client: Client, bot:
     assert "people prefer is not shown" in client.get(answer.headers["Location"]).content.decode()
     for what in ("preferences", "choices"):
         export = client.get(reverse("admin:annotations_comparisonround_export", args=[opened.pk, what]))
-        assert len(b"".join(export).splitlines()) == 3  # type: ignore[call-overload]
+        assert len(whole(export).splitlines()) == 3
     assert AuditEvent.objects.filter(action="comparison.exported").count() == 2
     client.force_login(rita)
     listed = client.get(reverse("admin:annotations_comparisonround_changelist"))
