@@ -29,7 +29,7 @@ GROUPS = (
     ("Which of them", ("order", "limit")),
 )
 _WORDED = ("words", "near")
-"""Of these the audit trail keeps only that they were given: somebody may search for a name, and the trail stays."""
+"""Somebody may search for a name: the queue does not keep these, and the audit trail only that they were given."""
 
 
 def fill_page(request: HttpRequest, queue: Queue, context: Mapping[str, Any]) -> HttpResponse:
@@ -79,7 +79,8 @@ def _choice(queue: Queue, form: TurnFilterForm) -> Choice | None:
 def _add(queue: Queue, wanted: Mapping[str, Any], choice: Choice, actor: User) -> int:
     added = add_turns(queue=queue, turns=turns_in_order(choice.turns))
     kept = remembered(wanted)
-    Queue.objects.filter(pk=queue.pk).update(selection=kept)
+    again = {name: value for name, value in kept.items() if name not in _WORDED}
+    Queue.objects.filter(pk=queue.pk).update(selection=again)
     told = {name: "given" if name in _WORDED else value for name, value in kept.items()}
     audit(
         assistant=queue.assistant, actor=actor, action="queue.filled", target=str(queue),

@@ -263,7 +263,7 @@ class TestPage:
         assert [item.turn for item in queue.items.order_by("pk")] == [old, new]
         queue.refresh_from_db()
         assert queue.selection == {
-            "order": "down", "limit": 50, "since": "2026-01-01", "words": "fee", "unlabelled": False,
+            "order": "down", "limit": 50, "since": "2026-01-01", "unlabelled": False,
         }  # fmt: skip
         client = Client()
         client.force_login(ada)
