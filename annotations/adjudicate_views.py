@@ -169,7 +169,8 @@ def _label_views(turn: Turn) -> tuple[list[LabelView], list[LabelView]]:
             LabelView(
                 label,
                 standing(label, resolution, counted),
-                word_changes(turn.response, label.correction) if label.correction else (),
+                # Of labels that stand: comparing long texts takes a while, and of replaced ones there is no limit.
+                word_changes(turn.response, label.correction) if label.correction and label in current else (),
                 learnt,
                 tuple(Point(str(Reason(r).label), 0 < said[r] < len(current)) for r in label.reasons),
                 tuple(Point(f"[{rank}]", 0 < said[rank, value] < len(current), value) for rank, value in marks),
