@@ -56,7 +56,7 @@ class SavedDraft(models.Model):
 class SuggestionView(models.Model):
     """That somebody saw what machines say of a turn, and what they had decided by then."""
 
-    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="+")
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="suggestion_views")
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     decided = models.CharField(max_length=4, blank=True, help_text="The verdict chosen by then; empty: none.")
     shown_at = models.DateTimeField(auto_now_add=True)

@@ -307,7 +307,7 @@ class Migration(migrations.Migration):
                 ('decided', models.CharField(blank=True, help_text='The verdict chosen by then; empty: none.', max_length=4)),
                 ('shown_at', models.DateTimeField(auto_now_add=True)),
                 ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='capture.turn')),
+                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='suggestion_views', to='capture.turn')),
             ],
         ),
         migrations.AddConstraint(

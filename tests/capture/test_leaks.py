@@ -245,7 +245,7 @@ def test_exports_of_labels_stop_too(cast: Cast, client: Any) -> None:
     Annotation.objects.update(note="Ask [EMAIL_1]")
     answer = client.post(url, data)
     assert answer.status_code == 200
-    assert "[EMAIL_1]" in b"".join(answer.streaming_content).decode()
+    assert "[EMAIL_1]" in streamed_bytes(answer).decode()
 
 
 def test_what_is_scrubbed_passes_the_audit(cast: Cast) -> None:

@@ -197,6 +197,8 @@ def test_a_busy_port_leads_to_the_next_unless_it_was_asked_for() -> None:
 
 
 def test_the_pool_is_for_web_processes_only() -> None:
-    database = settings.DATABASES["default"]
+    from config.settings import _database
+
+    database = _database()  # the running one keeps no connections, for the sake of the tests
     assert "pool" not in database["OPTIONS"]
     assert database["CONN_MAX_AGE"] > 0
