@@ -6,6 +6,7 @@ They are no sentences, and chatbots filter and group by them, so the policy's li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,8 @@ from privacy.scrubber import Scrubber, ScrubText
 TYPES = frozenset({"EMAIL", "PHONE", "CREDIT_CARD", "IBAN", "US_SSN", "UK_NINO", "NATIONAL_ID", "SECRET"})
 """No IP addresses: a version is written like one."""
 _JOINTS = str.maketrans("._:/", "    ")
+_JOINED = re.compile(r"[ ._:/-]+")
+_LONGEST_WORD = 20
 _SHORT, _FEW_DIGITS = 12, 6
 """A name that is shorter and has fewer digits has room for none of these."""
 
@@ -57,12 +60,20 @@ def telling(name: str, regions: tuple[str, ...] = Policy().regions) -> str | Non
     Raises:
         privacy.findings.ScrubError: it could not be read to the end.
     """
-    if len(name) < _SHORT and sum(char.isdigit() for char in name) < _FEW_DIGITS:
+    if sum(char.isdigit() for char in name) < _FEW_DIGITS and (len(name) < _SHORT or _is_words(name)):
         return None
     for written in dict.fromkeys((name, name.translate(_JOINTS))):
         if _scrubber(regions).scrub_text(written, kind="label").text != written:
             return written
     return None
+
+
+def _is_words(name: str) -> bool:
+    """Small words with joints between them, as names mostly are. Web processes then need no recogniser, whose libraries
+    take seconds and half a gigabyte."""
+    parts = _JOINED.split(name)
+    small = (part.isdigit() or (part[1:] or "a").islower() for part in parts)
+    return all(small) and all(part.isalnum() and len(part) <= _LONGEST_WORD for part in parts)
 
 
 def is_plain(name: str) -> bool:

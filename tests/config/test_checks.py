@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, connections
