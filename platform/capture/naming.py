@@ -72,8 +72,7 @@ def _is_words(name: str) -> bool:
     """Small words with joints between them, as names mostly are. Web processes then need no recogniser, whose libraries
     take seconds and half a gigabyte."""
     parts = _JOINED.split(name)
-    small = (part.isdigit() or (part[1:] or "a").islower() for part in parts)
-    return all(small) and all(part.isalnum() and len(part) <= _LONGEST_WORD for part in parts)
+    return all(p.isalnum() and len(p) <= _LONGEST_WORD and p[1:] == p[1:].lower() for p in parts)
 
 
 def is_plain(name: str) -> bool:
