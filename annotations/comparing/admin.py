@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
+from annotations.comparing.blindness import WITHHELD, still_judging
 from annotations.comparing.models import ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.comparing.preferences import choice_lines, preference_lines
 from annotations.comparing.results import judges_of, results_of
@@ -112,12 +113,15 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
         if opened is not None:
             user = cast("User", request.user)
             settles = has_role(user, opened.assistant, *SETTLERS)
+            withheld = settles and bool(still_judging(user, [opened]))
+            shows = settles and not withheld
             extra |= {
                 "opened": opened,
-                "result": results_of([opened])[0] if settles else None,
+                "result": results_of([opened])[0] if shows else None,
+                "withheld": WITHHELD if withheld else "",
                 "judges": judges_of(opened),
                 "may_judge": may_judge(user, opened) and not opened.closed,
-                "preferred": ComparisonPair.objects.filter(round=opened).preferred().count() if settles else 0,
+                "preferred": ComparisonPair.objects.filter(round=opened).preferred().count() if shows else 0,
             }
         return super().change_view(request, object_id, form_url, extra)
 
@@ -141,12 +145,16 @@ class ComparisonRoundAdmin(AuditedViews, ScopedAdmin):
         opened = get_object_or_404(ComparisonRound.objects.select_related("assistant"), pk=round_id)
         if not has_role(request.user, opened.assistant, *SETTLERS):
             raise PermissionDenied
+        back = reverse("admin:annotations_comparisonround_change", args=[round_id])
+        if still_judging(cast("User", request.user), [opened]):
+            messages.error(request, WITHHELD)
+            return HttpResponseRedirect(back)
         lines = preference_lines(opened) if what == "preferences" else choice_lines(opened)
         try:
             first = list(itertools.islice(lines, 1))  # what is refused at the start is refused here
         except ExportBlocked as blocked:
             messages.error(request, str(blocked))
-            return HttpResponseRedirect(reverse("admin:annotations_comparisonround_change", args=[round_id]))
+            return HttpResponseRedirect(back)
         audit(
             assistant=opened.assistant, actor=request.user, action="comparison.exported", target=str(opened),  # type: ignore[arg-type]
             details={"what": what},

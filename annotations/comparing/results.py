@@ -12,9 +12,11 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from django.contrib.auth.models import User
 from django.db.models import Count
 
 from annotations.agreement import Agreement, Estimate, agreement_on
+from annotations.comparing.blindness import still_judging
 from annotations.comparing.models import Choice, ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.comparing.services import SETTLERS
 from assistants.models import Membership
@@ -71,6 +73,14 @@ class RoundResult:
         return said
 
 
+@dataclass(frozen=True)
+class ListedRound:
+    """``result`` is None for whoever still has pairs to judge in the round."""
+
+    round: ComparisonRound
+    result: RoundResult | None
+
+
 def results_of(rounds: Sequence[ComparisonRound]) -> list[RoundResult]:
     """Of each round: two queries, however many rounds."""
     keys = [opened.pk for opened in rounds]
@@ -84,10 +94,13 @@ def results_of(rounds: Sequence[ComparisonRound]) -> list[RoundResult]:
     return [_result(opened, pairs[opened.pk], chosen[opened.pk]) for opened in rounds]
 
 
-def rounds_of(source: str, source_id: int) -> list[RoundResult]:
-    """The newest `MAX_SHOWN` rounds on one evaluation (or another source), newest first: three queries."""
-    rounds = ComparisonRound.objects.filter(source=source, source_id=source_id).order_by("-created_at", "-pk")
-    return results_of(list(rounds[:MAX_SHOWN]))
+def rounds_of(source: str, source_id: int, *, viewer: User) -> list[ListedRound]:
+    """The newest `MAX_SHOWN` rounds on one evaluation (or another source), newest first: at most five queries."""
+    found = ComparisonRound.objects.filter(source=source, source_id=source_id).select_related("assistant")
+    rounds = list(found.order_by("-created_at", "-pk")[:MAX_SHOWN])
+    blind = still_judging(viewer, rounds)
+    results = {result.round.pk: result for result in results_of([one for one in rounds if one.pk not in blind])}
+    return [ListedRound(opened, results.get(opened.pk)) for opened in rounds]
 
 
 def judges_of(opened: ComparisonRound) -> list[str]:

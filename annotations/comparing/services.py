@@ -110,10 +110,13 @@ def create_round(
 
 def may_judge(person: User, opened: ComparisonRound) -> bool:
     """Whether this person judges here: named ones, or reviewers and admins where nobody is named."""
-    if has_role(person, opened.assistant, *JUDGES):
-        named = list(opened.people.values_list("pk", flat=True))
-        return person.pk in named if named else has_role(person, opened.assistant, *SETTLERS)
-    return False
+    return is_judge(person, opened, list(opened.people.values_list("pk", flat=True)))
+
+
+def is_judge(person: User, opened: ComparisonRound, named: Collection[int] | None) -> bool:
+    """`may_judge` where it is known who is named (keys of users)."""
+    roles = JUDGES if named else SETTLERS
+    return has_role(person, opened.assistant, *roles) and (not named or person.pk in named)
 
 
 @transaction.atomic

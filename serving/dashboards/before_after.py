@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from annotations.comparing.blindness import WITHHELD
 from annotations.comparing.results import rounds_of
 from assistants.access import has_role, require_role
 from assistants.models import Role
@@ -94,7 +95,8 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
         "kind": kind,
         "kinds": Kind.choices,
         "query": query,
-        "reviews": rounds_of(SOURCE, evaluation.pk),
+        "reviews": rounds_of(SOURCE, evaluation.pk, viewer=cast("User", request.user)),
+        "withheld": WITHHELD,
         "is_live": live == evaluation.adapter_id,
         "may_promote": has_role(request.user, evaluation.assistant, Role.ADMIN),
         "passed": evaluation.verdict == GateVerdict.PASSED,

@@ -15,11 +15,12 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from annotations.comparing.blindness import WITHHELD
 from annotations.comparing.drawing import stratified
 from annotations.comparing.errors import AlreadyChosen, NothingToTakeBack, RoundClosed
 from annotations.comparing.models import Choice, ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.comparing.preferences import preference_lines
-from annotations.comparing.results import results_of, win_rate
+from annotations.comparing.results import results_of, rounds_of, win_rate
 from annotations.comparing.services import choose, may_judge, take_back
 from assistants.models import Assistant, AuditEvent
 from tests.annotations.streams import whole
@@ -351,6 +352,54 @@ def test_the_evaluation_shows_the_win_rate_and_opens_rounds(client: Client, bot:
     listed = client.get(reverse("admin:annotations_comparisonround_changelist"))
     (row,) = listed.context["cl"].result_list
     assert (row.n_pairs, row.n_choices, row.n_mine, row.n_left) == (3, 3, 3, 0)
+
+
+def test_whoever_still_has_pairs_to_judge_sees_no_result(client: Client, bot: Assistant, rita: User) -> None:
+    evaluation = evaluate(bot, results={}, comparison={"grounded_correct": PRIMARY})
+    opened = open_on(evaluation)
+    adam = User.objects.get(username="adam")
+    pairs = list(opened.pairs.order_by("position"))
+    for pair in pairs:
+        pick(pair, adam, Choice.CANDIDATE)
+    for pair in pairs[1:]:
+        pick(pair, rita, Choice.CANDIDATE)
+    page = reverse("admin:annotations_comparisonround_change", args=[opened.pk])
+    review = reverse("dashboards:before-after", args=[evaluation.pk])
+    exports = [reverse("admin:annotations_comparisonround_export", args=[opened.pk, w]) for w in ("preferences", "all")]
+
+    def sees(person: User) -> bool:
+        """The same answer everywhere."""
+        client.force_login(person)
+        sent = [client.get(url) for url in exports]  # first: what they refuse is told by the next page
+        shown, listed = client.get(page), client.get(review)
+        html, section = shown.content.decode(), listed.content.decode().partition('id="expert-review"')[2]
+        told = {WITHHELD in html, WITHHELD in section, *(answer.status_code == 302 for answer in sent)}
+        for answer in sent:
+            if answer.status_code == 200:
+                assert whole(answer)
+        given = {"Win rate" in html, "preference pair" in html, "Median time" in html, "5 of 5" in section}
+        assert (len(told), len(given)) == (1, 1)
+        assert told != given
+        return given == {True}
+
+    assert (sees(adam), sees(rita)) == (True, False)
+    assert AuditEvent.objects.filter(action="comparison.exported", actor=rita).count() == 0
+    pick(pairs[0], rita, Choice.BOTH_GOOD)
+    assert sees(rita)
+    take_back(opened=opened, person=rita)
+    assert not sees(rita)
+    ComparisonRound.objects.filter(pk=opened.pk).update(closed=True)
+    assert sees(rita)
+    with CaptureQueriesContext(connection) as queries:
+        rounds_of(SOURCE, evaluation.pk, viewer=rita)
+    few = len(queries)
+    open_on(evaluation, name="Round 2")
+    open_on(evaluation, rita, name="Round 3")
+    again = User.objects.get(pk=rita.pk)
+    with CaptureQueriesContext(connection) as queries:
+        listed = rounds_of(SOURCE, evaluation.pk, viewer=again)
+    assert [one.result is None for one in listed] == [True, True, False]
+    assert few <= len(queries) <= 6  # one more for roles, which are read once a request
 
 
 PRIMARY = {
