@@ -28,6 +28,7 @@ from annotations.people import WORKERS, visible_to, with_share, workers_of
 from annotations.progress import labelled_today_by, people_progress, queue_progress
 from annotations.queue_form import form_for
 from annotations.trust.counting import COUNTS, Standing, standing, standings
+from annotations.trust.rows import MAX_LABELS
 from assistants.access import has_role
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
@@ -140,6 +141,8 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
                 "people": people,
                 "agreement": agreement_of(queue),
                 "machines": machine_agreement(queue),
+                "measured": MAX_LABELS,
+                "labels": sum(person.labels for person in people),
                 "guideline": render_guideline(queue.guideline),
                 "may_settle": has_role(request.user, queue.assistant, *SETTLERS),
                 "may_fill": self.has_change_permission(request, queue),

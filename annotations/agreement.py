@@ -11,6 +11,7 @@ take seconds a page; the draws use the closed form, which a test holds against t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,10 +20,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from annotations.models import Annotation, ContextMark, Queue
+from annotations.models import Annotation, AnnotationQuerySet, ContextMark, Queue
+from annotations.trust.rows import MAX_LABELS
 
 RESAMPLES = 500
 _SEED = 7
+MAX_PEOPLE = 20
+"""Pairs are of those with the most labels: with 20 people 190 pairs, each with its own intervals."""
 
 Labels = Mapping[Hashable, Mapping[Hashable, str]]
 """{unit: {rater: value}}"""
@@ -58,6 +62,8 @@ class Agreement:
     percent: Estimate
     alpha: Estimate
     pairs: tuple[PairAgreement, ...]
+    left_out: int = 0
+    """People with fewer labels than those whose pairs are told."""
 
 
 def percent_agreement(labels: Labels) -> Estimate:
@@ -124,9 +130,14 @@ def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Estimate:
 
 
 def agreement_on(question: str, labels: Labels) -> Agreement:
-    """Everything about one question; pairs in order of name, those without a common unit left out."""
-    raters = sorted({rater for unit in labels.values() for rater in unit}, key=str)
-    return Agreement(question, percent_agreement(labels), krippendorff_alpha(labels), pair_agreements(labels, raters))
+    """Everything about one question; pairs of the `MAX_PEOPLE` people with the most labels in order of name, those
+    without a common unit left out."""
+    given = Counter(rater for unit in labels.values() for rater in unit)
+    raters = sorted(sorted(given, key=lambda rater: (-given[rater], str(rater)))[:MAX_PEOPLE], key=str)
+    pairs = pair_agreements(labels, raters)
+    return Agreement(
+        question, percent_agreement(labels), krippendorff_alpha(labels), pairs, left_out=len(given) - len(raters)
+    )
 
 
 def pair_agreements(labels: Labels, raters: Sequence[Hashable]) -> tuple[PairAgreement, ...]:
@@ -150,16 +161,21 @@ def pair_agreements(labels: Labels, raters: Sequence[Hashable]) -> tuple[PairAgr
 
 
 def verdict_labels(queue: Queue) -> Labels:
-    """{turn: {annotator: verdict}} of the current labels in a queue."""
-    rows = Annotation.objects.current().filter(queue=queue)
-    return by_unit(rows.values_list("turn", "annotator__username", "verdict"))
+    """{turn: {annotator: verdict}} of the newest `MAX_LABELS` current labels in a queue."""
+    rows = newest_labels(queue)
+    return by_unit(rows.values_list("turn", "annotator__username", "verdict")[:MAX_LABELS])
 
 
 def relevance_labels(queue: Queue) -> Labels:
-    """{(turn, rank): {annotator: relevance}}, without "unsure"."""
-    current = Annotation.objects.current().filter(queue=queue)
-    rows = ContextMark.objects.filter(annotation__in=current).exclude(relevance=ContextMark.Relevance.UNSURE)
+    """{(turn, rank): {annotator: relevance}} of the same labels, without "unsure"."""
+    newest = newest_labels(queue).values("pk")[:MAX_LABELS]
+    rows = ContextMark.objects.filter(annotation__in=newest).exclude(relevance=ContextMark.Relevance.UNSURE)
     return by_unit(rows.values_list("retrieval", "annotation__annotator__username", "relevance"))
+
+
+def newest_labels(queue: Queue) -> AnnotationQuerySet:
+    """The current labels in a queue, newest first."""
+    return Annotation.objects.current().filter(queue=queue).order_by("-created_at", "-pk")
 
 
 def agreement_of(queue: Queue) -> tuple[Agreement, ...]:

@@ -6,9 +6,10 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass
 
-from annotations.agreement import Estimate, cohen_kappa, percent_agreement
+from annotations.agreement import Estimate, cohen_kappa, newest_labels, percent_agreement
 from annotations.machine.models import MachineLabel
-from annotations.models import Annotation, Queue, QueueItem
+from annotations.models import Queue, QueueItem
+from annotations.trust.rows import MAX_LABELS
 
 MAX_MACHINES = 20
 """Of a queue's page; those with the most labels come first."""
@@ -33,12 +34,13 @@ class MachineAgreement:
 
 def machine_agreement(queue: Queue) -> tuple[MachineAgreement, ...]:
     """Against the verdict that more than half of the people's labels in the queue give; a tie is no verdict. What a
-    machine has only scored is left out. Two queries."""
+    machine has only scored is left out. Of machines and of people the newest `MAX_LABELS` labels. Two queries."""
     items = QueueItem.objects.filter(queue=queue).order_by().values("turn")
-    rows = MachineLabel.objects.filter(turn__in=items).exclude(verdict="").standing_by_version()
+    rows = MachineLabel.objects.filter(turn__in=items).exclude(verdict="").order_by("-created_at", "-pk")
     said: dict[tuple[str, str, str], dict[uuid.UUID, str]] = {}
-    for kind, name, version, turn, verdict in rows.values_list("kind", "name", "version", "turn", "verdict"):
-        said.setdefault((kind, name, version), {})[turn] = verdict
+    fields = ("kind", "name", "version", "turn", "verdict")
+    for kind, name, version, turn, verdict in rows.values_list(*fields)[:MAX_LABELS]:
+        said.setdefault((kind, name, version), {}).setdefault(turn, verdict)  # the last word, which comes first
     if not said:
         return ()
     people = people_verdicts(queue)
@@ -47,9 +49,9 @@ def machine_agreement(queue: Queue) -> tuple[MachineAgreement, ...]:
 
 
 def people_verdicts(queue: Queue) -> dict[uuid.UUID, str]:
-    """{turn: verdict of more than half of its current labels in the queue}."""
+    """{turn: verdict of more than half of its current labels in the queue}, of the newest `MAX_LABELS`."""
     votes: dict[uuid.UUID, Counter[str]] = {}
-    for turn, verdict in Annotation.objects.current().filter(queue=queue).order_by().values_list("turn", "verdict"):
+    for turn, verdict in newest_labels(queue).values_list("turn", "verdict")[:MAX_LABELS]:
         votes.setdefault(turn, Counter())[verdict] += 1
     majority = {turn: counts.most_common(1)[0] for turn, counts in votes.items()}
     return {turn: verdict for turn, (verdict, n) in majority.items() if n * 2 > votes[turn].total()}

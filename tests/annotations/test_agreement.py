@@ -2,13 +2,27 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import combinations
+from typing import Any
 
 import krippendorff
 import numpy as np
 import pytest
+from django.test import Client
+from django.urls import reverse
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from annotations.agreement import Level, agreement_of, cohen_kappa, krippendorff_alpha, percent_agreement
+from annotations.agreement import (
+    MAX_PEOPLE,
+    Level,
+    agreement_of,
+    agreement_on,
+    cohen_kappa,
+    krippendorff_alpha,
+    percent_agreement,
+)
+from annotations.machine.agreement import machine_agreement
+from annotations.models import MachineLabel
 from annotations.services import submit
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
@@ -77,6 +91,47 @@ def test_agreement_of_a_queue() -> None:
     assert (verdict.pairs[0].first, verdict.pairs[0].second) == ("ann", "bob")
     assert verdict.pairs[0].kappa.value == 0.0
     assert relevance.percent.n == 4
+
+
+@pytest.mark.django_db
+def test_the_page_of_a_queue_measures_the_newest_labels(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, bob, adam = make_user("ann"), make_user("bob"), make_user("adam")
+    assistant = make_assistant(members={"admin": [adam]})
+    turns = [make_turn(assistant) for _ in range(3)]
+    queue = make_queue(assistant, turns=turns, labels_needed=2)
+    for i, turn in enumerate(turns):
+        submit(turn=turn, annotator=ann, verdict="good", queue=queue, marks={1: "relevant"})
+        bobs: dict[str, Any] = {"verdict": "good"} if i else {"verdict": "bad", "reasons": ["wrong"]}
+        submit(turn=turn, annotator=bob, queue=queue, marks={1: "relevant"}, **bobs)
+        MachineLabel.objects.create(
+            assistant=assistant, turn=turn, client_id=f"j{i}", payload_digest="", kind="LLM", name="judge",
+            verdict="bad" if i else "good",
+        )  # fmt: skip
+    MachineLabel.objects.create(
+        assistant=assistant, turn=turns[2], client_id="j9", payload_digest="", kind="LLM", name="judge", verdict="good"
+    )
+    assert (agreement_of(queue)[0].percent.n, machine_agreement(queue)[0].labels) == (3, 3)
+    client.force_login(adam)
+    page = reverse("admin:annotations_queue_change", args=[queue.pk])
+    assert "6 labels are measured" not in client.get(page).content.decode()
+    for module in ("annotations.agreement", "annotations.machine.agreement", "annotations.admin"):
+        monkeypatch.setattr(f"{module}.MAX_LABELS", 4)
+    verdict, relevance = agreement_of(queue)
+    assert (verdict.percent.value, verdict.percent.n, relevance.percent.n) == (1.0, 2, 2)  # the first turn is too old
+    monkeypatch.setattr("annotations.machine.agreement.MAX_LABELS", 2)
+    (machine,) = machine_agreement(queue)
+    assert (machine.labels, machine.good) == (1, 1)  # of its two newest the last word, on the third turn
+    assert machine.kappa.n == 1
+    assert "The newest 4 of 6 labels are measured" in client.get(page).content.decode()
+
+
+def test_pairs_are_of_those_with_the_most_labels() -> None:
+    labels = {unit: {f"p{i:02}": "good" for i in range(MAX_PEOPLE + 2) if unit % (i + 1) == 0} for unit in range(60)}
+    found = agreement_on("Verdict", labels)
+    assert found.left_out == 2
+    people = [f"p{i:02}" for i in range(MAX_PEOPLE)]
+    assert [(pair.first, pair.second) for pair in found.pairs] == list(combinations(people, 2))
+    assert found.percent.n == percent_agreement(labels).n  # everybody's labels
 
 
 def test_what_the_bootstrap_draws_is_what_the_libraries_say() -> None:
