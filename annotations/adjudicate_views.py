@@ -30,6 +30,8 @@ from assistants.viewing import note_view
 from capture.models import Turn
 
 PAGE_SIZE = 25
+MAX_WORDS = 1_500
+"""On either side: comparing takes time with the square of them, and a page shows several corrections."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,11 @@ def adjudicate_page(request: HttpRequest, queue_id: int, item_id: int) -> HttpRe
 
 
 def word_changes(before: str, after: str) -> tuple[Change, ...]:
-    """What a correction keeps, adds and takes away, word by word."""
+    """What a correction keeps, adds and takes away, word by word. Beyond `MAX_WORDS` a side nothing is marked: the
+    whole correction is there, as kept."""
     old, new = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", after)
+    if max(len(old), len(new)) > MAX_WORDS:
+        return (Change(after, "kept"),)
     changes: list[Change] = []
     for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":

@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from annotations.machine.models import MachineKind
 from annotations.machine.payloads import MachineLabelItem, MachineLabelPage
 from annotations.machine.reading import MAX_LIMIT, list_labels
-from annotations.machine.receiving import MAX_EXPLAINED, receive_labels
+from annotations.machine.receiving import MAX_EXPLAINED, MAX_WITH_EXPLANATION, receive_labels
 from assistants.auth import ApiKeyAuthentication, HasScope
 from assistants.limits import KeyThrottle
 from assistants.models import ApiKey, Scope
@@ -42,8 +42,8 @@ post_labels = extend_schema(
     tags=["Label"],
     summary="Post labels of a program or judge",
     description='An object; or up to 1,000 in an array, as lines of JSON, or as `{"annotations": […]}`: then the '
-    f"answer is 207 with one result per item. All explanations of a request together have at most {MAX_EXPLAINED:,} "
-    "characters. "
+    f"answer is 207 with one result per item. At most {MAX_WITH_EXPLANATION:,} labels of a request have an "
+    f"explanation, of {MAX_EXPLAINED:,} characters together. "
     "They are kept apart from the labels of people.",
     request={"application/json": MachineLabelItem, "application/x-ndjson": OpenApiTypes.STR},
     responses={201: ItemAnswer, 200: ItemAnswer, 207: BatchAnswer, **problems(404, 409, 413, 415, 422)},

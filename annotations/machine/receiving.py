@@ -31,6 +31,8 @@ from capture.vault import keyed_hash, stored_id
 
 MAX_EXPLAINED = 100_000
 """Characters of explanations in one request: they are masked while the caller waits."""
+MAX_WITH_EXPLANATION = 100
+"""Items with an explanation in one request: masking one takes a while however short it is."""
 _NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn, or it has not been scrubbed yet"}
 _OTHER: FieldError = {"field": "id", "message": "This id was used before with other content"}
 
@@ -50,12 +52,19 @@ def receive_labels(*, assistant: Assistant, api_key: ApiKey | None, items: Seque
     An id that is known with the same content is a duplicate, with other content a conflict; neither changes anything.
 
     Raises:
-        assistants.errors.ApiError: 413, more than `MAX_EXPLAINED` characters of explanations; 503, they could not be
-            checked for personal data. Labels of turns before that one stay: send the same again.
+        assistants.errors.ApiError: 413, more than `MAX_WITH_EXPLANATION` items with an explanation or `MAX_EXPLAINED`
+            characters of them; nothing is stored. 503, they could not be checked for personal data. Labels of turns
+            before that one stay: send the same again.
     """
     results: list[ItemResult | None] = [None] * len(items)
     read = _read(assistant, api_key, items, results)
-    if sum(len(one.item.explanation) for one in read) > MAX_EXPLAINED:
+    explained = [len(one.item.explanation) for one in read if one.item.explanation]
+    if len(explained) > MAX_WITH_EXPLANATION:
+        raise ApiError(
+            413,
+            detail=f"A request holds at most {MAX_WITH_EXPLANATION:,} labels with an explanation. Send it in parts.",
+        )
+    if sum(explained) > MAX_EXPLAINED:
         raise ApiError(413, detail=f"A request holds at most {MAX_EXPLAINED:,} characters of explanations in all.")
     known = _digests(assistant, [one.row.client_id for one in read])
     fresh = [one for one in read if one.row.client_id not in known]

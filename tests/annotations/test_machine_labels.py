@@ -19,7 +19,7 @@ from annotations.machine.agreement import machine_agreement
 from annotations.machine.counting import recount
 from annotations.machine.jobs import recount_queue
 from annotations.machine.payloads import ReasonName
-from annotations.machine.receiving import MAX_EXPLAINED
+from annotations.machine.receiving import MAX_EXPLAINED, MAX_WITH_EXPLANATION
 from annotations.models import Annotation, MachineLabel, QueueItem, Reason, Resolution
 from annotations.services import submit
 from assistants import limits
@@ -191,6 +191,17 @@ def test_explanations_of_a_request_are_bounded(post: Call, house: House) -> None
     many = [label(turn.pk, str(i), explanation="x" * 4000) for i in range(MAX_EXPLAINED // 4000 + 1)]
     assert post(many).status_code == 413
     assert not MachineLabel.objects.exists()
+
+
+def test_labels_with_an_explanation_are_counted(post: Call, house: House) -> None:
+    turn = make_turn(house.bot)
+    bare = [label(turn.pk, f"b{i}") for i in range(200)]
+    answer = post([*bare, *(label(turn.pk, str(i), explanation="ok") for i in range(MAX_WITH_EXPLANATION + 1))])
+    assert (answer.status_code, answer.headers["Content-Type"]) == (413, "application/problem+json")
+    assert "at most 100 labels with an explanation" in answer.json()["detail"]
+    assert not MachineLabel.objects.exists()
+    few = [label(turn.pk, str(i), explanation="ok") for i in range(2)]
+    assert post([*bare, *few]).json()["created"] == 202
 
 
 # --- Out ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from annotations.adjudicate_views import word_changes
+from annotations.adjudicate_views import MAX_WORDS, word_changes
 from annotations.models import Annotation, Assignment, Queue, QueueItem, Resolution
 from annotations.services import next_item, submit
 from assistants.models import Assistant, AuditEvent
@@ -236,6 +236,14 @@ class TestAdjudicating:
     def test_an_item_of_another_queue(self, split: QueueItem, assistant: Assistant, rae: User) -> None:
         other = make_queue(assistant)
         assert browser(rae).get(reverse("annotations:adjudicate", args=[other.pk, split.pk])).status_code == 404
+
+    def test_long_texts_are_not_compared(self) -> None:
+        short, long = "one " * MAX_WORDS, "two " * (MAX_WORDS + 1)
+        assert {change.kind for change in word_changes(short, short + " ")} == {"kept"}
+        assert {change.kind for change in word_changes(short, "two " * MAX_WORDS)} == {"gone", "added"}
+        for before, after in ((short, long), (long, short)):
+            (change,) = word_changes(before, after)
+            assert (change.kind, change.text) == ("kept", after)
 
     def test_word_changes(self) -> None:
         changes = word_changes("The fee is £35. [1]", "The exit fee is £35. [1]")
