@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 
 from annotations.agreement import Estimate
-from annotations.models import AnnotationQuerySet, GoldItem, Resolution
+from annotations.models import Annotation, AnnotationQuerySet, GoldItem, Resolution
 from annotations.trust.rows import Scope
 
 
@@ -17,7 +17,7 @@ class PersonAccuracy:
     name: str
     labels: int
     gold: Estimate
-    """Share of the labels on items with known answers that have the known verdict."""
+    """Share of the first labels on items with known answers that have the known verdict."""
     reviewed: Estimate
     """Share of the labels that a reviewer's verdict confirms; turns with known answers are not among them."""
 
@@ -25,13 +25,18 @@ class PersonAccuracy:
 def accuracy(scope: Scope) -> list[PersonAccuracy]:
     """Everybody in scope, most labels first, in three queries.
 
-    On an item with a known answer only labels given after it was marked count: earlier ones may have made the answer.
-    Nobody is measured by their own word, as the one who marked the item or settled the turn.
+    On an item with a known answer a person's first label is measured, also if they replaced it or took it back: the
+    page tells them at once when they were overruled, so a later one may repeat what they were told. It must have been
+    given after the item was marked: earlier ones may have made the answer. Nobody is
+    measured by their own word, as the one who marked the item or settled the turn.
     """
     labels = scope.labels()
     known = GoldItem.objects.filter(item__queue=OuterRef("queue"), item__turn=OuterRef("turn"))
+    # By key, the order in which they were stored.
+    before = Annotation.objects.filter(turn=OuterRef("turn"), annotator=OuterRef("annotator"), pk__lt=OuterRef("pk"))
     gold = (
-        labels.filter(Exists(known))
+        scope.ever_given()
+        .filter(Exists(known), ~Exists(before))
         .alias(marked_at=Subquery(known.values("marked_at")[:1]), marked_by=Subquery(known.values("marked_by")[:1]))
         .filter(Q(marked_by=None) | ~Q(marked_by=F("annotator")), created_at__gt=F("marked_at"))
         .alias(expected=Subquery(known.values("verdict")[:1]))
@@ -44,6 +49,7 @@ def accuracy(scope: Scope) -> list[PersonAccuracy]:
     on_gold = _shares(gold, Q(verdict=F("expected")))
     on_settled = _shares(settled, Q(verdict=F("turn__resolution__verdict")))
     given: dict[str, int] = dict(labels.values_list("annotator__username").annotate(Count("pk")))
+    given |= dict.fromkeys(on_gold.keys() - given.keys(), 0)  # who took everything back
     nothing = _share(0, 0)
     return [
         PersonAccuracy(name, n, on_gold.get(name, nothing), on_settled.get(name, nothing))

@@ -49,6 +49,10 @@ class Scope:
 
     def labels(self) -> AnnotationQuerySet:
         """All current labels in it, unordered."""
+        return self.ever_given().current()
+
+    def ever_given(self) -> AnnotationQuerySet:
+        """Also those that their author has replaced or taken back."""
         wanted = Q(turn__assistant=self.assistant)
         if self.queue is not None:
             wanted &= Q(queue=self.queue)
@@ -58,7 +62,7 @@ class Scope:
             wanted &= Q(created_at__date__lte=self.until)
         if self.people:
             wanted &= Q(annotator__in=self.people)
-        return Annotation.objects.current().filter(wanted).order_by()
+        return Annotation.objects.filter(wanted).order_by()
 
 
 @dataclass(frozen=True)

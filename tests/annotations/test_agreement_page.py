@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from annotations.gold import mark_gold
 from annotations.models import Annotation, GoldItem, Queue, QueueItem
-from annotations.services import adjudicate, submit
+from annotations.services import adjudicate, submit, undo_last
 from annotations.trust import measures
 from annotations.trust.accuracy import accuracy
 from annotations.trust.questions import BY_KEY, RELEVANCE, VERDICT
@@ -123,6 +123,35 @@ def test_accuracy_on_known_answers_and_under_review(
     low, high = by_name["cy"].gold.low, by_name["cy"].gold.high
     assert low == 0.0
     assert high == pytest.approx(0.793, abs=0.001)  # Wilson, 0 of 1
+
+
+def test_on_known_answers_the_first_label_is_measured(
+    assistant: Assistant, people: dict[str, User], turns: list[Turn]
+) -> None:
+    ann, bob, rae, cy = (*people.values(), make_user("cy"))
+    queue = make_queue(assistant, turns=turns, labels_needed=1)
+    # Cy labelled this one before it was marked: neither this label nor a later one is measured.
+    submit(turn=turns[0], annotator=cy, verdict="bad", reasons=["wrong"], queue=queue)
+    for turn in turns[:3]:
+        adjudicate(turn=turn, reviewer=rae, verdict="good", reasons=[], response="")
+        mark_gold(item=QueueItem.objects.get(queue=queue, turn=turn), reviewer=rae)
+    submit(turn=turns[0], annotator=cy, verdict="good", queue=queue)
+    for person, verdicts in ((ann, ("bad", "good")), (bob, ("good", "bad"))):
+        for turn in turns[:2]:  # a change of mind, which replaces
+            for verdict in verdicts:
+                reasons = ["wrong"] if verdict == "bad" else []
+                submit(turn=turn, annotator=person, verdict=verdict, reasons=reasons, queue=queue)
+    submit(turn=turns[2], annotator=ann, verdict="bad", reasons=["wrong"], queue=queue)
+    undo_last(queue=queue, annotator=ann)
+    submit(turn=turns[2], annotator=ann, verdict="good", queue=queue)
+    by_name = {row.name: row for row in accuracy(Scope(assistant))}
+    found = {name: (by_name[name].gold.value, by_name[name].gold.n) for name in ("ann", "bob", "cy")}
+    assert found == {"ann": (0.0, 3), "bob": (1.0, 2), "cy": (None, 0)}
+    assert by_name["ann"].labels == 3
+    Annotation.objects.filter(annotator=ann).update(withdrawn_at=timezone.now())
+    row = next(row for row in accuracy(Scope(assistant)) if row.name == "ann")
+    assert (row.labels, row.gold.value, row.gold.n) == (0, 0.0, 3)
+    assert accuracy(Scope(assistant, queue=make_queue(assistant))) == []
 
 
 def test_the_page(queue: Queue, people: dict[str, User], turns: list[Turn]) -> None:
