@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from django_q.models import Schedule
+from django_q.models import OrmQ, Schedule, Task
 
-from capture.management.commands.worker import OVERDUE, schedule_is_late
+from capture.management.commands.worker import OVERDUE, queue_stands_still, schedule_is_late
 
 
 @pytest.mark.django_db
@@ -26,3 +26,25 @@ def test_a_schedule_is_late_when_a_job_should_have_begun_long_ago(behind: timede
     assert not schedule_is_late()
     Schedule.objects.create(func="capture.jobs.scrub", next_run=timezone.now() - behind, repeats=repeats)
     assert schedule_is_late() is late
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("waiting", "ended_before", "still"),
+    [
+        ("default", OVERDUE + timedelta(seconds=5), True),
+        ("default", None, True),
+        ("default", timedelta(seconds=5), False),
+        ("train", None, False),  # another cluster's
+        (None, None, False),
+    ],
+)
+def test_a_queue_stands_still_when_jobs_wait_and_none_has_ended(
+    waiting: str | None, ended_before: timedelta | None, still: bool
+) -> None:
+    if waiting:
+        OrmQ.objects.create(key=waiting, payload="", lock=timezone.now())
+    if ended_before is not None:
+        ended = timezone.now() - ended_before
+        Task.objects.create(id="1", name="scrub", func="capture.jobs.scrub", started=ended, stopped=ended)
+    assert queue_stands_still() is still

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -12,8 +13,9 @@ from typing import Any
 import psutil
 from django.db import DatabaseError, connections
 from django.utils import timezone
+from django_q.conf import Conf
 from django_q.management.commands.qcluster import Command as Cluster
-from django_q.models import Schedule
+from django_q.models import OrmQ, Schedule, Task
 
 from capture import jobs
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 10
 OVERDUE = timedelta(seconds=75)
 """The schedule is looked at every 30 seconds, and knows jobs of every minute."""
+IDLE_SHARE = 0.02
+"""Of a core: what processes that wait for each other use at most, looking at clocks."""
 
 
 class Command(Cluster):
@@ -40,26 +44,36 @@ class Command(Cluster):
 
 
 def watch() -> None:
-    """Ends this process with its children when the schedule stands still, so that the supervisor starts it anew.
+    """Ends this process with its children when the schedule or the queue stands still, so that the supervisor starts it
+    anew.
 
     A child of the cluster that dies when the database does may hold the lock of a queue; the others then wait for it
-    for ever, and nothing would be scrubbed any more.
+    for ever, and nothing would be scrubbed any more. Which of them waits decides whether the schedule goes on.
     """
-    stuck = 0
+    stuck, used = 0, 0.0
     while stuck < 2:
         time.sleep(LOOK_SECONDS)
+        before, used = used, _processor_seconds()
+        idle = abs(used - before) < IDLE_SHARE * LOOK_SECONDS
         try:
-            late = schedule_is_late()
+            still = schedule_is_late() or (idle and queue_stands_still())
         except DatabaseError:
-            late = False
+            still = False
         finally:
             connections.close_all()
         # After a pause of the whole platform everything is late until the cluster has looked once.
-        stuck = stuck + 1 if late and _age() > OVERDUE.total_seconds() else 0
-    logger.critical("The schedule stands still; this worker ends and is started again.")
+        stuck = stuck + 1 if still and _age() > OVERDUE.total_seconds() else 0
+    logger.critical("The schedule or the queue stands still; this worker ends and is started again.")
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(1)
+
+
+def queue_stands_still() -> bool:
+    """Whether jobs wait and none has ended for long. Of a worker whose processes use no processor time: a job may take
+    longer than that."""
+    ended = Task.objects.filter(stopped__gt=timezone.now() - OVERDUE)
+    return OrmQ.objects.filter(key=Conf.PREFIX).exists() and not ended.exists()
 
 
 def schedule_is_late() -> bool:
@@ -69,3 +83,13 @@ def schedule_is_late() -> bool:
 
 def _age() -> float:
     return time.time() - psutil.Process().create_time()
+
+
+def _processor_seconds() -> float:
+    """Of all children together; one that has just died is left out."""
+    seconds = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = child.cpu_times()
+            seconds += times.user + times.system
+    return seconds
