@@ -11,6 +11,8 @@ from django.test import Client
 from playwright.sync_api import Page
 from pytest_django.live_server_helper import LiveServer
 
+from annotations.models import Queue
+
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 DESK = (1280, 800)
 PHONE = (390, 844)
@@ -39,3 +41,8 @@ def shoot(page: Page, name: str, *, whole: bool = False) -> None:
 def width_of(page: Page) -> int:
     """How wide the content is: more than the window means that it sticks out sideways."""
     return int(page.evaluate("document.documentElement.scrollWidth"))
+
+
+def open_label_page(page: Page, live_server: LiveServer, user: User, queue: Queue) -> None:
+    log_in(page, live_server, user)
+    page.goto(f"{live_server.url}/admin/label/{queue.pk}/")

@@ -7,6 +7,24 @@ from time import monotonic, sleep
 
 import pytest
 from django.db import connection
+from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def recognisers() -> None:
+    """Loaded before the clock of a page runs: what the web process does when somebody opens a labelling page."""
+    from privacy.scrubber import Scrubber
+
+    Scrubber().scrub_text("Nothing personal.")
+
+
+@pytest.fixture
+def lenient(chromium: Browser) -> Iterator[Page]:
+    """A window in which refused requests, which browsers report as errors of the page, are expected."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(10_000)
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic, sleep
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 from pytest_django.live_server_helper import LiveServer
 
 from annotations.models import Annotation, Assignment, MachineLabel, Queue, QueueItem, Resolution, SavedDraft
 from annotations.services import submit
 from knowledge.models import Chunk
-from tests.annotations.browsing import PHONE, log_in, resize, shoot, width_of
+from tests.annotations.browsing import PHONE, log_in, open_label_page, resize, shoot, width_of
 from tests.factories import make_assistant, make_document, make_queue, make_turn, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("recognisers", "quiet"),
+]
 ITEMS = 20
 READY = "#lb[data-next-ready]"
 """The item ahead has been fetched."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _recognisers() -> None:
-    from privacy.scrubber import Scrubber
-
-    Scrubber().scrub_text("Nothing personal.")
 
 
 @pytest.fixture
@@ -40,23 +37,9 @@ def queue(ann: User) -> Queue:
     return make_queue(assistant, name="Week 47", show_suggestions=True)
 
 
-@pytest.fixture
-def lenient(chromium: Browser) -> Iterator[Page]:
-    """A window in which refused requests, which browsers report as errors of the page, are expected."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
-    yield context.new_page()
-    context.close()
-
-
 def fill(queue: Queue, n: int) -> None:
     turns = [make_turn(queue.assistant, question=f"Question {i + 1}: what is the exit fee?") for i in range(n)]
     QueueItem.objects.bulk_create(QueueItem(queue=queue, turn=turn) for turn in turns)
-
-
-def open_label_page(page: Page, live_server: LiveServer, user: User, queue: Queue) -> None:
-    log_in(page, live_server, user)
-    page.goto(f"{live_server.url}/admin/label/{queue.pk}/")
 
 
 def until(condition: Callable[[], bool]) -> None:

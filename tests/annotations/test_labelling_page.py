@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from time import monotonic, sleep
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from annotations.models import Annotation, Assignment, Queue, Resolution
 from annotations.services import add_turns, submit
-from tests.annotations.browsing import DESK, PHONE, log_in, resize, shoot, width_of
+from tests.annotations.browsing import DESK, PHONE, open_label_page, resize, shoot, width_of
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("recognisers", "quiet"),
+]
 
 ENDED = "2020-01-01T00:00:00Z"
 GUIDELINE = """
@@ -28,14 +31,6 @@ Decline when the passages do not hold the answer.
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _recognisers() -> None:
-    """Loaded before the clock of a page runs: what the web process does when somebody opens a labelling page."""
-    from privacy.scrubber import Scrubber
-
-    Scrubber().scrub_text("Nothing personal.")
-
-
 @pytest.fixture
 def ann() -> User:
     return make_user("ann")
@@ -45,20 +40,6 @@ def ann() -> User:
 def queue(ann: User) -> Queue:
     assistant = make_assistant("brightwell", name="Brightwell Energy", members={"annotator": [ann]})
     return make_queue(assistant, name="Week 47", guideline=GUIDELINE)
-
-
-@pytest.fixture
-def lenient(chromium: Browser) -> Iterator[Page]:
-    """A window in which refused requests, which browsers report as errors of the page, are expected."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
-    yield context.new_page()
-    context.close()
-
-
-def open_label_page(page: Page, live_server: LiveServer, user: User, queue: Queue) -> None:
-    log_in(page, live_server, user)
-    page.goto(f"{live_server.url}/admin/label/{queue.pk}/")
 
 
 def fill(queue: Queue, n: int) -> None:

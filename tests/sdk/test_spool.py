@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def test_half_written_files_are_read_as_far_as_they_go_and_told(house: House, tm
     house.door.shut()
     log(house.client(spool=tmp_path), 4)
     house.clients[0].close(0.1)
+    until(lambda: not any(thread.name == "ratchet-client" for thread in threading.enumerate()))  # its last try is over
     (path,) = files(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
     whole = path.with_name(path.name + ".part")  # a crash before the name was given
