@@ -4,7 +4,11 @@ and a place for the draft. Each takes the form as it stands and answers the page
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
@@ -16,6 +20,7 @@ from annotations.effects import effects_of
 from annotations.errors import ItemGone
 from annotations.label_views import WORKERS, open_queue, posted_item, refuse, work_of
 from annotations.missing import search_passages
+from annotations.models import Queue, QueueItem
 from annotations.saved_drafts import save_draft
 from annotations.suggesting import show_suggestions
 from capture.models import Turn
@@ -35,15 +40,35 @@ def ahead(request: HttpRequest, queue_id: int) -> HttpResponse:
     return JsonResponse({"html": html, "item": following.pk})
 
 
-@require_POST
-def effect(request: HttpRequest, queue_id: int) -> HttpResponse:
+@dataclass(frozen=True)
+class Work:
+    """The item that a request of the page is about, in the queue and of the person who has it open."""
+
+    queue: Queue
+    user: User
+    item: QueueItem
+
+
+def with_item(view: Callable[[HttpRequest, Work], HttpResponse]) -> Callable[[HttpRequest, int], HttpResponse]:
+    """A view on the posted item of a queue that the person may label in; one that is gone is refused."""
+
+    @require_POST
+    @wraps(view)
+    def on_item(request: HttpRequest, queue_id: int) -> HttpResponse:
+        queue, user = open_queue(request, queue_id, *WORKERS)
+        item = posted_item(request, queue)
+        if item is None:
+            return refuse(request, queue, ItemGone())
+        return view(request, Work(queue, user, item))
+
+    return on_item
+
+
+@with_item
+def effect(request: HttpRequest, work: Work) -> HttpResponse:
     """What the form as it stands would become, and whether each sentence of the correction is supported."""
-    queue, _ = open_queue(request, queue_id, *WORKERS)
-    item = posted_item(request, queue)
-    if item is None:
-        return refuse(request, queue, ItemGone())
-    turn = Turn.objects.with_contexts().select_related("assistant").defer("embedding").get(pk=item.turn_id)
-    told = effects_of(turn, read_draft(request.POST), labels_needed=item.labels_needed)
+    turn = Turn.objects.with_contexts().select_related("assistant").defer("embedding").get(pk=work.item.turn_id)
+    told = effects_of(turn, read_draft(request.POST), labels_needed=work.item.labels_needed)
     return JsonResponse(
         {
             "becomes": render_to_string("annotations/_becomes.html", {"effects": told.effects}),
@@ -52,14 +77,10 @@ def effect(request: HttpRequest, queue_id: int) -> HttpResponse:
     )
 
 
-@require_POST
-def search(request: HttpRequest, queue_id: int) -> HttpResponse:
+@with_item
+def search(request: HttpRequest, work: Work) -> HttpResponse:
     """Passages of the knowledge base for a few words."""
-    queue, _ = open_queue(request, queue_id, *WORKERS)
-    item = posted_item(request, queue)
-    if item is None:
-        return refuse(request, queue, ItemGone())
-    turn = Turn.objects.select_related("assistant").defer("embedding").get(pk=item.turn_id)
+    turn = Turn.objects.select_related("assistant").defer("embedding").get(pk=work.item.turn_id)
     try:
         result = search_passages(turn, request.POST.get("query", ""))
     except ValidationError as error:
@@ -67,28 +88,22 @@ def search(request: HttpRequest, queue_id: int) -> HttpResponse:
     return JsonResponse({"html": render_to_string("annotations/_found.html", {"search": result})})
 
 
-@require_POST
-def suggestions(request: HttpRequest, queue_id: int) -> HttpResponse:
+@with_item
+def suggestions(request: HttpRequest, work: Work) -> HttpResponse:
     """What programs and judges say of the turn; that it was seen is kept."""
-    queue, user = open_queue(request, queue_id, *WORKERS)
-    item = posted_item(request, queue)
-    if item is None:
-        return refuse(request, queue, ItemGone())
-    labels = show_suggestions(item=item, annotator=user, decided=read_draft(request.POST).verdict)
-    context = {"labels": labels, "shown": queue.show_suggestions}
+    labels = show_suggestions(item=work.item, annotator=work.user, decided=read_draft(request.POST).verdict)
+    context = {"labels": labels, "shown": work.queue.show_suggestions}
     return JsonResponse({"html": render_to_string("annotations/_suggestions.html", context)})
 
 
-@require_POST
-def draft(request: HttpRequest, queue_id: int) -> HttpResponse:
+@with_item
+def draft(request: HttpRequest, work: Work) -> HttpResponse:
     """Keeps the form as it stands, encrypted."""
-    queue, user = open_queue(request, queue_id, *WORKERS)
-    item = posted_item(request, queue)
-    if item is None:
-        return refuse(request, queue, ItemGone())
     try:
         at = float(request.POST.get("at", ""))
     except ValueError:
         at = 0.0
-    kept = save_draft(item=item, annotator=user, draft=read_draft(request.POST), at=at if math.isfinite(at) else 0.0)
+    kept = save_draft(
+        item=work.item, annotator=work.user, draft=read_draft(request.POST), at=at if math.isfinite(at) else 0.0
+    )
     return JsonResponse({"kept": kept})

@@ -116,12 +116,7 @@ def added_passages(turn: Turn, keys: Sequence[int]) -> list[Found]:
     """What the form shows of the chunks in a draft; those that are gone are left out. No query without keys."""
     if not keys:
         return []
-    there = (
-        Chunk.objects.select_related("document")
-        .filter(assistant=turn.assistant_id)
-        .defer("embedding", "sentence_embeddings")
-    )
-    chunks = there.in_bulk(list(keys)[:MAX_MISSED])
+    chunks = _chunks(turn, keys[:MAX_MISSED])
     return [
         Found(key, chunks[key].title, chunks[key].document.path, chunks[key].text[:ADDED_CHARS])
         for key in dict.fromkeys(keys)
