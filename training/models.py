@@ -18,6 +18,9 @@ class Origin(models.TextChoices):
     CORRECTED = "corrected", "Corrected by a person"
     SYNTHETIC = "synthetic", "Synthetic"
     DECLINED = "declined", "Declining"
+    BAD = "bad", "Judged bad, nothing better known"
+    PREFERRED = "preferred", "Preferred in a blind comparison"
+    IMPORTED = "imported", "Imported"
 
 
 class Kind(models.TextChoices):
@@ -38,6 +41,9 @@ class Benchmark(models.Model):
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="benchmarks")
     name = models.CharField(max_length=120)
     content_hash = models.CharField(max_length=64, help_text="SHA-256 over its items in order.")
+    sanity = models.BooleanField(
+        default=False, help_text="The bundled questions outside any domain: asked beside, never the benchmark itself."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -331,15 +337,24 @@ class GateVerdict(models.TextChoices):
 
 
 class Arm(models.TextChoices):
+    EXTRACTIVE = "extractive", "Most similar sentence (no model)"
     BASE = "base", "Base alone"
     BASE_RAG = "base_rag", "Base + retrieval (today)"
+    FEW_SHOT = "few_shot", "Base + retrieval + examples"
     ADAPTER = "adapter", "Adapter alone"
+    RIVAL_RAG = "rival_rag", "Other adapter + retrieval"
     ADAPTER_RAG = "adapter_rag", "Adapter + retrieval (candidate)"
 
 
 class Condition(models.TextChoices):
     CLEAN = "clean", "Clean"
     MISSING_ORACLE = "missing_oracle", "Oracle missing"
+    GOLD_ONLY = "gold_only", "Gold only"
+    NOISY_HARD = "noisy_hard", "Noisy, near misses"
+    NOISY_RANDOM = "noisy_random", "Noisy, at random"
+    COUNTERFACTUAL = "counterfactual", "Counterfactual"
+    SHUFFLED = "shuffled", "Shuffled"
+    OUT_OF_DOMAIN = "out_of_domain", "Outside the domain"
 
 
 class Evaluation(BackgroundWork):
@@ -348,7 +363,14 @@ class Evaluation(BackgroundWork):
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="evaluations")
     adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="evaluations")
     benchmark = models.ForeignKey(Benchmark, on_delete=models.PROTECT, related_name="evaluations")
+    rival = models.ForeignKey(
+        Adapter, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="Asked beside, if any."
+    )
+    plan = models.JSONField(default=dict, help_text="training.evaluation.plan.Plan: arms, conditions, timed questions.")
     gate_rule = models.JSONField(default=dict, help_text="Declared before the evaluation starts.")
+    gate_version = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Of the assistant's declaration; empty: a rule of its own, or the standard one."
+    )
     base_digest = models.CharField(max_length=64, blank=True)
     prompt_digest = models.CharField(max_length=16, blank=True)
     results = models.JSONField(default=dict, help_text="{arm: {condition: {metric: {value, low, high, n}}}}")
@@ -393,3 +415,15 @@ class EvaluationAnswer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.arm} on {self.item}"
+
+
+from training.evaluation.models import (  # noqa: E402 - they point to the rows above
+    GateDeclaration,
+    Judgement,
+    Judging,
+    KnowledgeScore,
+    Replay,
+    ReplayAnswer,
+)
+
+__all__ = ["GateDeclaration", "Judgement", "Judging", "KnowledgeScore", "Replay", "ReplayAnswer"]
