@@ -369,7 +369,7 @@ class Evaluation(BackgroundWork):
     plan = models.JSONField(default=dict, help_text="training.evaluation.plan.Plan: arms, conditions, timed questions.")
     gate_rule = models.JSONField(default=dict, help_text="Declared before the evaluation starts.")
     gate_version = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Of the assistant's declaration; empty: a rule of its own, or the standard one."
+        null=True, blank=True, help_text="Of the declaration; empty: a rule of its own, or the standard one."
     )
     base_digest = models.CharField(max_length=64, blank=True)
     prompt_digest = models.CharField(max_length=16, blank=True)

@@ -1,4 +1,4 @@
-"""What belongs to an evaluation besides its answers: the declared gate, replays, knowledge scores, a judge's choices."""
+"""What belongs to an evaluation besides its answers: declared gates, replays, knowledge scores, judged pairs."""
 
 from __future__ import annotations
 

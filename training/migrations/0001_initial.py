@@ -126,7 +126,7 @@ class Migration(migrations.Migration):
                 ('finished_at', models.DateTimeField(editable=False, null=True)),
                 ('plan', models.JSONField(default=dict, help_text='training.evaluation.plan.Plan: arms, conditions, timed questions.')),
                 ('gate_rule', models.JSONField(default=dict, help_text='Declared before the evaluation starts.')),
-                ('gate_version', models.PositiveIntegerField(blank=True, help_text="Of the assistant's declaration; empty: a rule of its own, or the standard one.", null=True)),
+                ('gate_version', models.PositiveIntegerField(blank=True, help_text='Of the declaration; empty: a rule of its own, or the standard one.', null=True)),
                 ('base_digest', models.CharField(blank=True, max_length=64)),
                 ('prompt_digest', models.CharField(blank=True, max_length=16)),
                 ('results', models.JSONField(default=dict, help_text='{arm: {condition: {metric: {value, low, high, n}}}}')),
