@@ -140,6 +140,7 @@ class Scope(models.TextChoices):
     CHAT = "chat", "Ask the assistant"
     READ = "read", "Read turns"
     ANNOTATE = "annotate", "Post labels of programs and judges"
+    DOCUMENTS = "documents", "Load, list and delete documents"
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -156,7 +157,7 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=120)
     prefix = models.CharField(max_length=12, editable=False)
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    scopes = ArrayField(models.CharField(max_length=8, choices=Scope.choices), default=list)
+    scopes = ArrayField(models.CharField(max_length=12, choices=Scope.choices), default=list)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)

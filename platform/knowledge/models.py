@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVector, SearchVectorField
 from django.db import models
 from pgvector.django import HalfVectorField, HnswIndex
 
-from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
 from assistants.policy_model import DocumentMasking
+from knowledge.upload_models import Upload, UploadedFile
+from knowledge.version_models import DocumentVersion
+
+__all__ = ["EMBEDDING_DIMENSION", "Chunk", "Document", "DocumentVersion", "Upload", "UploadedFile"]
 
 EMBEDDING_DIMENSION = 384
 """Of the bundled MiniLM. An embedder of another dimension needs a migration; a system check says so."""
@@ -47,6 +51,17 @@ class Document(models.Model):
     superseded = models.BooleanField(
         default=False, help_text="Another document counts now: still retrieved, but no questions are written from it."
     )
+    superseded_by = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="supersedes",
+        help_text="The document that counts now, where it is known.",
+    )  # fmt: skip
+    superseded_at = models.DateTimeField(null=True, blank=True)
+    size = models.PositiveBigIntegerField(default=0, help_text="Bytes of the file.")
+    pages = models.PositiveIntegerField(null=True, blank=True, help_text="Of a PDF.")
+    notes = models.TextField(blank=True, help_text="Sentences: what of the file could not be read.")
+    index_digest = models.CharField(max_length=64, blank=True, help_text="Names the embedder and the chunker.")
+    via = models.CharField(max_length=160, blank=True, help_text="page, command, or the name of the key that sent it.")
+    loaded_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     masking = models.CharField(
         max_length=10, choices=DocumentMasking.choices, blank=True, help_text="What the policy said of documents then."
     )
@@ -113,51 +128,3 @@ class Chunk(models.Model):
     @property
     def title(self) -> str:
         return " › ".join(self.headings)
-
-
-class Upload(BackgroundWork):
-    """Files that a person handed in on the page, taken in one by one by a process of its own."""
-
-    needs_device = False
-    """A few documents embed in seconds: they must not wait behind a training."""
-
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="uploads")
-
-    objects = BackgroundQuerySet.as_manager()
-
-    class Meta:
-        ordering = ("-created_at",)
-
-    def __str__(self) -> str:
-        return f"Upload {self.pk}"
-
-    def perform(self) -> None:
-        from knowledge.uploads import perform
-
-        perform(self)
-
-
-class UploadedFile(models.Model):
-    """One file of an upload and what became of it."""
-
-    class Outcome(models.TextChoices):
-        WAITING = "waiting", "Waiting"
-        LOADED = "loaded", "Loaded"
-        UNCHANGED = "unchanged", "Unchanged"
-        FAILED = "failed", "Failed"
-
-    upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="files")
-    path = models.CharField(max_length=500, help_text="Masked.")
-    size = models.PositiveBigIntegerField()
-    data = models.BinaryField(
-        help_text="Encrypted: the path as it was given, a NUL byte, the file. Emptied when it has been taken in."
-    )
-    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.WAITING)
-    sentence = models.TextField(blank=True)
-    document = models.ForeignKey(Document, null=True, on_delete=models.SET_NULL, related_name="+")
-
-    class Meta:
-        ordering = ("pk",)
-
-    def __str__(self) -> str:
-        return self.path

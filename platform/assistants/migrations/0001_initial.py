@@ -67,7 +67,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=120)),
                 ('prefix', models.CharField(editable=False, max_length=12)),
                 ('digest', models.CharField(editable=False, max_length=64, unique=True)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('log', 'Post turns and feedback'), ('chat', 'Ask the assistant'), ('read', 'Read turns'), ('annotate', 'Post labels of programs and judges')], max_length=8), default=list, size=None)),
+                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('log', 'Post turns and feedback'), ('chat', 'Ask the assistant'), ('read', 'Read turns'), ('annotate', 'Post labels of programs and judges'), ('documents', 'Load, list and delete documents')], max_length=12), default=list, size=None)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),
