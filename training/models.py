@@ -11,6 +11,7 @@ from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
 from capture.models import LeakReport, Turn
 from knowledge.models import Chunk
+from training.data.models import CuratedRow, CuratedSet, DatasetPreview
 
 
 class Origin(models.TextChoices):
@@ -173,6 +174,17 @@ class DatasetVersion(BackgroundWork):
     )
     documents = models.JSONField(default=list, help_text="Paths that the rows cite.")
     rows = models.PositiveIntegerField(default=0)
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="children",
+        help_text="The version whose rows these are, without the excluded ones.",
+    )
+    excluded = models.JSONField(default=list, help_text="Positions of the parent's rows that were left out.")
+    note = models.CharField(max_length=300, blank=True, help_text="Why it was made.")
+    stats = models.JSONField(default=dict, help_text="training.data.stats.Stats as a dict, of the rows as frozen.")
     erased_rows = models.PositiveIntegerField(
         default=0, help_text="Rows whose text an erasure has removed: the content hash no longer matches."
     )
@@ -235,6 +247,7 @@ class Example(models.Model):
     rejected = models.TextField(blank=True, help_text="The logged answer that was judged bad.")
     turn = models.ForeignKey(Turn, null=True, blank=True, on_delete=models.SET_NULL, related_name="examples")
     chunk = models.ForeignKey(Chunk, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    came_from = models.CharField(max_length=200, blank=True, help_text="Where neither turn nor chunk says it.")
     digest = models.CharField(max_length=64)
     erased_at = models.DateTimeField(null=True, blank=True, help_text="Its text is gone; the row stays to be counted.")
 
@@ -426,4 +439,14 @@ from training.evaluation.models import (  # noqa: E402 - they point to the rows 
     ReplayAnswer,
 )
 
-__all__ = ["GateDeclaration", "Judgement", "Judging", "KnowledgeScore", "Replay", "ReplayAnswer"]
+__all__ = [
+    "CuratedRow",
+    "CuratedSet",
+    "DatasetPreview",
+    "GateDeclaration",
+    "Judgement",
+    "Judging",
+    "KnowledgeScore",
+    "Replay",
+    "ReplayAnswer",
+]
