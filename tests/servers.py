@@ -47,10 +47,10 @@ def serving(app: Any, *, uds: Path | None = None, lifespan: str = "off") -> Iter
 
 @contextmanager
 def engine(base: Path, *, uds: Path, token: str = "", adapters: Path | None = None) -> Iterator[str]:
-    """Our engine with its base model and the embedder."""
+    """Our engine with its base model and the embedder. Random weights loop at once: here they may."""
     from generation.local import TransformersEngine
     from generation.server import Service
 
-    service = Service(TransformersEngine(base), token=token, adapters_root=adapters)
+    service = Service(TransformersEngine(base, cut_loops=False), token=token, adapters_root=adapters)
     with serving(service.app(), uds=uds, lifespan="on") as address:
         yield address

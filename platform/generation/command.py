@@ -59,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
         help="float32 repeats to the bit; auto measures (%(default)s)",
     )
     p.add_argument("--threads", type=int, default=int(env.get("RATCHET_ENGINE_THREADS", "1")), help="(%(default)s)")
+    p.add_argument(
+        "--keep-loops", action="store_true", help="do not cut completions that repeat without end: for measurements"
+    )
     p.add_argument("--max-rows", type=int, default=8, help="completions written at once (%(default)s)")
     p.add_argument("--max-waiting", type=int, default=64, help="completions that may wait (%(default)s)")
     return p
@@ -97,7 +100,12 @@ def _serve(args: argparse.Namespace, listening: socket.socket, url: str) -> None
     if not token and listening.family != socket.AF_UNIX:
         log.warning("engine: no token is set, so everybody on this machine can use the engine")
     engine = TransformersEngine(
-        args.base, device=args.device, dtype=args.dtype, threads=args.threads, embedder=args.embedder
+        args.base,
+        device=args.device,
+        dtype=args.dtype,
+        threads=args.threads,
+        embedder=args.embedder,
+        cut_loops=not args.keep_loops,
     )
     service = Service(
         engine, token=token, adapters_root=args.adapters, max_rows=args.max_rows, max_waiting=args.max_waiting

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from generation.engines import FinishReason
+from generation.loops import LoopWatch
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,28 @@ class Row:
     """What was written so far, without the end token."""
     finish: FinishReason | None = None
     """Set from outside to make the row leave before its end."""
+    looped: bool = False
+    """It ran into a loop; ``tokens`` hold the repeated block once."""
+    cut_loops: bool = True
+    watch: LoopWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = LoopWatch(self.prompt)
+
+    @property
+    def settled(self) -> list[int]:
+        """The tokens that nothing will take back; all of them once the row has ended."""
+        pending = self.watch.pending if self.finish is None and self.cut_loops else 0
+        return self.tokens[: len(self.tokens) - pending]
+
+    def append(self, token: int) -> None:
+        """One more token, and what follows from it."""
+        self.tokens.append(token)
+        if self.cut_loops and (repeated := self.watch.follow(self.tokens)):
+            del self.tokens[-repeated:]
+            self.looped, self.finish = True, self.finish or "stop"
+        elif len(self.tokens) >= self.max_new_tokens:
+            self.finish = self.finish or "length"
 
 
 class ModelSource(Protocol):
@@ -123,9 +146,7 @@ class Batch:
         if token in self._end_tokens:
             row.finish = row.finish or "stop"
             return
-        row.tokens.append(token)
-        if len(row.tokens) >= row.max_new_tokens:
-            row.finish = row.finish or "length"
+        row.append(token)
 
     def _stack(self, cache: Any, mask: torch.Tensor) -> None:
         """Puts the cache of new rows under that of the old ones, the shorter padded on the left."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FinishReason = Literal["stop", "length", "deadline", "cancelled"]
-"""``stop``: the model ended or a stop text came; ``length``: max_new_tokens; ``deadline``: time was up."""
+"""``stop``: the model ended or looped, or a stop text came; ``length``: max_new_tokens; ``deadline``: time was up."""
 
 MAX_NEW_TOKENS = 4096
 MAX_MESSAGES = 64
@@ -57,6 +57,8 @@ class GenerationResult:
     finish_reason: FinishReason
     seconds: float
     """From acceptance to the last token, waiting included."""
+    looped: bool = False
+    """The model repeated a few tokens without end (`generation.loops`): the text has them once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,11 +51,14 @@ class TransformersEngine:
         dtype: str = "float32",
         threads: int = 1,
         embedder: str = BUNDLED_EMBEDDER,
+        cut_loops: bool = True,
     ) -> None:
         """``base``: a folder, or a hub name that is in the local cache (or RATCHET_ONLINE=1).
 
         ``dtype``: float32 (evaluations repeat to the bit), bfloat16, or auto (on a CPU whichever a short measurement
         finds clearly faster, elsewhere bfloat16).
+
+        ``cut_loops``: see `generation.loops`; False is for random weights, which do little else.
 
         Raises:
             EngineUnavailable: no such model, a broken folder, or weights other than ``expected_digest``.
@@ -71,6 +74,7 @@ class TransformersEngine:
                 "Restore its folder, or train adapters for the new one.",
             )
         self.threads = threads
+        self.cut_loops = cut_loops
         self._embedder_name = embedder
         self._lock = threading.Lock()
         self._tokenizer_lock = threading.Lock()
@@ -181,7 +185,9 @@ class TransformersEngine:
                 limit=max(limit, 0),
                 index=index,
             )
-        row = Row(prompt=prompt, max_new_tokens=request.max_new_tokens, adapter=request.adapter)
+        row = Row(
+            prompt=prompt, max_new_tokens=request.max_new_tokens, adapter=request.adapter, cut_loops=self.cut_loops
+        )
         self._rows.add(row)
         return row
 
@@ -211,6 +217,7 @@ def result_of(row: Row, text: TextStream, seconds: float) -> GenerationResult:
         completion_tokens=len(row.tokens),
         finish_reason=row.finish,
         seconds=round(seconds, 6),
+        looped=row.looped,
     )
 
 
@@ -222,7 +229,7 @@ def advance(row: Row, text: TextStream, deadline: float | None, started: float, 
     if row.finish is not None:
         piece = text.finish(row.tokens)
     elif live:
-        piece = text.feed(row.tokens)
+        piece = text.feed(row.settled)
     if text.stopped:
         row.finish = "stop"
     return piece

@@ -26,6 +26,9 @@ class EngineMetrics:
             "ratchet_engine_refused", "Requests refused or expired because too much waited.", registry=registry
         )
         self.broken = Counter("ratchet_engine_failures", "Steps in which the model failed.", registry=registry)
+        self.looped = Counter(
+            "ratchet_engine_looped", "Completions that ran into a loop and were cut.", registry=registry
+        )
         self.prompt_tokens = Counter("ratchet_engine_prompt_tokens", "Tokens read.", registry=registry)
         self.completion_tokens = Counter("ratchet_engine_completion_tokens", "Tokens written.", registry=registry)
         self.embedded = Counter("ratchet_engine_embedded_texts", "Texts embedded.", registry=registry)
@@ -57,6 +60,7 @@ class EngineMetrics:
 
     def finished(self, result: GenerationResult) -> None:
         self.completions.labels(result.finish_reason).inc()
+        self.looped.inc(result.looped)
         self.prompt_tokens.inc(result.prompt_tokens)
         self.completion_tokens.inc(result.completion_tokens)
         self.seconds.observe(result.seconds)

@@ -255,7 +255,7 @@ def test_an_adapter_of_another_base_is_refused(models: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "auto"])
 def test_other_number_formats_run(models: Path, dtype: str) -> None:
-    engine = TransformersEngine(models / "base", dtype=dtype)
+    engine = TransformersEngine(models / "base", dtype=dtype, cut_loops=False)
     assert engine.dtype in ("bfloat16", "float32")
     engine.load_adapter("one", models / "one")
     assert engine.generate([ask(1), ask(1, "one")])[1].completion_tokens == 24

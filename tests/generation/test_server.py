@@ -62,7 +62,7 @@ def ask(words: int = 2, adapter: str | None = None, **more: object) -> Generatio
 def socket_path(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An engine that listens; it ends with the module."""
     path = tmp_path_factory.mktemp("engine") / "engine.sock"
-    arguments = ["--base", str(models / "base"), "--uds", str(path), "--adapters", str(models)]
+    arguments = ["--base", str(models / "base"), "--uds", str(path), "--adapters", str(models), "--keep-loops"]
     process = start(*arguments, "--max-waiting", str(MAX_WAITING), RATCHET_ENGINE_KEY=TOKEN)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -347,7 +347,9 @@ def test_what_cannot_start_says_so_in_one_line(models: Path, tmp_path: Path) -> 
 
 def test_a_port_of_its_own_choice_and_a_socket_left_behind(models: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    process = start("--base", str(models / "base"), "--port", "0", "--token-file", str(tmp_path / "token"))
+    process = start(
+        "--base", str(models / "base"), "--port", "0", "--token-file", str(tmp_path / "token"), "--keep-loops"
+    )
     assert process.stdout is not None
     url = process.stdout.readline().split("ready at ")[1].split(" ")[0]
     client = EngineClient(url, TOKEN)
