@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 from typing_extensions import TypedDict  # pydantic reads it on Python 3.11 only from there
@@ -116,6 +117,11 @@ def split_sentences(text: str) -> list[str]:
 
     Deterministic and pure: sentence indexes stored with citations stay valid as long as the passage text does.
     """
+    return list(_sentences(text))
+
+
+@lru_cache(maxsize=2048)  # the same passages come again and again, in a chat and in a dataset
+def _sentences(text: str) -> tuple[str, ...]:
     pieces: list[str] = []
     for raw in text.splitlines():
         line = _LIST_MARK.sub("", raw.strip())
@@ -128,7 +134,7 @@ def split_sentences(text: str) -> list[str]:
             pieces.append(line[start : end.end()])
             start = end.end()
         pieces.append(line[start:])
-    return [clean for piece in pieces if (clean := " ".join(piece.split()))]
+    return tuple(clean for piece in pieces if (clean := " ".join(piece.split())))
 
 
 def prompt_digest(house: House) -> str:
