@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
+from training.finetune.methods import Counts, Stage
+
 Precision = Literal["auto", "fp32", "bf16"]
 Keep = Literal["best", "last"]
 
@@ -23,15 +25,20 @@ class ConfigError(ValueError):
 class FinetuneConfig:
     """Settings of one run. ``None`` means: chosen from the data and the base (`resolve`), with the reason recorded.
 
-    LoRA on all linear layers, loss on the completion only. Defaults follow "LoRA Learns Less and Forgets Less"
-    (Biderman et al. 2024) and common practice for adapters: rank 16, alpha twice the rank, learning rate ten times that
-    of full fine-tuning, cosine decay after a short warm-up.
+    LoRA on all linear layers, loss on the completion only. ``learning_rate`` and ``epochs`` are those of the supervised
+    stage, ``preference_learning_rate`` and ``preference_epochs`` those of a DPO or KTO stage. Defaults follow "LoRA
+    Learns Less and Forgets Less" (Biderman et al. 2024) and common practice for adapters: rank 16, alpha twice the
+    rank, learning rate ten times that of full fine-tuning, cosine decay after a short warm-up.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.05
     rank_stabilised: bool = False
+    dora: bool = False
+    """Always refused: the engine mixes adapters row by row in one batch, and DoRA layers cannot be mixed."""
+    quantise: bool = False
+    """QLoRA: the base in 4 bits while training. Needs a CUDA device and bitsandbytes."""
     learning_rate: float | None = None
     epochs: float | None = None
     batch: int | None = None
@@ -55,8 +62,23 @@ class FinetuneConfig:
     sample_rows: int = 3
     """Validation rows that are answered at the end of each epoch, to read along."""
     sample_tokens: int = 48
+    preference_learning_rate: float | None = None
+    preference_epochs: float | None = None
+    beta: float = 0.1
+    """How far DPO and KTO may take the model from where they began: small is far."""
+    sft_weight: float = 1.0
+    """Of the supervised loss on the chosen answer beside DPO's: corrections are no answers of the model's own, and DPO
+    alone may lower the probability of both (Pang et al. 2024, "Iterative Reasoning Preference Optimization")."""
+    desirable_weight: float | None = None
+    undesirable_weight: float | None = None
+    """Of good and bad rows in KTO's loss. None: the rarer class counts as much as the other together."""
 
     def __post_init__(self) -> None:
+        if self.dora:
+            raise ConfigError(
+                "dora is not possible here: adapters answer mixed in one batch, which DoRA layers cannot. Use LoRA, or "
+                "rank_stabilised for high ranks."
+            )
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -93,23 +115,61 @@ class FinetuneConfig:
         assert self.epochs is not None
         return math.ceil(max(1, math.ceil(math.ceil(rows / micro) / accumulate)) * self.epochs)
 
-    def resolve(self, *, rows: int, parameters: int) -> tuple[FinetuneConfig, list[str]]:
+    def for_stage(self, stage: Stage) -> FinetuneConfig:
+        """The settings as one stage sees them: its own learning rate and epochs; DPO and KTO know no dropout (it would
+        make the model differ from its reference where nothing was learned)."""
+        if stage == "sft":
+            return self
+        return replace(
+            self,
+            learning_rate=self.preference_learning_rate,
+            epochs=self.preference_epochs,
+            dropout=0.0,
+            micro_batch=max(2, self.micro_batch) if stage == "kto" else self.micro_batch,
+        )
+
+    def resolve(
+        self, *, rows: int, parameters: int, stage: Stage = "sft", counts: Counts | None = None
+    ) -> tuple[FinetuneConfig, list[str]]:
         """Fills what was left open for ``rows`` training rows (repetitions counted) and a base of ``parameters``.
 
-        Returns the complete settings and one sentence per choice.
+        ``counts``: good and bad rows of a KTO stage. Returns the complete settings and one sentence per choice.
         """
         chosen: dict[str, Any] = {}
         why: list[str] = []
+        small = parameters < SMALL_BASE
         if self.learning_rate is None:
-            chosen["learning_rate"] = 1e-3 if parameters < SMALL_BASE else 2e-4
-            why.append(f"Learning rate {chosen['learning_rate']:g}: the base has {parameters / 1e6:.1f} M parameters.")
+            # Preferences move a model that knows how to answer: a twentieth of the supervised rate.
+            rate = (1e-3 if small else 2e-4) if stage == "sft" else (5e-5 if small else 1e-5)
+            chosen["learning_rate"] = rate
+            why.append(f"Learning rate {rate:g}: the base has {parameters / 1e6:.1f} M parameters.")
         if self.epochs is None:
-            chosen["epochs"] = 6.0 if rows < 200 else 3.0 if rows < 3000 else 2.0
+            if stage == "sft":
+                chosen["epochs"] = 6.0 if rows < 200 else 3.0 if rows < 3000 else 2.0
+            else:
+                chosen["epochs"] = 3.0 if rows < 1000 else 1.0
             why.append(f"{chosen['epochs']:g} epochs: {rows} rows.")
         if self.batch is None:
-            chosen["batch"] = 8 if rows < 2000 else 16 if rows < 5000 else 32
+            least = 16 if stage == "kto" else 8
+            chosen["batch"] = max(least, 8 if rows < 2000 else 16 if rows < 5000 else 32)
             why.append(f"{chosen['batch']} rows per step: {rows} rows.")
+        if stage == "kto" and counts is not None and counts.good and counts.bad:
+            chosen |= self._balance(counts, why)
         return replace(self, **chosen), why
+
+    def _balance(self, counts: Counts, why: list[str]) -> dict[str, Any]:
+        """Weights that make good and bad rows count alike together (1:1 to 4:3 is what KTO's authors advise)."""
+        if self.desirable_weight is not None or self.undesirable_weight is not None:
+            return {
+                "desirable_weight": 1.0 if self.desirable_weight is None else self.desirable_weight,
+                "undesirable_weight": 1.0 if self.undesirable_weight is None else self.undesirable_weight,
+            }
+        good = max(1.0, round(counts.bad / counts.good, 4))
+        bad = max(1.0, round(counts.good / counts.bad, 4))
+        if (good, bad) != (1.0, 1.0):
+            rarer, weight = ("good", good) if good > 1 else ("bad", bad)
+            why.append(f"A {rarer} row weighs {weight:.3g}: there are {counts.good} good and {counts.bad} bad ones.")
+        return {"desirable_weight": good, "undesirable_weight": bad}
 
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -129,6 +189,12 @@ LIMITS: dict[str, tuple[float, float]] = {
     "checkpoint_steps": (0, 100_000),
     "sample_rows": (0, 20),
     "sample_tokens": (1, 512),
+    "preference_learning_rate": (1e-8, 0.01),
+    "preference_epochs": (0.01, 100),
+    "beta": (0.001, 10),
+    "sft_weight": (0, 100),
+    "desirable_weight": (0.001, 1000),
+    "undesirable_weight": (0.001, 1000),
 }
 
 

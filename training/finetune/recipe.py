@@ -1,32 +1,37 @@
 """Fine-tunes one adapter: ``python -m training.finetune.recipe CONFIG.json``. A process of its own, without Django.
 
 CONFIG.json (written by `training.finetune.runs`, or by hand):
-{"train": rows.jsonl, "validation": rows.jsonl or null, "base": folder or hub name, "base_name": what to call it,
-"work": folder for checkpoints, "output": adapter folder to write, "seed": n, "settings": FinetuneConfig,
-"base_digest": …, "prompt_digest": …, "facts": {anything that the manifest should also say}}
+{"method": one of `training.finetune.methods.METHODS`, "train": rows.jsonl, "validation": rows.jsonl or null,
+"preferences": pairs or labelled answers, "held_preferences": the same or null, "parent": adapter folder to continue or
+null, "base": folder or hub name, "base_name": what to call it, "work": folder for checkpoints, "output": adapter folder
+to write, "seed": n, "settings": FinetuneConfig, "base_digest": …, "prompt_digest": …, "facts": {anything that the
+manifest should also say}}
 
-Reads from top to bottom: rows → tokens → nothing may be cut → base → LoRA → training → adapter folder. What it says on
-the way: `training.finetune.reporting`. Killed at any instant, the same command goes on from the last checkpoint.
+Reads from top to bottom: rows → tokens → nothing may be cut → for each stage: base → LoRA → training → weights; then
+the adapter folder. What it says on the way: `training.finetune.reporting`. Killed at any instant, the same command goes
+on from the last checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from training.finetune.checkpoints import latest, seal, step_of
+from generation.adapters import CheckedAdapter, check_adapter
+from generation.engines import AdapterRefused
+from training.finetune.checkpoints import latest, step_of
 from training.finetune.config import MIN_VALIDATION_ROWS, ConfigError
 from training.finetune.job import Job, Material, read_material
 from training.finetune.lora import Adapted, adapt
-from training.finetune.reporting import EXIT_ERROR, EXIT_STOPPED, Reporter, StopFlag, hold_lifeline
-from training.finetune.rows import RowsError, Tokens
-
-LOGGED_POINTS = 150
-"""Points on the loss curve, at most."""
+from training.finetune.making import make_trainer
+from training.finetune.methods import stages
+from training.finetune.reporting import EXIT_ERROR, EXIT_STOPPED, Reporter, Shifted, StopFlag, hold_lifeline
+from training.finetune.rows import RowsError
 
 
 def main(path: Path) -> int:
@@ -36,6 +41,9 @@ def main(path: Path) -> int:
     try:
         job = Job.read(path)
         return train(job, report, stop)
+    except AdapterRefused as error:
+        report("error", message=f"The adapter to continue is refused: {error}")
+        return EXIT_ERROR
     except (ConfigError, RowsError, FloatingPointError, OSError, MemoryError) as error:
         report("error", message=f"{error}" or type(error).__name__)
         return EXIT_ERROR
@@ -50,21 +58,91 @@ def train(job: Job, report: Reporter, stop: StopFlag) -> int:
     # a busy machine with two cores, 5 times slower than threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     report("stage", stage="reading rows")
-    material = read_material(job)
+    materials = [read_material(job, stage) for stage in stages(job.method)]  # all of them, before anything starts
+    parent = None
+    if job.parent is not None:
+        parent = check_adapter(job.parent, base_digest=job.base_digest, prompt_digest=job.prompt_digest)
     report("stage", stage="loading the base")
     import torch
 
     torch.set_num_threads(threads)
     job.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-    adapted = adapt(job, material)
-    trainer, best = make_trainer(job, material, adapted, report, stop)
-    resumed = latest(job.work / "checkpoints")
-    report(
+    done: list[dict[str, Any]] = []
+    for place, material in enumerate(materials):
+        work = job.work if len(materials) == 1 else job.work / f"{place + 1}-{material.stage}"
+        if (facts := _facts_of(work)) is not None:
+            done.append(facts)
+            continue
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        start = job.work / f"{place}-{materials[place - 1].stage}" / WEIGHTS if place else None
+        # The adapter is loaded again for each stage, so that a resumed run begins it with the very same numbers.
+        adapted = adapt(job, material, start=start, parent=parent)
+        steps = [_steps(job, m, adapted.parameters) for m in materials]
+        told = Shifted(report, by=sum(steps[:place]), total=sum(steps))
+        trainer, best = make_trainer(job, material, adapted, told, stop, work=work)
+        _announce(job, material, adapted, told, work, threads=threads, started=started)
+        stop.training = True
+        resumed = latest(work / "checkpoints")
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if stop.is_set and trainer.state.global_step < trainer.state.max_steps:
+            told("stopped", step=trainer.state.global_step)
+            return EXIT_STOPPED
+        facts = stage_facts(material, adapted, trainer, best)
+        if place + 1 < len(materials):
+            _keep(work, adapted.model, facts)
+        done.append(facts)
+    report("stage", stage="writing the adapter")
+    manifest = package(job, materials, adapted, parent, done, seconds=time.monotonic() - started)
+    report("saved", folder=str(job.output), manifest=manifest)
+    return 0
+
+
+WEIGHTS, FACTS = "ended.safetensors", "ended.json"
+
+
+def _facts_of(work: Path) -> dict[str, Any] | None:
+    """What a stage that has ended said of itself; None when it has not."""
+    try:
+        facts: dict[str, Any] = json.loads((work / FACTS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return facts
+
+
+def _keep(work: Path, model: Any, facts: dict[str, Any]) -> None:
+    """Keeps the weights that the next stage begins with; the facts come last, and say that the stage has ended."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    save_file(weights, work / f".{WEIGHTS}")
+    (work / f".{WEIGHTS}").rename(work / WEIGHTS)
+    (work / f".{FACTS}").write_text(json.dumps(facts), encoding="utf-8")
+    (work / f".{FACTS}").rename(work / FACTS)
+
+
+def _steps(job: Job, material: Material, parameters: int) -> int:
+    settings, _ = job.settings.for_stage(material.stage).resolve(
+        rows=len(material.repeated), parameters=parameters, stage=material.stage, counts=material.counts
+    )
+    return settings.steps(len(material.repeated))
+
+
+def _announce(
+    job: Job, material: Material, adapted: Adapted, told: Shifted, work: Path, *, threads: int, started: float
+) -> None:
+    resumed = latest(work / "checkpoints")
+    told(
         "start",
+        method=material.stage,
         rows=len(material.rows),
         weighted_rows=len(material.repeated),
         validation_rows=len(material.held_out),
+        good_rows=material.counts.good,
+        bad_rows=material.counts.bad,
+        tokens=material.tokens,
         longest=material.longest,
         steps=adapted.settings.steps(len(material.repeated)),
         settings=adapted.settings.as_dict(),
@@ -74,117 +152,27 @@ def train(job: Job, report: Reporter, stop: StopFlag) -> int:
         resumed_from=step_of(resumed) if resumed else 0,
         startup_seconds=round(time.monotonic() - started, 1),
     )
-    stop.training = True
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    if stop.is_set and trainer.state.global_step < trainer.state.max_steps:
-        report("stopped", step=trainer.state.global_step)
-        return EXIT_STOPPED
-    report("stage", stage="writing the adapter")
-    manifest = package(job, material, adapted, trainer, best, seconds=time.monotonic() - started)
-    report("saved", folder=str(job.output), manifest=manifest)
-    return 0
 
 
-def make_trainer(job: Job, material: Material, adapted: Adapted, report: Reporter, stop: StopFlag) -> tuple[Any, Any]:
-    """Trainer and keeper of the best weights. Every default that would cut, drop, or cast something is set here."""
-    from datasets import Dataset
-    from trl import SFTConfig
-
-    from training.finetune.epochs import Best, Samples
-    from training.finetune.trainer import Progress, QuickSFTTrainer
-
-    settings, on_gpu = adapted.settings, adapted.model.device.type == "cuda"
-    steps = settings.steps(len(material.repeated))
-    checkpoints = job.work / "checkpoints"
-    micro, accumulate = settings.batches()
-    arguments = SFTConfig(
-        output_dir=str(checkpoints),
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=accumulate,
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, round(settings.warmup_share * steps)),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch",
-        max_length=None,
-        pad_to_multiple_of=16,  # a processor keeps kernels and memory for every shape it meets: half the peak memory
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens with labels already
-        gradient_checkpointing=False,
-        bf16=on_gpu and adapted.precision == "bf16",
-        fp16=False,
-        use_cpu=not on_gpu,
-        seed=job.seed,
-        data_seed=job.seed,
-        save_strategy="no",  # by time: see Progress
-        eval_strategy="epoch" if material.held_tokens else "no",
-        logging_steps=max(1, round(steps / LOGGED_POINTS)),
-        logging_first_step=True,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=on_gpu,
-    )
-    progress = Progress(
-        report,
-        stop,
-        seconds=settings.checkpoint_seconds,
-        every=settings.checkpoint_steps,
-        after_save=lambda step: seal(checkpoints / f"checkpoint-{step}"),
-    )
-    samples = Samples(
-        list(zip(material.held_out, material.held_tokens, strict=True))[: settings.sample_rows],
-        tokenizer=material.tokenizer,
-        new_tokens=min(settings.sample_tokens, max(1, material.context - material.longest)),
-        autocast=adapted.autocast,
-        report=report,
-    )
-    best = Best(job.work)
-    trainer = QuickSFTTrainer(
-        model=adapted.model,
-        args=arguments,
-        train_dataset=_dataset(Dataset, material.repeated),
-        eval_dataset=_dataset(Dataset, material.held_tokens) if material.held_tokens else None,
-        processing_class=material.tokenizer,
-        callbacks=[progress, samples, best],
-        autocast=adapted.autocast if adapted.quick else None,
-    )
-    progress.trainer = trainer
-    if len(trainer.train_dataset) != len(material.repeated):
-        raise RowsError(f"Only {len(trainer.train_dataset)} of {len(material.repeated)} rows reached the trainer.")
-    return trainer, best
-
-
-def package(
-    job: Job, material: Material, adapted: Adapted, trainer: Any, best: Any, *, seconds: float
-) -> dict[str, Any]:
-    """The adapter folder with the whole record of how it came to be; returns the manifest."""
-    from training.finetune.packaging import library_versions, write_adapter
-
+def stage_facts(material: Material, adapted: Adapted, trainer: Any, best: Any) -> dict[str, Any]:
+    """What the manifest says about one stage; puts the best weights back where the settings ask for them."""
     kept_step = trainer.state.global_step
     if adapted.settings.keep == "best" and len(material.held_out) >= MIN_VALIDATION_ROWS:
         kept_step = best.restore(adapted.model) or kept_step
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
+    margins = [entry["rewards/margins"] for entry in history if "rewards/margins" in entry]
     facts = {
-        **job.facts,
-        "base_digest": job.base_digest,
-        "prompt_digest": job.prompt_digest,
-        "method": "sft",
-        "seed": job.seed,
+        "method": material.stage,
         "settings": adapted.settings.as_dict(),
         "why": adapted.why,
         "data": {
-            **job.facts.get("data", {}),
             "rows": len(material.rows),
             "weighted_rows": len(material.repeated),
             "validation_rows": len(material.held_out),
             "longest": material.longest,
-            "tokens": sum(len(t.input_ids) for t in material.repeated),
-            "rows_sha256": _sha256(job.train),
+            "tokens": material.tokens,
+            "rows_sha256": _sha256(material.source),
         },
         "losses": {
             "first": losses[0],
@@ -193,17 +181,52 @@ def package(
         },
         "steps": trainer.state.global_step,
         "kept_step": kept_step,
+        "precision": adapted.precision,
+    }
+    if material.stage == "kto":
+        facts["data"] |= {"good_rows": material.counts.good, "bad_rows": material.counts.bad}
+    if margins:
+        facts["margins"] = {"first": margins[0], "last": margins[-1]}
+    return facts
+
+
+def package(
+    job: Job,
+    materials: list[Material],
+    adapted: Adapted,
+    parent: CheckedAdapter | None,
+    done: list[dict[str, Any]],
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """The adapter folder with the whole record of how it came to be; returns the manifest. The facts of the first stage
+    stand at the top, those of all stages under ``stages``."""
+    from training.finetune.packaging import library_versions, write_adapter
+
+    first = done[0]
+    facts = {
+        **job.facts,
+        "base_digest": job.base_digest,
+        "prompt_digest": job.prompt_digest,
+        "method": job.method,
+        "seed": job.seed,
+        "settings": first["settings"],
+        "why": [sentence for stage in done for sentence in stage["why"]],
+        "data": {**job.facts.get("data", {}), **first["data"]},
+        "losses": first["losses"],
+        "steps": sum(stage["steps"] for stage in done),
+        "kept_step": done[-1]["kept_step"],
+        "stages": done,
         "seconds": round(seconds, 1),
         "device": _device_name(adapted.model),
         "precision": adapted.precision,
+        "quantised": job.settings.quantise,
         "peak_mb": _peak_mb(),
         "versions": library_versions(),
     }
+    if parent is not None:
+        facts["parent"] = {**job.facts.get("parent", {}), "weights_sha256": parent.digest}
     return write_adapter(adapted.model, job.output, base_name=job.base_name, facts=facts)
-
-
-def _dataset(kind: Any, tokens: list[Tokens]) -> Any:
-    return kind.from_dict({"input_ids": [t.input_ids for t in tokens], "labels": [t.labels for t in tokens]})
 
 
 def _cores() -> int:

@@ -1,9 +1,10 @@
 """What a training process says while it runs: one JSON object per line on standard output, everything else to the log.
 
-Events: ``start`` {rows, steps, longest, settings, why, resumed_from}, ``step`` {step, steps, epoch, loss,
-learning_rate, tokens_per_second, eta_seconds}, ``validation`` {step, epoch, loss}, ``samples`` {step, epoch, samples:
-[{question, wanted, answer}]}, ``checkpoint`` {step}, ``stage`` {stage}, ``saved`` {folder, manifest}, ``stopped``
-{step}, ``error`` {message}. No Django.
+Events: ``start`` {method, rows, steps, longest, settings, why, resumed_from}, ``step`` {step, steps, epoch, loss,
+learning_rate, tokens_per_second, eta_seconds, measures: {margin, accuracy, kl, …}}, ``validation`` {step, epoch, loss},
+``samples`` {step, epoch, samples: [{question, wanted, answer}]}, ``checkpoint`` {step}, ``stage`` {stage}, ``saved``
+{folder, manifest}, ``stopped`` {step}, ``error`` {message}. Steps are those of the whole run, also where it has several
+stages. No Django.
 """
 
 from __future__ import annotations
@@ -32,6 +33,27 @@ class Reporter:
     def __call__(self, event: str, **fields: Any) -> None:
         self._out.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
         self._out.flush()
+
+
+class Shifted:
+    """Tells the steps of one stage as steps of the whole run."""
+
+    def __init__(self, report: Reporter, *, by: int, total: int) -> None:
+        self.report, self.by, self.total = report, by, total
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        if "eta_seconds" in fields:  # of this stage; later ones are assumed to be as fast
+            left = max(fields["steps"] - fields["step"], 1)
+            fields["eta_seconds"] = round(
+                fields["eta_seconds"] / left * max(self.total - self.by - fields["step"], 0), 1
+            )
+        if "resumed_from" in fields:
+            fields["done"] = fields["resumed_from"] + self.by
+        if "step" in fields:
+            fields["step"] += self.by
+        if "steps" in fields:
+            fields["steps"] = self.total
+        self.report(event, **fields)
 
 
 class StopFlag:

@@ -8,7 +8,6 @@ where the processor has it, dropout from random bytes, rows of like length in on
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +19,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
+from training.finetune.order import length_order
 from training.finetune.rows import IGNORED
+
+MEASURES = {
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "rewards/chosen": "reward_good",
+    "rewards/rejected": "reward_bad",
+    "kl": "kl",
+}
+"""What DPO and KTO log beside the loss, and how it is called on the page."""
 
 
 class ByteDropout(nn.Module):
@@ -52,13 +61,7 @@ def use_byte_dropout(model: nn.Module, share: float) -> None:
 
 
 class LengthGroups(torch.utils.data.Sampler[int]):
-    """Row numbers so that neighbours (a batch) have like lengths, in an order of its own for each epoch.
-
-    A function of seed and epoch alone: a resumed run sees the rows in the order of an uninterrupted one.
-    """
-
-    POOL = 24
-    """Batches among which rows are sorted: more pads less, fewer mixes better."""
+    """Rows of like length in one batch, in an order of its own for each epoch (`training.finetune.order`)."""
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
         self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
@@ -70,19 +73,7 @@ class LengthGroups(torch.utils.data.Sampler[int]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self.seed}:{self.epoch}")
-        rows = list(range(len(self.lengths)))
-        rng.shuffle(rows)
-        pool = self.batch * self.POOL
-        batches: list[list[int]] = []
-        for start in range(0, len(rows), pool):
-            ordered = sorted(rows[start : start + pool], key=lambda row: self.lengths[row])
-            batches += [ordered[i : i + self.batch] for i in range(0, len(ordered), self.batch)]
-        short = [b for b in batches if len(b) < self.batch]
-        full = [b for b in batches if len(b) == self.batch]
-        rng.shuffle(full)
-        for batch in [*full, *short]:  # a short one must be last: the loader cuts the sequence into equal batches
-            yield from batch
+        return iter(length_order(self.lengths, self.batch, self.seed, self.epoch))
 
 
 class QuickSFTTrainer(SFTTrainer):
@@ -138,7 +129,7 @@ class Progress(TrainerCallback):
     def __init__(self, report: Any, stop: Any, *, seconds: float, every: int, after_save: Any) -> None:
         self.report, self.stop, self.seconds, self.every = report, stop, seconds, every
         self.after_save = after_save
-        self.trainer: QuickSFTTrainer | None = None
+        self.trainer: Any = None
         self._started = self._saved = self._logged = time.monotonic()
         self._first_step = 0
         self._tokens = 0
@@ -189,4 +180,5 @@ class Progress(TrainerCallback):
             learning_rate=logs.get("learning_rate"),
             tokens_per_second=round(rate),
             eta_seconds=round(eta, 1),
+            measures={short: round(logs[name], 5) for name, short in MEASURES.items() if name in logs},
         )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from assistants.models import Assistant
+from generation.adapters import base_digest
 from tests.factories import make_assistant
 from tests.tiny_model import make_tiny_base
 from training.models import DatasetVersion, Example, Run
@@ -98,22 +99,37 @@ def dataset(db: None) -> DatasetVersion:
 def write_job(base: Path, tmp_path: Path) -> Callable[..., Path]:
     """Writes a recipe's CONFIG.json with its rows, without any database."""
 
-    def write(rows: list[dict[str, Any]] | None = None, *, name: str = "job", **settings: Any) -> Path:
+    def write(
+        rows: list[dict[str, Any]] | None = None,
+        *,
+        name: str = "job",
+        method: str = "sft",
+        preferences: list[dict[str, Any]] | None = None,
+        parent: Path | None = None,
+        **settings: Any,
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
+        liked = preferences or [(pair_row if method.endswith("dpo") else labelled_row)(i) for i in range(14)]
+        (folder / "preferences.jsonl").write_text("\n".join(map(json.dumps, liked[:-2])))
+        (folder / "held.jsonl").write_text("\n".join(map(json.dumps, liked[-2:])))
         made = [plain_row(i) for i in range(12)] if rows is None else rows
         (folder / "train.jsonl").write_text("\n".join(map(json.dumps, made)))
         (folder / "validation.jsonl").write_text("\n".join(json.dumps(plain_row(i)) for i in range(12, 14)))
         config = {
             "train": str(folder / "train.jsonl"),
             "validation": str(folder / "validation.jsonl"),
+            "method": method,
+            "preferences": None if method == "sft" else str(folder / "preferences.jsonl"),
+            "held_preferences": None if method == "sft" else str(folder / "held.jsonl"),
+            "parent": str(parent) if parent else None,
             "base": str(base),
             "base_name": "models/tiny",
             "work": str(folder / "work"),
             "output": str(folder / "adapter"),
             "seed": 3,
             "settings": {**QUICK, **settings},
-            "base_digest": "b" * 64,
+            "base_digest": base_digest(base),
             "prompt_digest": "0123456789abcdef",
         }
         (folder / "config.json").write_text(json.dumps(config))
@@ -137,3 +153,20 @@ def plain_row(i: int, *, words: int = 12) -> dict[str, Any]:
             {"role": "assistant", "content": f"[{1 + i % 4}] Plan {1 + i % 4} costs £{10 + (i * 7 + 1 + i % 4) % 80}."}
         ],
     }
+
+
+def pair_row(i: int) -> dict[str, Any]:
+    """The right price before another plan's."""
+    row = plain_row(i)
+    wrong = f"[{1 + (i + 1) % 4}] Plan {1 + (i + 1) % 4} costs £{10 + (i * 7 + 1 + (i + 1) % 4) % 80}."
+    return {
+        "prompt": row["prompt"],
+        "chosen": row["completion"],
+        "rejected": [{"role": "assistant", "content": wrong}],
+    }
+
+
+def labelled_row(i: int) -> dict[str, Any]:
+    """Two of three are good."""
+    pair, good = pair_row(i), i % 3 != 1
+    return {"prompt": pair["prompt"], "completion": pair["chosen" if good else "rejected"], "label": good}

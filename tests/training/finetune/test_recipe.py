@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from generation.adapters import check_adapter
+from generation.adapters import base_digest, check_adapter
 from tests.training.finetune.conftest import plain_row
 from training.finetune.reporting import EXIT_ERROR, EXIT_STOPPED, LIFELINE
 
@@ -37,14 +37,21 @@ def start(config: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def run(config: Path, *, send: signal.Signals | None = None, after: str = "checkpoint") -> tuple[int, list[Event]]:
-    """Exit code and events; ``send`` is sent once the event ``after`` has come."""
+def run(
+    config: Path,
+    *,
+    send: signal.Signals | None = None,
+    after: str = "checkpoint",
+    when: Callable[[Event], bool] | None = None,
+) -> tuple[int, list[Event]]:
+    """Exit code and events; ``send`` is sent once the event ``after`` has come (or one for which ``when`` holds)."""
+    due = when or (lambda event: event["event"] == after)
     with start(config) as child:
         assert child.stdout is not None
         events = []
         for line in child.stdout:
             events.append(json.loads(line))
-            if send and events[-1]["event"] == after:
+            if send and due(events[-1]):
                 child.send_signal(send)
                 send = None
         return child.wait(), events
@@ -58,7 +65,7 @@ def of(kind: str, events: list[Event]) -> list[Event]:
     return [event for event in events if event["event"] == kind]
 
 
-def test_trains_and_writes_a_folder_that_can_be_checked(write_job: Callable[..., Path]) -> None:
+def test_trains_and_writes_a_folder_that_can_be_checked(write_job: Callable[..., Path], base: Path) -> None:
     rows = [{**plain_row(i), "weight": 1 + (i == 0) * 2} for i in range(12)]
     config = write_job(rows, learning_rate=5e-3, epochs=3.0)
     code, events = run(config)
@@ -77,7 +84,7 @@ def test_trains_and_writes_a_folder_that_can_be_checked(write_job: Callable[...,
     assert sorted(p.name for p in folder.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json",
     ]  # fmt: skip
-    checked = check_adapter(folder, base_digest="b" * 64, prompt_digest="0123456789abcdef")
+    checked = check_adapter(folder, base_digest=base_digest(base), prompt_digest="0123456789abcdef")
     manifest = checked.manifest
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
