@@ -37,6 +37,7 @@ from generation.engines import (
 )
 from generation.streaming import AnswerStream
 from serving import chat, spool, wire
+from serving.experiments.assignment import Unit
 from serving.wire import WireError
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _body(request: HttpRequest) -> bytes:
 
 def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
     try:
-        arm = chat.resolve_model(key.assistant, wanted.model)
+        arm = chat.resolve_model(key.assistant, wanted.model, Unit(wanted.conversation, wanted.user))
     except chat.UnknownModel as unknown:
         raise WireError(404, str(unknown), param="model", code="model_not_found") from unknown
     except chat.ForeignPrompt as foreign:

@@ -16,6 +16,8 @@ from assistants.models import ApiKey, Assistant
 from capture.services import receive_turns
 from generation.prompts import Answer, Message, Prompt, PromptPassage, build_prompt, parse_answer
 from knowledge.retrieval import RetrievalResult, retrieve
+from serving.experiments import exposures
+from serving.experiments.assignment import Exposed, Unit, choose_arm
 from serving.models import Deployment
 from training.models import Adapter
 
@@ -35,10 +37,11 @@ class ForeignPrompt(ValueError):
 
 @dataclass(frozen=True)
 class Arm:
-    """Which weights answer. ``adapter`` None: the base model."""
+    """Which weights answer. ``adapter`` None: the base model. ``exposed``: as which arm of an experiment."""
 
     model: str
     adapter: Adapter | None
+    exposed: Exposed | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Asked:
     prompt: Prompt
 
 
-def resolve_model(assistant: Assistant, name: str) -> Arm:
-    """Which weights a model name stands for.
+def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> Arm:
+    """Which weights a model name stands for; in an experiment, also ``unit`` decides: whose question it is.
 
     An adapter of another prompt format is never asked: what is live then falls back to the base model, so that users
     go on getting answers after a change of style or wording.
@@ -68,12 +71,13 @@ def resolve_model(assistant: Assistant, name: str) -> Arm:
     if slug != assistant.slug:
         raise UnknownModel(f"The model {name!r} does not exist; this key asks {assistant.slug!r}.")
     if not version:
-        deployment = Deployment.objects.filter(assistant=assistant).select_related("adapter__assistant").first()
-        live = deployment.adapter if deployment else None
+        related = ("adapter__assistant", "experiment__candidate__assistant")
+        deployment = Deployment.objects.filter(assistant=assistant).select_related(*related).first()
+        live, exposed = choose_arm(deployment, unit or Unit())
         if live is not None and live.prompt_digest != assistant.prompt_digest:
             logger.warning("%s is live but has another prompt format; the base model answers.", live.engine_name)
             live = None
-        return Arm(name, live)
+        return Arm(name, live, exposed)
     if f":{version}" == BASE_SUFFIX:
         return Arm(name, None)
     adapter = None
@@ -105,7 +109,10 @@ def ask(*, assistant: Assistant, arm: Arm, question: str, history: Sequence[Mess
         similarity=[e.similarity for e in retrieval.evidence],
         history=history,
     )
-    return Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)
+    asked = Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)
+    if arm.exposed is not None:
+        exposures.note(arm.exposed, asked.id)
+    return asked
 
 
 def read_answer(asked: Asked, completion: str) -> Answer:

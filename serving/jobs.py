@@ -17,3 +17,46 @@ def ensure_drain() -> None:
         name="Store spooled turns",
         defaults={"func": "serving.jobs.drain_spool", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
     )
+
+
+def step_experiments() -> int:
+    """Outcomes, guardrails and steps of every running experiment. Run each minute."""
+    from serving.experiments import rules
+
+    return rules.run_all()
+
+
+def answer_shadows() -> int:
+    """Answers of the other arm, and what must be warm. Run each minute, apart from the guardrails: these never wait for
+    an engine."""
+    from serving.experiments import shadow
+
+    warm()
+    return shadow.answer_all()
+
+
+def warm(assistant: int | None = None) -> int:
+    """Loads into the engine what may be asked in the next second."""
+    from serving import warming
+
+    return warming.warm(assistant)
+
+
+def report_drift() -> int:
+    """A report of last week for each assistant with an adapter. Run each week."""
+    from serving.drift.services import report_all
+
+    return report_all()
+
+
+def ensure_schedules() -> None:
+    """What runs by itself for experiments and drift."""
+    from django_q.models import Schedule
+
+    minutely = {"schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
+    for name, func, when in (
+        ("Step experiments", "serving.jobs.step_experiments", minutely),
+        ("Answer in shadow", "serving.jobs.answer_shadows", minutely),
+        ("Report drift", "serving.jobs.report_drift", {"schedule_type": Schedule.WEEKLY, "repeats": -1}),
+    ):
+        Schedule.objects.get_or_create(name=name, defaults={"func": func, **when})

@@ -8,10 +8,21 @@ from django.conf import settings
 from django.db import models
 
 from assistants.models import Assistant
+from serving.drift.models import DriftReport
 from serving.erasure.record import Erasure
+from serving.experiments.models import Experiment, ExperimentLook, Exposure, ShadowAnswer
 from training.models import Adapter, Evaluation
 
-__all__ = ["Deployment", "Erasure", "Promotion"]
+__all__ = [
+    "Deployment",
+    "DriftReport",
+    "Erasure",
+    "Experiment",
+    "ExperimentLook",
+    "Exposure",
+    "Promotion",
+    "ShadowAnswer",
+]
 
 
 class Deployment(models.Model):
@@ -21,6 +32,9 @@ class Deployment(models.Model):
     adapter = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     previous = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     has_previous = models.BooleanField(default=False, help_text="There is something to roll back to (maybe the base).")
+    experiment = models.ForeignKey(
+        Experiment, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="That runs now."
+    )
     changed_at = models.DateTimeField(auto_now=True)
 
     def __str__(self) -> str:
@@ -28,10 +42,16 @@ class Deployment(models.Model):
 
 
 class Promotion(models.Model):
-    """The audit trail of what went live."""
+    """The audit trail: what went live and came back, and each step of an experiment on the way. Without an actor a rule
+    of the experiment took the step.
+    """
 
     class Action(models.TextChoices):
+        SHADOW = "shadow", "Answers in shadow"
+        CANARY = "canary", "Canary"
+        AB = "ab", "A/B"
         PROMOTE = "promote", "Promoted"
+        TAKE_BACK = "take_back", "Candidate taken back"
         ROLL_BACK = "roll_back", "Rolled back"
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="promotions")
@@ -39,6 +59,8 @@ class Promotion(models.Model):
     from_adapter = models.ForeignKey(Adapter, null=True, on_delete=models.PROTECT, related_name="+")
     to_adapter = models.ForeignKey(Adapter, null=True, on_delete=models.PROTECT, related_name="+")
     evaluation = models.ForeignKey(Evaluation, null=True, on_delete=models.PROTECT, related_name="promotions")
+    experiment = models.ForeignKey(Experiment, null=True, on_delete=models.SET_NULL, related_name="steps")
+    share = models.FloatField(null=True, help_text="Of the conversations or users, for the candidate.")
     overrides_gate = models.BooleanField(default=False)
     reason = models.TextField(blank=True)
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)

@@ -8,6 +8,8 @@ from django.db import transaction
 
 from assistants.models import Assistant
 from assistants.services import audit
+from serving.experiments.ending import end_running
+from serving.experiments.models import Experiment
 from serving.models import Deployment, Promotion
 from training.models import Adapter, Evaluation, GateVerdict
 
@@ -35,13 +37,35 @@ def promote(
 ) -> Promotion:
     """Puts an adapter in front of users. What was live stays as the previous one, for one-step rollback.
 
+    An experiment with this adapter ends with it.
+
     Args:
         evaluation: the before/after that speaks for it.
         override: promote without a passed gate; needs a reason and is audited as such.
 
     Raises:
         PromotionRefused: another assistant's adapter, another prompt format, an evaluation of another adapter, gate not
-            passed and not overridden, an override without a reason, or already live.
+            passed and not overridden, an override without a reason, an experiment with another adapter runs, or already
+            live.
+    """
+    check_fits(assistant=assistant, adapter=adapter, evaluation=evaluation)
+    passed = check_gate(adapter=adapter, evaluation=evaluation, override=override, reason=reason)
+    deployment = locked_deployment(assistant)
+    if deployment.adapter_id == adapter.pk:
+        raise PromotionRefused(f"{adapter} is live already.")
+    running = deployment.experiment
+    if running is not None and running.candidate_id != adapter.pk:
+        raise PromotionRefused(f"{running} runs. Take its candidate back first.")
+    end_running(deployment, ending=Experiment.Ending.PROMOTED, reason=reason.strip())
+    return _switch(
+        deployment, Promotion.Action.PROMOTE, adapter, evaluation=evaluation, actor=actor, reason=reason.strip(),
+        overrides=not passed, experiment=running,
+    )  # fmt: skip
+
+
+def check_fits(*, assistant: Assistant, adapter: Adapter, evaluation: Evaluation | None) -> None:
+    """Raises:
+    PromotionRefused: another assistant's adapter, another prompt format, or an evaluation of another adapter.
     """
     if adapter.assistant_id != assistant.pk:
         raise PromotionRefused(f"{adapter} belongs to another assistant.")
@@ -52,43 +76,48 @@ def promote(
         )
     if evaluation is not None and evaluation.adapter_id != adapter.pk:
         raise PromotionRefused(f"{evaluation} says nothing about {adapter}.")
+
+
+def check_gate(*, adapter: Adapter, evaluation: Evaluation | None, override: bool, reason: str) -> bool:
+    """Whether the gate was passed, where that is what lets the adapter meet users; False for an override.
+
+    Raises:
+        PromotionRefused: neither passed nor overridden, or overridden without a reason.
+    """
     passed = evaluation is not None and evaluation.verdict == GateVerdict.PASSED
     if not passed and not override:
         raise PromotionRefused(f"{adapter} has not passed the gate. Evaluate it, or override with a reason.")
     if not passed and not reason.strip():
         raise PromotionRefused("An override needs a reason.")
-    deployment = _locked(assistant)
-    if deployment.adapter_id == adapter.pk:
-        raise PromotionRefused(f"{adapter} is live already.")
-    return _switch(
-        deployment, Promotion.Action.PROMOTE, adapter, evaluation=evaluation, actor=actor, reason=reason.strip(),
-        overrides=not passed,
-    )  # fmt: skip
+    return passed
 
 
 @transaction.atomic
 def roll_back(*, assistant: Assistant, actor: User | None, reason: str) -> Promotion:
-    """One step back: what was live before is live again (rolling back twice returns).
+    """One step back: what was live before is live again (rolling back twice returns). A running experiment ends with
+    it: what it compared with is gone.
 
     Raises:
         PromotionRefused: there is nothing to roll back to, or no reason was given.
     """
     if not reason.strip():
         raise PromotionRefused("Say why it is rolled back; the next person will want to know.")
-    deployment = _locked(assistant)
+    deployment = locked_deployment(assistant)
     if not deployment.has_previous:
         raise PromotionRefused("Nothing was live before; there is nothing to roll back to.")
+    ended = end_running(deployment, ending=Experiment.Ending.TAKEN_BACK, reason=reason.strip())
     return _switch(
         deployment, Promotion.Action.ROLL_BACK, deployment.previous, evaluation=None, actor=actor,
-        reason=reason.strip(), overrides=False,
+        reason=reason.strip(), overrides=False, experiment=ended,
     )  # fmt: skip
 
 
-def _locked(assistant: Assistant) -> Deployment:
+def locked_deployment(assistant: Assistant) -> Deployment:
+    """The row on which every step is taken one after the other. Call it inside a transaction."""
     deployment_of(assistant)
     # Two admins pressing at once: the second one sees what the first one did.
     locked = Deployment.objects.select_for_update(of=("self",))
-    return locked.select_related("adapter", "previous").get(assistant=assistant)
+    return locked.select_related("adapter", "previous", "experiment__candidate").get(assistant=assistant)
 
 
 def _switch(
@@ -100,13 +129,14 @@ def _switch(
     actor: User | None,
     reason: str,
     overrides: bool,
+    experiment: Experiment | None,
 ) -> Promotion:
     before = deployment.adapter
     deployment.adapter, deployment.previous, deployment.has_previous = adapter, before, True
     deployment.save()
     promotion = Promotion.objects.create(
         assistant=deployment.assistant, action=action, from_adapter=before, to_adapter=adapter,
-        evaluation=evaluation, overrides_gate=overrides, reason=reason, actor=actor,
+        evaluation=evaluation, overrides_gate=overrides, reason=reason, actor=actor, experiment=experiment,
     )  # fmt: skip
     audit(
         assistant=deployment.assistant,

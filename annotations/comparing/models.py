@@ -15,6 +15,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from assistants.models import Assistant
+from capture.models import Turn
 
 
 class Choice(models.TextChoices):
@@ -104,6 +105,9 @@ class ComparisonPair(models.Model):
     round = models.ForeignKey(ComparisonRound, on_delete=models.CASCADE, related_name="pairs")
     position = models.PositiveIntegerField()
     key = models.CharField(max_length=80, help_text="Of the question in its source.")
+    turn = models.ForeignKey(  # an erasure takes the turn, and this with it
+        Turn, null=True, on_delete=models.CASCADE, related_name="comparison_pairs", help_text="Where users asked it."
+    )
     stratum = models.CharField(max_length=120, blank=True)
     history = models.JSONField(default=list)
     question = models.TextField()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -20,6 +20,7 @@ from annotations.validation import clean_seconds
 from assistants.access import has_role
 from assistants.models import Assistant, Membership, Role
 from assistants.services import audit
+from capture.models import Turn
 
 MAX_PAIRS = 500
 MAX_PEOPLE = 50
@@ -43,6 +44,8 @@ class PairTexts:
     baseline_text: str
     candidate_completion: str
     baseline_completion: str
+    turn: Turn | None = None
+    """Where the question was asked by a user: an erasure of the turn takes the pair along."""
 
 
 @transaction.atomic
@@ -98,7 +101,7 @@ def create_round(
     rng = random.Random(seed)
     drawn = stratified(found, pairs, stratum=lambda pair: pair.stratum, rng=rng)
     ComparisonPair.objects.bulk_create(
-        [ComparisonPair(round=opened, position=i, **asdict(pair)) for i, pair in enumerate(drawn, start=1)],
+        [ComparisonPair(round=opened, position=i, **_fields_of(pair)) for i, pair in enumerate(drawn, start=1)],
         batch_size=100,
     )
     audit(
@@ -106,6 +109,11 @@ def create_round(
         details={"source": list(source), "pairs": len(drawn), "people": sorted(p.get_username() for p in people)},
     )  # fmt: skip
     return opened
+
+
+def _fields_of(pair: PairTexts) -> dict[str, Any]:
+    """Its own fields as they are: `asdict` would copy the turn."""
+    return {one.name: getattr(pair, one.name) for one in fields(PairTexts)}
 
 
 def may_judge(person: User, opened: ComparisonRound) -> bool:

@@ -185,6 +185,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('position', models.PositiveIntegerField()),
                 ('key', models.CharField(help_text='Of the question in its source.', max_length=80)),
+                ('turn', models.ForeignKey(help_text='Where users asked it.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='comparison_pairs', to='capture.turn')),
                 ('stratum', models.CharField(blank=True, max_length=120)),
                 ('history', models.JSONField(default=list)),
                 ('question', models.TextField()),

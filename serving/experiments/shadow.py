@@ -1,0 +1,169 @@
+"""The other arm's answer to stored turns: unseen, beside the traffic, compared with what was shown.
+
+The prompt is built again from the stored turn, which is scrubbed; where something was masked in it, the shown answer
+was written to another text, so such turns are left out: what is compared was asked with the same words to the byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
+
+from annotations.groundedness import is_supported
+from assistants.vault import keyed_hash
+from capture.models import Turn, TurnQuerySet
+from generation.engines import EngineBusy, EngineError, EngineUnavailable, GenerationRequest, UnknownAdapter
+from generation.prompts import Prompt, PromptPassage, SentenceRef, build_prompt, parse_answer
+from serving.experiments.models import ArmName, Experiment, ShadowAnswer
+from serving.warming import warm
+from serving.wire import DEFAULT_NEW_TOKENS
+from training.models import Adapter
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 4
+"""Rows that a pass puts beside the users' in the engine's queue."""
+IN_A_PASS = 32
+SECONDS = 20.0
+BACK = timedelta(hours=6)
+"""Older turns are not worth the engine's time: there are newer ones."""
+
+
+def answer_all(now: datetime | None = None) -> int:
+    """A pass over every running experiment; how many answers."""
+    running = Experiment.objects.running().select_related("assistant", "candidate__assistant", "control__assistant")
+    return sum(answer(experiment, now=now) for experiment in running.order_by("pk"))
+
+
+def answer(experiment: Experiment, *, now: datetime | None = None) -> int:
+    """Answers the newest turns that are drawn and have no answer of the other arm; how many.
+
+    Stops when its time is over, or when the engine has more to do than users' questions leave it: those go first.
+    """
+    from serving.api import client
+
+    turns = _drawn(experiment, now or timezone.now())
+    engine, done, end = client(), 0, time.monotonic() + SECONDS
+    for start in range(0, len(turns), AT_ONCE):
+        if time.monotonic() > end:
+            break
+        group = turns[start : start + AT_ONCE]
+        asked = [(turn, _other(experiment, turn), turn_prompt(turn)) for turn in group]
+        requests = [_request(prompt, adapter) for _, (_, adapter), prompt in asked]
+        began = time.monotonic()
+        try:
+            try:
+                results = engine.generate(requests)
+            except UnknownAdapter:
+                warm(experiment.assistant_id)
+                results = engine.generate(requests)
+        except (EngineBusy, EngineUnavailable) as error:
+            logger.info("No shadow answers now: %s", error)
+            break
+        except EngineError as error:
+            done += _store_errors(experiment, [(turn, arm) for turn, (arm, _), _ in asked], str(error))
+            continue
+        seconds = (time.monotonic() - began) / len(group)
+        rows = [
+            _row(experiment, turn, arm=arm, prompt=prompt, completion=result.text, seconds=seconds)
+            for (turn, (arm, _), prompt), result in zip(asked, results, strict=True)
+        ]
+        done += len(ShadowAnswer.objects.bulk_create(rows, ignore_conflicts=True))
+    return done
+
+
+def turn_prompt(turn: Turn) -> Prompt:
+    """What the turn was asked with, built from what is stored; its retrievals are read (`with_contexts`)."""
+    retrievals = list(turn.retrievals.all())
+    placed = sorted(
+        (place, one.rank, int(sentence), similarity)
+        for one in retrievals
+        for place, sentence, similarity in one.evidence
+    )
+    return build_prompt(
+        house=turn.assistant.house,
+        question=turn.question,
+        passages=[PromptPassage(one.rank, one.passage.title, one.passage.text) for one in retrievals],
+        evidence=[SentenceRef(rank, sentence) for _, rank, sentence, _ in placed],
+        similarity=[similarity for *_, similarity in placed],
+        history=turn.history,
+    )
+
+
+def _drawn(experiment: Experiment, now: datetime) -> list[Turn]:
+    """In shadow the share of the plan; later the share that experts are to compare."""
+    plan = experiment.rules
+    share = plan.pair_share if experiment.shows_candidate else plan.shadow_share
+    if share <= 0:
+        return []
+    newest = eligible(experiment).filter(asked_at__gt=max(now - BACK, experiment.started_at), asked_at__lte=now)
+    keys = list(newest.newest_first().values_list("pk", flat=True)[: 20 * IN_A_PASS])
+    chosen = [key for key in keys if _place(experiment, str(key)) < share][:IN_A_PASS]
+    rows = Turn.objects.filter(pk__in=chosen).select_related("assistant").with_contexts()
+    return list(rows.newest_first())
+
+
+def eligible(experiment: Experiment) -> TurnQuerySet:
+    """Turns of our chat by one of the two arms, asked with today's prompt, nothing masked, not answered by the other."""
+    answered = ShadowAnswer.objects.filter(experiment=experiment, turn=OuterRef("pk"))
+    names = [_name(experiment.control), experiment.candidate.engine_name]
+    return (
+        Turn.objects.of(experiment.assistant)
+        .filter(tags__contains=["chat"], adapter__in=names, pii=[])
+        .filter(Q(prompt_digest=experiment.assistant.prompt_digest))
+        .filter(~Exists(answered))
+    )
+
+
+def _place(experiment: Experiment, key: str) -> float:
+    drawn = keyed_hash("experiment shadow", experiment.pk, key)
+    return int.from_bytes(drawn[:8]) / 2**64
+
+
+def _name(adapter: Adapter | None) -> str:
+    return adapter.engine_name if adapter is not None else ""
+
+
+def _other(experiment: Experiment, turn: Turn) -> tuple[str, Adapter | None]:
+    """The arm that did not answer this turn."""
+    if turn.adapter == experiment.candidate.engine_name:
+        return ArmName.CONTROL.value, experiment.control
+    return ArmName.CANDIDATE.value, experiment.candidate
+
+
+def _request(prompt: Prompt, adapter: Adapter | None) -> GenerationRequest:
+    return GenerationRequest(
+        messages=prompt.messages,
+        adapter=_name(adapter) or None,
+        max_new_tokens=DEFAULT_NEW_TOKENS,
+        deadline=settings.RATCHET_ENGINE_TIMEOUT,
+    )
+
+
+def _row(
+    experiment: Experiment, turn: Turn, *, arm: str, prompt: Prompt, completion: str, seconds: float
+) -> ShadowAnswer:
+    answer = parse_answer(house=turn.assistant.house, prompt=prompt, completion=completion)
+    passages = [(one.rank, one.passage.text) for one in turn.retrievals.all()]
+    return ShadowAnswer(
+        experiment=experiment,
+        turn=turn,
+        arm=arm,
+        completion=completion,
+        text=answer.marked,
+        declined=answer.declined,
+        supported=None if answer.declined else is_supported(answer.marked, passages),
+        shown_supported=None if turn.declined else is_supported(turn.response, passages),
+        seconds=round(seconds, 3),
+    )
+
+
+def _store_errors(experiment: Experiment, asked: Sequence[tuple[Turn, str]], error: str) -> int:
+    rows = [ShadowAnswer(experiment=experiment, turn=turn, arm=arm, error=error[:200]) for turn, arm in asked]
+    return len(ShadowAnswer.objects.bulk_create(rows, ignore_conflicts=True))
