@@ -12,6 +12,10 @@ from assistants.models import Assistant
 from capture.models import LeakReport, Turn
 from knowledge.models import Chunk
 from training.data.models import CuratedRow, CuratedSet, DatasetPreview
+from training.finetune.methods import LABELS
+from training.providers.models import TrainingProvider
+from training.registry.models import AdapterMerge
+from training.rules.models import RetrainingProposal, RetrainingRule
 from training.synthesis.models import SpotCheck
 
 
@@ -302,13 +306,21 @@ class Run(BackgroundWork):
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="runs")
     dataset = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="runs")
-    method = models.CharField(max_length=8, default="sft")
+    method = models.CharField(max_length=8, choices=LABELS.items(), default="sft")
     settings = models.JSONField(default=dict, help_text="training.finetune.config.FinetuneConfig as a dict.")
     seed = models.PositiveIntegerField(default=1)
     base_model = models.CharField(max_length=300)
     base_digest = models.CharField(max_length=64, blank=True)
     prompt_digest = models.CharField(max_length=16)
     folder = models.CharField(max_length=500, blank=True, help_text="Relative to the state folder.")
+    parent = models.ForeignKey(
+        "Adapter", null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="What it continues."
+    )
+    provider = models.ForeignKey(
+        TrainingProvider, null=True, blank=True, on_delete=models.PROTECT, related_name="runs",
+        help_text="Where it is trained; empty: on this platform.",
+    )  # fmt: skip
+    remote = models.JSONField(default=dict, editable=False, help_text="What the provider calls files, job and model.")
 
     objects = BackgroundQuerySet.as_manager()
 
@@ -333,6 +345,7 @@ class RunMetric(models.Model):
     validation_loss = models.FloatField(null=True)
     learning_rate = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
+    measures = models.JSONField(default=dict, help_text="{margin, accuracy, kl, …} of DPO and KTO.")
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -351,8 +364,16 @@ class Adapter(models.Model):
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="adapters")
     number = models.PositiveIntegerField()
+    class Source(models.TextChoices):
+        RUN = "run", "Trained here"
+        IMPORTED = "imported", "Imported"
+        REMOTE = "remote", "Trained elsewhere, served there"
+
     run = models.OneToOneField(Run, null=True, blank=True, on_delete=models.PROTECT, related_name="adapter")
-    folder = models.CharField(max_length=500, help_text="Relative to the state folder.")
+    source = models.CharField(max_length=8, choices=Source.choices, default=Source.RUN)
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children")
+    remote_model = models.CharField(max_length=300, blank=True, help_text="Its name at the provider of its run.")
+    folder = models.CharField(max_length=500, blank=True, help_text="Relative to the state folder; empty: remote.")
     manifest = models.JSONField(default=dict, help_text="Digests, versions, seed, data hash: as manifest.json.")
     base_digest = models.CharField(max_length=64)
     prompt_digest = models.CharField(max_length=16)
