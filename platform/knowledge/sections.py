@@ -6,6 +6,8 @@ becomes ``Column: cell; Column: cell``, a list item its own line. Everything els
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +28,15 @@ class Section:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 (with or without mark) or, failing that, Windows-1252, in which most old exports are.
+    """UTF-8 (with or without mark), UTF-16 with its mark or, failing that, Windows-1252, in which most old exports are.
 
     Raises:
         UnreadableDocument: binary data.
     """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with contextlib.suppress(UnicodeDecodeError):
+            if "\x00" not in (text := data.decode("utf-16")):
+                return text
     if b"\x00" in data:
         raise UnreadableDocument("This file is not text: it holds NUL bytes.")
     try:
@@ -51,9 +57,11 @@ def read_sections(text: str, media_type: str, *, fallback_title: str) -> list[Se
     if media_type == "text/markdown":
         sections = list(_markdown(text, fallback_title))
     elif media_type == "text/html":
-        sections = list(_html(text, fallback_title))
+        from knowledge.conversion.html import html_sections
+
+        sections = list(html_sections(text, title=fallback_title))
     elif media_type == "text/plain":
-        blocks = [[_clean(p)] for p in re.split(r"\n\s*\n", text) if _clean(p)]
+        blocks = [[clean(p)] for p in re.split(r"\n\s*\n", text) if clean(p)]
         sections = [Section([fallback_title], blocks)]
     else:
         raise UnreadableDocument(f"Files of type {media_type} cannot be read; use Markdown, text or HTML.")
@@ -63,12 +71,13 @@ def read_sections(text: str, media_type: str, *, fallback_title: str) -> list[Se
     return sections
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """On one line, without spaces at its ends."""
     return " ".join(text.split())
 
 
-class _Builder:
-    """Collects blocks under the headings that are open at the moment."""
+class SectionBuilder:
+    """Collects blocks under the headings that are open at the moment. Level 0 is above all others."""
 
     def __init__(self, fallback_title: str) -> None:
         self._open: list[tuple[int, str]] = []
@@ -79,11 +88,11 @@ class _Builder:
         yield self._section
         while self._open and self._open[-1][0] >= level:
             self._open.pop()
-        self._open.append((level, _clean(text)[:MAX_HEADING]))
+        self._open.append((level, clean(text)[:MAX_HEADING]))
         self._section = Section([t for _, t in self._open if t] or [self._fallback])
 
     def block(self, lines: Sequence[str]) -> None:
-        kept = [line for line in map(_clean, lines) if line]
+        kept = [line for line in map(clean, lines) if line]
         if kept:
             self._section.blocks.append(kept)
 
@@ -108,14 +117,14 @@ def _markdown(text: str, fallback_title: str) -> Iterator[Section]:
     from markdown_it.tree import SyntaxTreeNode
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    builder = _Builder(fallback_title)
+    builder = SectionBuilder(fallback_title)
     for node in SyntaxTreeNode(parser.parse(text)).children:
         if node.type == "heading":
             yield from builder.heading(int(node.tag[1]), _inline(node))
         elif node.type in ("bullet_list", "ordered_list"):
             builder.block(list(_list_items(node)))
         elif node.type == "table":
-            rows = [[_clean(_inline(cell)) for cell in row.children] for part in node.children for row in part.children]
+            rows = [[clean(_inline(cell)) for cell in row.children] for part in node.children for row in part.children]
             builder.block(table_lines(rows))
         elif node.type in ("fence", "code_block"):
             builder.block(node.content.splitlines())
@@ -127,7 +136,7 @@ def _markdown(text: str, fallback_title: str) -> Iterator[Section]:
 def _list_items(node: object) -> Iterator[str]:
     for item in node.children:  # type: ignore[attr-defined]
         own = [child for child in item.children if child.type not in ("bullet_list", "ordered_list")]
-        yield _clean(" ".join(_inline(child) for child in own))
+        yield clean(" ".join(_inline(child) for child in own))
         for child in item.children:
             if child.type in ("bullet_list", "ordered_list"):
                 yield from _list_items(child)
@@ -142,32 +151,3 @@ def _inline(node: object) -> str:
     if node.type == "paragraph":  # type: ignore[attr-defined]
         return "".join(_inline(child) for child in node.children) + "\n"  # type: ignore[attr-defined]
     return "".join(_inline(child) for child in node.children)  # type: ignore[attr-defined]
-
-
-_HTML_DROPPED = ("script", "style", "noscript", "template", "nav", "header", "footer", "form", "iframe", "svg")
-
-
-def _html(text: str, fallback_title: str) -> Iterator[Section]:
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(text, "html.parser")
-    title = _clean(soup.title.get_text(" ")) if soup.title else ""
-    for tag in soup(_HTML_DROPPED):
-        tag.decompose()
-    builder = _Builder(title or fallback_title)
-    seen: set[int] = set()
-    for tag in soup.find_all(["h1", "h2", "h3", "h4", "h5", "h6", "p", "li", "table", "pre", "dd", "dt"]):
-        if any(id(parent) in seen for parent in tag.parents):
-            continue  # a paragraph inside a list item or table cell was read with it
-        seen.add(id(tag))
-        if tag.name[0] == "h":
-            seen.discard(id(tag))
-            yield from builder.heading(int(tag.name[1]), tag.get_text(" "))
-        elif tag.name == "table":
-            rows = [[_clean(c.get_text(" ")) for c in row.find_all(["th", "td"])] for row in tag.find_all("tr")]
-            builder.block(table_lines([row for row in rows if row]))
-        else:
-            builder.block([tag.get_text(" ")])
-    if not seen:
-        builder.block([p for p in soup.get_text("\n").split("\n") if p.strip()])
-    yield from builder.end()
