@@ -495,6 +495,7 @@ from training.evaluation.models import (  # noqa: E402 - they point to the rows 
 )
 
 __all__ = [
+    "AdapterMerge",
     "CuratedRow",
     "CuratedSet",
     "DatasetPreview",
@@ -504,5 +505,8 @@ __all__ = [
     "KnowledgeScore",
     "Replay",
     "ReplayAnswer",
+    "RetrainingProposal",
+    "RetrainingRule",
     "SpotCheck",
+    "TrainingProvider",
 ]
