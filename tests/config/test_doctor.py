@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.test import override_settings
+from django.utils import timezone
+
+from capture.models import Quarantine, Receipt
+from config import doctor
+from serving.models import Deployment
+from tests.factories import make_adapter, make_assistant
+
+pytestmark = pytest.mark.django_db
+
+
+def said(found: list[doctor.Finding], level: str) -> str:
+    return "\n".join(f"{finding.about}: {finding.text}" for finding in found if finding.level == level)
+
+
+def test_every_group_is_looked_at_and_an_engine_that_is_off_is_no_error_while_nothing_runs() -> None:
+    make_assistant("helpdesk")
+    found = doctor.examine()
+    groups = ("Installation", "Machine", "Settings", "Database", "Processes", "Capture", "Work", "Live")
+    assert list(dict.fromkeys(finding.about for finding in found)) == list(groups)
+    assert said(found, "error") == ""
+    assert "No engine answers" in said(found, "note")
+    assert "pgvector" in said(found, "ok")
+
+
+def test_what_is_held_in_quarantine_is_a_warning_with_what_to_do() -> None:
+    assistant = make_assistant("helpdesk")
+    receipt = Receipt.objects.create(assistant=assistant, client_id="t1", payload_digest="0")
+    Quarantine.objects.create(
+        assistant=assistant, receipt=receipt, payload=b"x", state="held", conversation_key="c", kind="turn"
+    )
+    found = [finding for finding in doctor.examine() if finding.level == "warning" and finding.about == "Capture"]
+    assert [finding.text for finding in found] == ["helpdesk: 1 captured items are held."]
+    assert "Quarantine" in found[0].hint
+
+
+def test_a_damaged_live_adapter_is_an_error_and_the_command_ends_with_1(tmp_path: Path) -> None:
+    assistant = make_assistant("helpdesk")
+    Deployment.objects.create(assistant=assistant, adapter=make_adapter(assistant, folder=str(tmp_path / "gone")))
+    out = StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("doctor", "--json", stdout=out)
+    assert ended.value.code == 1
+    answer = json.loads(out.getvalue())
+    assert answer["worst"] == "error"
+    assert any(f["about"] == "Live" and "is damaged" in f["text"] for f in answer["findings"])
+
+
+def test_a_look_that_breaks_is_a_finding_that_tells_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("password=hunter2")
+
+    monkeypatch.setattr(doctor, "_machine", broken)
+    found = doctor.examine()
+    assert "Machine: This could not be looked at (RuntimeError)." in said(found, "error")
+    assert "hunter2" not in str(found)
+    assert "Live" in {finding.about for finding in found}
+
+
+def test_a_system_check_that_fails_stands_in_the_list() -> None:
+    with override_settings(DEBUG=True, ALLOWED_HOSTS=["*"]):
+        found = doctor.examine()
+    assert "W004" in said(found, "warning")
+
+
+def test_stale_work_is_an_error() -> None:
+    from training.models import Synthesis
+
+    assistant = make_assistant("helpdesk")
+    old = timezone.now() - timedelta(minutes=5)
+    Synthesis.objects.create(assistant=assistant, state="running", heartbeat_at=old)
+    assert "show no life" in said(doctor.examine(), "error")
+
+
+def test_people_read_signs_and_counts() -> None:
+    out = StringIO()
+    call_command("doctor", stdout=out)
+    text = out.getvalue()
+    assert "Database\n  ✓ PostgreSQL" in text
+    assert text.strip().endswith("warnings.")
