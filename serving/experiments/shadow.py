@@ -110,7 +110,7 @@ def _drawn(experiment: Experiment, now: datetime) -> list[Turn]:
 
 
 def eligible(experiment: Experiment) -> TurnQuerySet:
-    """Turns of our chat by one of the two arms, asked with today's prompt, nothing masked, not answered by the other."""
+    """Turns of our chat by one of the two arms, asked with today's prompt, nothing masked, without another answer."""
     answered = ShadowAnswer.objects.filter(experiment=experiment, turn=OuterRef("pk"))
     names = [_name(experiment.control), experiment.candidate.engine_name]
     return (
