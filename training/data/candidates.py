@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from annotations.becoming import NoRow, Shown, row_of
+from annotations.becoming import NO_CORRECTION, NoRow, Shown, kind_of, row_of
 from annotations.effects import offered_evidence
 from annotations.models import Resolution, Verdict
 from annotations.resolving import Wording
@@ -15,9 +14,11 @@ from assistants.models import Assistant
 from capture.models import Turn
 from generation.alignment import AlignedSentence
 from generation.prompts import Message, PromptPassage, SentenceRef, split_sentences
-from training.models import Kind, Origin, Synthesis, SyntheticItem
+from training.data.recipe import LEARN, LEAVE_OUT, NOT_TO_SAY, Recipe
+from training.models import CuratedRow, Kind, Origin, SyntheticItem
 
 MAX_GROUP = 200
+DEFAULT = Recipe()
 
 
 @dataclass
@@ -36,10 +37,11 @@ class Candidate:
     rejected: str = ""
     turn_id: Any = None
     chunk_id: int | None = None
+    came_from: str = ""
     weight: int = 1
     gold: tuple[str, ...] = field(default=())
-    vector: Any = field(default=None, repr=False, compare=False)
-    """Of the history-aware question, float32 (384,)."""
+    person: str = ""
+    """Keyed hash of the chatbot's user, where it is known."""
 
     @property
     def response(self) -> str:
@@ -50,6 +52,12 @@ class Candidate:
         """Paths of the documents that the response cites."""
         cited = {ref[0] for sentence in self.sentences for ref in sentence["refs"]}
         return {context["source"] for context in self.contexts if context["rank"] in cited}
+
+    @property
+    def cited_texts(self) -> list[str]:
+        """The passages that the response cites."""
+        cited = {ref[0] for sentence in self.sentences for ref in sentence["refs"]}
+        return [context["text"] for context in self.contexts if context["rank"] in cited]
 
     @property
     def curated(self) -> bool:
@@ -63,67 +71,93 @@ class Refused:
     why: str
 
 
-def from_resolutions(assistant: Assistant) -> Iterator[Candidate | Refused]:
-    """One candidate (or reason) for each resolved turn, oldest first."""
-    resolved = (
-        Turn.objects.of(assistant)
-        .filter(resolution__isnull=False)
-        .select_related("resolution", "conversation", "assistant")
-        .with_contexts()
-        .order_by("asked_at", "pk")
-    )
-    for turn in resolved.iterator(chunk_size=500):
-        yield from_turn(turn, turn.resolution, assistant)
+LEFT_OUT = "left out by the recipe"
 
 
-def from_turn(turn: Turn, resolution: Resolution, assistant: Assistant) -> Candidate | Refused:
+def from_turn(
+    turn: Turn, resolution: Resolution, assistant: Assistant, recipe: Recipe = DEFAULT
+) -> Candidate | Refused:
+    """What a resolved turn becomes by this recipe; ``turn`` with its contexts (`TurnQuerySet.with_contexts`)."""
     contexts, evidence = turn_contexts(turn, resolution)
+    wording = Wording(decline=assistant.decline_sentence, handoff=assistant.handoff_sentence)
     made = row_of(
         response=resolution.response,
-        wording=Wording(decline=assistant.decline_sentence, handoff=assistant.handoff_sentence),
+        wording=wording,
         shown=Shown(
             [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts], evidence, assistant.prompt_style
         ),
     )
-    if isinstance(made, NoRow):
-        return Refused(made.why)
-    kind = Kind(made.kind)
     good = resolution.verdict == Verdict.GOOD
+    only_bad = isinstance(made, NoRow) and made.why == NO_CORRECTION and not good and turn.response.strip()
+    if isinstance(made, NoRow) and not (only_bad and recipe.bad == NOT_TO_SAY):
+        return Refused(made.why)
+    if isinstance(made, NoRow):
+        origin, kind, sentences = Origin.BAD, Kind(kind_of(turn.response, wording)), []
+    else:
+        kind, sentences = Kind(made.kind), made.sentences
+        origin = Origin.DECLINED if kind == Kind.DECLINE else Origin.GOOD if good else Origin.CORRECTED
+    choice = {Origin.DECLINED: recipe.declined, Origin.CORRECTED: recipe.corrected, Origin.GOOD: recipe.good}.get(
+        origin
+    )
+    if choice == LEAVE_OUT:
+        return Refused(LEFT_OUT)
     return Candidate(
-        origin=Origin.DECLINED if kind == Kind.DECLINE else Origin.GOOD if good else Origin.CORRECTED,
+        origin=origin,
         kind=kind,
         group=group_name("conversation", turn.conversation.external_id),
         question=turn.question,
         history=turn.history,
         contexts=contexts,
         evidence=evidence,
-        sentences=made.sentences,
-        rejected="" if good else turn.response,
+        sentences=sentences,
+        rejected="" if good or choice == LEARN else turn.response,
         turn_id=turn.pk,
-        gold=gold_sentences(contexts, made.sentences),
+        gold=gold_sentences(contexts, sentences),
+        person=str(turn.metadata.get("user_key", "")),
     )
 
 
-def from_synthesis(synthesis: Synthesis | None) -> Iterator[Candidate]:
-    """The kept items of a synthesis; their contexts are what production retrieval brought for the written question."""
-    if synthesis is None:
-        return
-    for item in SyntheticItem.objects.filter(synthesis=synthesis, dropped_by="").order_by("pk").iterator():
-        contexts = item.contexts["passages"]
-        ref = item.contexts["gold"]
-        sentences: list[AlignedSentence] = [{"text": item.response, "refs": [ref]}]
-        yield Candidate(
-            origin=Origin.SYNTHETIC,
-            kind=item.kind,
-            group=group_name("document", item.source),
-            question=item.question,
-            history=[],
-            contexts=[{**c, "relevant": c["rank"] == ref[0]} for c in contexts],
-            evidence=[list(row) for row in item.contexts["evidence"]],
-            sentences=sentences,
-            chunk_id=item.chunk_id,
-            gold=gold_sentences(contexts, sentences),
-        )
+def from_item(item: SyntheticItem) -> Candidate:
+    """A kept item of a synthesis; its contexts are what production retrieval brought for the written question."""
+    contexts = item.contexts["passages"]
+    sentences: list[AlignedSentence] = item.answer or [{"text": item.response, "refs": _gold_refs(item)}]
+    cited = {ref[0] for sentence in sentences for ref in sentence["refs"]}
+    return Candidate(
+        origin=Origin.SYNTHETIC,
+        kind=item.kind,
+        group=group_name("document", item.source),
+        question=item.question,
+        history=item.history,
+        contexts=[{**c, "relevant": c["rank"] in cited} for c in contexts],
+        evidence=[list(row) for row in item.contexts["evidence"]],
+        sentences=sentences,
+        chunk_id=item.chunk_id,
+        gold=gold_sentences(contexts, sentences),
+    )
+
+
+def _gold_refs(item: SyntheticItem) -> list[list[int]]:
+    gold = item.contexts.get("gold")
+    return [gold] if gold and item.kind == Kind.ANSWER else []
+
+
+def from_curated(row: CuratedRow, name: str) -> Candidate:
+    """A row of an imported set. Its group is what it is answered from, else its set and question: a set may say the
+    same in many rows."""
+    sources = sorted({c["source"] for c in row.contexts if c.get("relevant") and c.get("source")})
+    return Candidate(
+        origin=Origin.IMPORTED if row.sentences else Origin.BAD,
+        kind=row.kind,
+        group=group_name("document", sources[0]) if sources else group_name("imported", f"{name}:{row.question}"),
+        question=row.question,
+        history=row.history,
+        contexts=row.contexts,
+        evidence=row.evidence,
+        sentences=row.sentences,
+        rejected=row.rejected,
+        came_from=f"imported set {name}, line {row.position}"[:MAX_GROUP],
+        gold=gold_sentences(row.contexts, row.sentences),
+    )
 
 
 def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, Any]], list[list[float]]]:

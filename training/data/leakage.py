@@ -45,36 +45,45 @@ def find_leaks(
     rows: Sequence[tuple[str, Sequence[Message]]],
     items: Sequence[tuple[str, Sequence[Message]]],
     threshold: float,
-    row_vectors: NDArray[np.float32] | None = None,
 ) -> list[Leak]:
     """Leaks among (question, history) pairs, at most one for each row, in row order. Cost: one embedding of each
-    distinct text (of the rows only where ``row_vectors`` are not given) and one product of (rows × items)."""
+    distinct text and one product of (rows × items)."""
     if not rows or not items:
         return []
-    row_texts = [history_query(q, h) for q, h in rows]
-    item_texts = [history_query(q, h) for q, h in items]
-    if row_vectors is None:
-        row_vectors = question_vectors(rows)
-    similar: NDArray[np.float32] = row_vectors @ question_vectors(items).T
-    by_words = {words(text): i for i, text in reversed(list(enumerate(item_texts)))}
-    # A whole question is the same question whatever was said before it; "And how much?" is not.
-    by_words |= {words(q): i for i, (q, _) in reversed(list(enumerate(items))) if _is_whole(q)}
-    runs = _runs_of_words(item_texts)
-    leaks = []
-    for index, (text, (question, _)) in enumerate(zip(row_texts, rows, strict=True)):
-        same = by_words.get(words(text), by_words.get(words(question)) if _is_whole(question) else None)
-        if same is not None:
-            leaks.append(Leak(index, same, "same words", 1.0))
-            continue
-        nearest = int(similar[index].argmax())
-        score = round(float(similar[index, nearest]), 4)
-        if score >= threshold:
-            leaks.append(Leak(index, nearest, "meaning", score))
-            continue
-        copied, share = _most_copied(text, runs)
-        if share >= COPIED:
-            leaks.append(Leak(index, copied, "copied words", round(share, 4)))
-    return leaks
+    vectors = question_vectors(rows)
+    return Guard(items, threshold).leaks([(q, history_query(q, h)) for q, h in rows], vectors)
+
+
+class Guard:
+    """Holds the benchmark's questions; `leaks` may be called for one part of the rows after the other."""
+
+    def __init__(self, items: Sequence[tuple[str, Sequence[Message]]], threshold: float) -> None:
+        self._threshold = threshold
+        texts = [history_query(q, h) for q, h in items]
+        self._vectors = question_vectors(items)
+        self._by_words = {words(text): i for i, text in reversed(list(enumerate(texts)))}
+        # A whole question is the same question whatever was said before it; "And how much?" is not.
+        self._by_words |= {words(q): i for i, (q, _) in reversed(list(enumerate(items))) if _is_whole(q)}
+        self._runs = _runs_of_words(texts)
+
+    def leaks(self, rows: Sequence[tuple[str, str]], vectors: NDArray[np.float32], *, first: int = 0) -> list[Leak]:
+        """Of (question, question with what it follows) rows and their vectors, counted from ``first``."""
+        similar: NDArray[np.float32] = vectors @ self._vectors.T
+        found = []
+        for index, (question, text) in enumerate(rows):
+            same = self._by_words.get(words(text), self._by_words.get(words(question)) if _is_whole(question) else None)
+            if same is not None:
+                found.append(Leak(first + index, same, "same words", 1.0))
+                continue
+            nearest = int(similar[index].argmax())
+            score = round(float(similar[index, nearest]), 4)
+            if score >= self._threshold:
+                found.append(Leak(first + index, nearest, "meaning", score))
+                continue
+            copied, share = _most_copied(text, self._runs)
+            if share >= COPIED:
+                found.append(Leak(first + index, copied, "copied words", round(share, 4)))
+        return found
 
 
 def _runs_of_words(texts: Sequence[str]) -> dict[tuple[str, ...], dict[int, float]]:

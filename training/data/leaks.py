@@ -2,56 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from capture.leak_reports import LeakReport
-from capture.leaks import CHUNK, Audit, Row, TrustedTexts, context_texts, leaves
+from assistants.models import Assistant
+from capture.leaks import Audit, Row, TrustedTexts, context_texts, leaves
 from capture.models import Turn
 from privacy.leaks import AuditText
-from training.models import DatasetVersion, Example, Origin
+from training.data.candidates import Candidate
+from training.models import Origin
 
 
-def audit_rows(
-    dataset: DatasetVersion, examples: Sequence[Example], *, content_hash: str, beat: Callable[[int], object]
-) -> LeakReport:
-    """The report on rows in memory, not yet saved. ``beat(rows read)`` is called between batches.
+def read_rows(found: Audit, assistant: Assistant, rows: Sequence[Candidate], *, first: int) -> None:
+    """Reads one part of the rows, which are named by their position from ``first``: a few queries.
 
     Raises:
         privacy.findings.ScrubError: a row cannot be read, so nobody can say that it is clean.
     """
-    found = Audit(dataset.assistant, str(dataset))
-    for start in range(0, len(examples), CHUNK):
-        part = examples[start : start + CHUNK]
-        trusted = TrustedTexts(dataset.assistant, (c for example in part for c in example.contexts))
-        names = _conversations(part)
-        found.read([_row(example, trusted, names) for example in part])
-        beat(min(start + CHUNK, len(examples)))
-    return found.report(content_hash=content_hash, created_by=dataset.created_by)
+    trusted = TrustedTexts(assistant, (context for row in rows for context in row.contexts))
+    names = _conversations(rows)
+    found.read([_row(row, first + i, trusted, names) for i, row in enumerate(rows)])
 
 
-def _conversations(examples: Sequence[Example]) -> dict[Any, str]:
-    keys = {example.turn_id for example in examples if example.turn_id}
+def _conversations(rows: Sequence[Candidate]) -> dict[Any, str]:
+    keys = {row.turn_id for row in rows if row.turn_id}
     return dict(Turn.objects.filter(pk__in=keys).values_list("pk", "conversation__external_id"))
 
 
-def _row(example: Example, trusted: TrustedTexts, conversations: dict[Any, str]) -> Row:
+def _row(row: Candidate, position: int, trusted: TrustedTexts, conversations: dict[Any, str]) -> Row:
     return Row(
-        name=str(example.position),
-        texts=list(_texts(example, trusted)),
-        conversation=conversations.get(example.turn_id, ""),
-        turn=str(example.turn_id or ""),
+        name=str(position),
+        texts=list(_texts(row, trusted)),
+        conversation=conversations.get(row.turn_id, ""),
+        turn=str(row.turn_id or ""),
     )
 
 
-def _texts(example: Example, trusted: TrustedTexts) -> Iterator[AuditText]:
+def _texts(row: Candidate, trusted: TrustedTexts) -> Iterator[AuditText]:
     # What is written from documents says what documents say: their passages are there as they were loaded.
-    own = example.origin == Origin.SYNTHETIC
-    yield AuditText("question", example.question)
-    for field, text in leaves("history", "history", example.history):
+    own = row.origin == Origin.SYNTHETIC
+    yield AuditText("question", row.question)
+    for field, text in leaves("history", "history", row.history):
         yield AuditText(field, text)
-    for place, sentence in enumerate(example.sentences):
+    for place, sentence in enumerate(row.sentences):
         yield AuditText(f"response.{place}", sentence["text"])
-    yield AuditText("rejected", example.rejected)
-    for context in example.contexts:
+    yield AuditText("rejected", row.rejected)
+    for context in row.contexts:
         yield from context_texts(context, own or trusted.holds(context))

@@ -14,8 +14,9 @@ class Kept:
     """Unit vectors that grow one by one. Adding costs a copy only when the room is used up, so that n questions are
     compared with each other in n matrix products and not in n copies of all of them."""
 
-    def __init__(self) -> None:
-        self._rows: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
+    def __init__(self, room: int = 0, dimension: int = 384) -> None:
+        """``room``: how many will come at most, where that is known."""
+        self._rows: NDArray[np.float32] = np.zeros((room, dimension if room else 0), dtype=np.float32)
         self._count = 0
 
     def __len__(self) -> int:
@@ -32,3 +33,15 @@ class Kept:
     def similarity(self, vector: NDArray[np.float32]) -> float:
         """Highest cosine with any of them; −1 without any."""
         return float((self._rows[: self._count] @ vector).max()) if self._count else -1.0
+
+    def add_all(self, vectors: NDArray[np.float32]) -> None:
+        """Rows of ``vectors``, for which there must be room."""
+        self._rows[self._count : self._count + len(vectors)] = vectors
+        self._count += len(vectors)
+
+    def similarities(self, vectors: NDArray[np.float32], part: int = 8_192) -> NDArray[np.float32]:
+        """As `similarity` of each row of ``vectors``, in products of ``part`` kept ones at a time."""
+        best = np.full(len(vectors), -1.0, dtype=np.float32)
+        for start in range(0, self._count, part):
+            best = np.maximum(best, (vectors @ self._rows[start : min(start + part, self._count)].T).max(axis=1))
+        return best

@@ -75,6 +75,9 @@ class Recipe:
     comparisons: bool = _flag(
         False, SOURCES, "Blind comparisons", "Pairs on which everybody chose the same answer; never of this benchmark."
     )
+    forms: tuple[str, ...] = _names(
+        SOURCES, "Only written questions of these forms", "As on the page of a synthesis, e.g. single; empty: all."
+    )
     without_documents: tuple[str, ...] = _names(
         SOURCES, "No answers from these documents", "Paths, or folders that end with a slash."
     )

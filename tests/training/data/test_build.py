@@ -15,7 +15,7 @@ from assistants.models import Assistant
 from capture.models import Conversation, Turn
 from generation.prompts import PromptPassage, build_prompt
 from tests.factories import CONTEXTS, make_assistant, make_benchmark, make_conversation, make_turn
-from training.data.build import without_oracle
+from training.data.alter import without_oracle
 from training.data.candidates import MAX_GROUP, Candidate, Refused, from_turn, group_name
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe, RecipeError
@@ -414,9 +414,9 @@ def test_what_might_still_hold_the_answer_is_not_made_a_decline(assistant: Assis
         evidence=[[1, 0, 0.9], [2, 0, 0.4]],
         sentences=[{"text": "The exit fee of a fixed plan is £35.", "refs": [[1, 0]]}],
     )  # fmt: skip
-    assert without_oracle(row, dataset) is None
+    assert without_oracle(row, dataset.assistant) is None
     contexts[1]["text"] = "Read the meter on Monday."
-    made = without_oracle(row, dataset)
+    made = without_oracle(row, dataset.assistant)
     assert made is not None
     assert (made.evidence, made.kind, made.origin) == ([[2, 0, 0.4]], "decline", "declined")
 

@@ -1,0 +1,223 @@
+"""The sources of a dataset, one after the other, as candidates in a pool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from django.db.models import Prefetch, QuerySet
+
+from annotations.models import ComparisonPair, ComparisonRound, Queue
+from assistants.models import Assistant
+from capture.models import Retrieval, Turn
+from knowledge.query import in_house_words, question_vectors
+from training.data.candidates import Candidate, Refused, from_curated, from_item, from_turn
+from training.data.compared import from_pair
+from training.data.pool import Head, Pool, batches
+from training.data.recipe import Recipe, RecipeError
+from training.models import Benchmark, CuratedRow, CuratedSet, Synthesis, SyntheticItem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHUNK = 500
+EMBED_ANEW = 2_000
+"""Up to so many turns are embedded once more, in seconds; of more the stored vectors are taken, which are of half
+precision."""
+TAKEN = ("passage__title", "passage__text", "passage__source")
+SAMPLE = 16
+SAME_VECTOR = 0.995
+"""Cosine of a stored and a fresh vector of one question: below, another embedder has made the stored ones."""
+
+
+@dataclass
+class Funnel:
+    """What went in, what each step took out, and why: shown on the dataset's page."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, name: str, before: int, after: int, why: Iterable[str] = ()) -> None:
+        self.steps.append({"step": name, "before": before, "kept": after, "why": dict(Counter(why))})
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be built, and how to tell how far it is."""
+
+    assistant: Assistant
+    recipe: Recipe
+    benchmark: Benchmark | None
+    synthesis: Synthesis | None
+    beat: Callable[..., None]
+
+
+def collect(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
+    """Raises RecipeError when a name in the recipe is nobody's."""
+    refuse_unknown_names(order.assistant, order.recipe)
+    heads: list[Head] = []
+    for source in (_turns, _curated, _compared, _written):
+        heads += source(order, pool, funnel)
+    return _without_documents(heads, order.recipe, funnel)
+
+
+def refuse_unknown_names(assistant: Assistant, recipe: Recipe) -> None:
+    """Raises RecipeError."""
+    wrong = []
+    for name, known in (
+        ("queues", Queue.objects.filter(assistant=assistant)),
+        ("curated_sets", CuratedSet.objects.filter(assistant=assistant, state=CuratedSet.State.SUCCEEDED)),
+    ):
+        wanted: tuple[str, ...] = getattr(recipe, name)
+        have = set(known.filter(name__in=wanted).values_list("name", flat=True)) if wanted else set()
+        wrong += [f"{name}: there is no “{one}” here." for one in wanted if one not in have]
+    known_forms = {str(form) for form in SyntheticItem.Form.values}
+    wrong += [f"forms: there is no form “{one}”." for one in recipe.forms if one not in known_forms]
+    if wrong:
+        raise RecipeError(" ".join(wrong[:10]))
+
+
+def turns_of(assistant: Assistant, recipe: Recipe) -> QuerySet[Turn]:
+    """Resolved turns that the recipe takes, oldest first."""
+    rows = Turn.objects.of(assistant).filter(resolution__isnull=False)
+    for name, lookup in (("asked_from", "asked_at__gte"), ("asked_before", "asked_at__lt")):
+        if day := getattr(recipe, name):
+            rows = rows.filter(**{lookup: datetime.fromisoformat(day).replace(tzinfo=UTC)})
+    if recipe.queues:
+        rows = rows.filter(queue_items__queue__name__in=recipe.queues).distinct()
+    if recipe.tags:
+        rows = rows.filter(tags__overlap=list(recipe.tags))
+    return rows.order_by("asked_at", "pk")
+
+
+def with_all_it_takes(turns: QuerySet[Turn]) -> QuerySet[Turn]:
+    """For `from_turn`, without the columns that it does not read: vectors and completions are most of a row."""
+    retrievals = Retrieval.objects.select_related("passage").order_by("rank")
+    lean = retrievals.only("turn", "rank", "own_source", "evidence", *TAKEN)
+    wanted = turns.select_related("resolution", "conversation").prefetch_related(Prefetch("retrievals", queryset=lean))
+    fields = ("question", "history", "response", "metadata", "asked_at", "embedding", "assistant")
+    return wanted.only(*fields, "conversation__external_id", "resolution")
+
+
+def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
+    if not order.recipe.turns:
+        return []
+    rows = turns_of(order.assistant, order.recipe)
+    total = rows.count()
+    pool.reserve(total)
+    stored = total > EMBED_ANEW and _stored_vectors_fit(order.assistant, rows)
+    heads: list[Head] = []
+    why: list[str] = []
+    done = 0
+    for part in batches(with_all_it_takes(rows).iterator(chunk_size=CHUNK), CHUNK):
+        kept: list[Candidate] = []
+        vectors: list[Any] = []
+        for turn in part:
+            turn.assistant = order.assistant
+            made = from_turn(turn, turn.resolution, order.assistant, order.recipe)
+            if isinstance(made, Refused):
+                why.append(made.why)
+                continue
+            kept.append(made)
+            usable = stored and turn.embedding is not None and not _has_house_words(turn, order.assistant)
+            vectors.append(turn.embedding.to_numpy().astype(np.float32) if usable else None)
+        heads += _add(pool, kept, vectors)
+        done += len(part)
+        order.beat(stage="labelled turns", done=done, total=total)
+    funnel.step("resolved turns", done, len(heads), why)
+    return heads
+
+
+def _add(pool: Pool, rows: Sequence[Candidate], vectors: Sequence[Any]) -> list[Head]:
+    """``vectors``: None where a question is still to be embedded."""
+    missing = [row for row, vector in zip(rows, vectors, strict=True) if vector is None]
+    fresh = iter(question_vectors([(row.question, row.history) for row in missing]) if missing else ())
+    return [pool.add(row, next(fresh) if v is None else unit(v)) for row, v in zip(rows, vectors, strict=True)]
+
+
+def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+
+
+def _has_house_words(turn: Turn, assistant: Assistant) -> bool:
+    """Whether the glossary has changed what was embedded: datasets compare questions as they were asked."""
+    texts = (turn.question, *(m["content"] for m in turn.history if m["role"] == "user"))
+    return any(in_house_words(text, assistant.glossary) != text for text in texts)
+
+
+def _stored_vectors_fit(assistant: Assistant, rows: QuerySet[Turn]) -> bool:
+    """Whether the turns' vectors are of the embedder that is there now; a sample tells."""
+    some = list(rows.exclude(embedding=None).only("question", "history", "embedding")[:SAMPLE])
+    if not some:
+        return False
+    fresh = question_vectors([(turn.question, turn.history) for turn in some], assistant.glossary)
+    stored = np.stack([unit(turn.embedding.to_numpy().astype(np.float32)) for turn in some])
+    return bool((fresh * stored).sum(axis=1).min() >= SAME_VECTOR)
+
+
+def _curated(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
+    if not order.recipe.curated_sets:
+        return []
+    sets = CuratedSet.objects.filter(assistant=order.assistant, name__in=order.recipe.curated_sets)
+    names = dict(sets.values_list("pk", "name"))
+    rows = CuratedRow.objects.filter(set__in=names).order_by("set__name", "position")
+    made = (from_curated(row, names[row.set_id]) for row in rows.iterator(chunk_size=CHUNK))
+    return _all(order, pool, funnel, made, name="imported rows", total=rows.count())
+
+
+def _compared(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
+    if not order.recipe.comparisons:
+        return []
+    # The guard would block pairs on its own benchmark's questions one by one: leave them out whole.
+    held_out = order.benchmark.name if order.benchmark is not None else ""
+    rounds = ComparisonRound.objects.filter(assistant=order.assistant)
+    if held_out:
+        rounds = rounds.exclude(held_out=held_out)
+    preferred = ComparisonPair.objects.filter(round__in=rounds).exclude(prompt=[]).preferred()
+    rows = preferred.select_related("round").order_by("round", "position")
+    made = (from_pair(pair, order.assistant) for pair in rows.iterator(chunk_size=CHUNK))
+    return _all(order, pool, funnel, made, name="compared pairs", total=rows.count())
+
+
+def _written(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
+    if order.synthesis is None:
+        return []
+    items = order.synthesis.items.all()
+    kept = items.filter(dropped_by="").exclude(spot_check__verdict="bad")
+    why: list[str] = list(items.exclude(dropped_by="").values_list("dropped_by", flat=True))
+    why += ["judged bad in the spot check"] * items.filter(dropped_by="", spot_check__verdict="bad").count()
+    if order.recipe.forms:
+        why += ["of another form"] * kept.exclude(form__in=order.recipe.forms).count()
+        kept = kept.filter(form__in=order.recipe.forms)
+    made = (from_item(item) for item in kept.order_by("pk").iterator(chunk_size=CHUNK))
+    return _all(order, pool, funnel, made, name="synthetic questions", total=items.count(), why=why)
+
+
+def _all(
+    order: Order, pool: Pool, funnel: Funnel, made: Iterator[Candidate | Refused] | Iterator[Candidate], **counted: Any
+) -> list[Head]:
+    """``counted``: name of the step, total before it, and why some are not among ``made``."""
+    name, total = counted["name"], counted["total"]
+    pool.reserve(total)
+    reasons = list(counted.get("why", ()))
+    heads: list[Head] = []
+    for part in batches(made, CHUNK):
+        kept = [one for one in part if isinstance(one, Candidate)]
+        reasons += [one.why for one in part if isinstance(one, Refused)]
+        heads += _add(pool, kept, [None] * len(kept))
+        order.beat(stage=name, done=len(heads), total=total)
+    funnel.step(name, total, len(heads), reasons)
+    return heads
+
+
+def _without_documents(heads: list[Head], recipe: Recipe, funnel: Funnel) -> list[Head]:
+    if not recipe.without_documents:
+        return heads
+    folders = tuple(path for path in recipe.without_documents if path.endswith("/"))
+    paths = set(recipe.without_documents)
+    kept = [h for h in heads if not any(d in paths or (folders and d.startswith(folders)) for d in h.documents)]
+    funnel.step("documents left out", len(heads), len(kept), ["answers from it"] * (len(heads) - len(kept)))
+    return kept

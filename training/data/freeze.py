@@ -1,0 +1,218 @@
+"""From chosen rows to a frozen version: made ready, read by the leak audit, written in one transaction.
+
+Rows are on disk in between; in memory is one line of each. They are written by COPY: a hundred thousand rows with their
+passages are some hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection, transaction
+
+from capture.leaks import Audit
+from capture.models import LeakReport, Turn
+from training.data.budget import Budget, prompt_of
+from training.data.candidates import Candidate
+from training.data.collect import CHUNK, Funnel, Order
+from training.data.leaks import read_rows
+from training.data.pool import Head, Pool, batches
+from training.data.recipe import Recipe
+from training.data.split import is_validation
+from training.data.stats import Stats
+from training.models import DatasetVersion, Example
+
+COLUMNS = (
+    "dataset_id", "position", "split", "origin", "kind", "group", "weight", "history", "question", "contexts",
+    "evidence", "sentences", "rejected", "turn_id", "chunk_id", "came_from", "digest",
+)  # fmt: skip
+PARTS = ("contexts", "evidence", "group", "history", "kind", "origin", "question", "sentences")
+"""What the digest of a row is made of, in the order of its JSON: everything that is learnt."""
+
+
+class TurnsErased(ValueError):
+    """Turns went while their rows were being made."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One row that is ready; the rest of it is in the pool."""
+
+    digest: str
+    judged: str
+    """Digest of the answer that was judged bad."""
+    split: str
+    weight: int
+    place: int
+    size: int
+
+
+@dataclass
+class Ready:
+    """``lines`` in the order of the version."""
+
+    lines: list[Line]
+    content_hash: str
+    stats: Stats
+    budget: Budget
+    mix: dict[str, dict[str, int]]
+    documents: list[str]
+    turns: set[Any]
+
+
+def make_ready(order: Order, pool: Pool, rows: Sequence[Head], funnel: Funnel) -> Ready:
+    """Fits each row to the token budget and renders it once, so that a row which cannot be rendered fails the build and
+    not the training.
+
+    Raises:
+        ValueError: a row's evidence does not fit its contexts.
+    """
+    recipe = order.recipe
+    budget = Budget(order.assistant, recipe.max_tokens)
+    stats, mix = Stats(), dict[str, Counter[str]]()
+    documents: set[str] = set()
+    lines: list[Line] = []
+    turns: set[Any] = set()
+    for head in rows:
+        row = budget.fit(pool.read(head))
+        if row is None:
+            continue
+        split = split_of(row.group, recipe)
+        digest, record = record_of(row)
+        judged = hashlib.sha256(row.rejected.encode()).hexdigest()[:16] if row.rejected else ""
+        lines.append(Line(digest, judged, split, head.weight, *pool.put((record, row))))
+        prompt = prompt_of(order.assistant.house, row)
+        stats.add(row, split, prompt_words=sum(len(m["content"].split()) for m in prompt.messages))
+        mix.setdefault(str(row.origin), Counter())[str(row.kind)] += 1
+        documents.update(c["source"] for c in row.contexts if c.get("relevant") and c.get("source"))
+        if row.turn_id is not None:
+            turns.add(row.turn_id)
+        if len(lines) % CHUNK == 0:
+            order.beat(stage="rendering rows", done=len(lines), total=len(rows))
+    if left := len(rows) - len(lines):
+        funnel.step("token budget", len(rows), len(lines), ["too long without a single distractor"] * left)
+    lines.sort(key=lambda line: (line.digest, line.judged))
+    told = "\n".join(f"{line.digest} {line.split} {line.weight} {line.judged}".rstrip() for line in lines)
+    plain_mix = {origin: dict(kinds) for origin, kinds in mix.items()}
+    content_hash = hashlib.sha256(told.encode()).hexdigest()
+    return Ready(lines, content_hash, stats, budget, plain_mix, sorted(documents), turns)
+
+
+def split_of(group: str, recipe: Recipe) -> str:
+    held_out = is_validation(group, share=recipe.validation_share, seed=recipe.seed)
+    return Example.Split.VALIDATION.value if held_out else Example.Split.TRAIN.value
+
+
+def record_of(row: Candidate) -> tuple[str, dict[str, str]]:
+    """The digest of everything that is learnt, and the parts that are stored as JSON."""
+    parts = {name: json.dumps(getattr(row, name), sort_keys=True, ensure_ascii=False) for name in PARTS}
+    whole = "{" + ", ".join(f'"{name}": {parts[name]}' for name in PARTS) + "}"
+    if not row.sentences:  # two turns may have been answered badly in two ways
+        whole += row.rejected
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest(), parts
+
+
+def audit_lines(dataset: DatasetVersion, pool: Pool, ready: Ready, beat: Callable[..., None]) -> LeakReport:
+    """The leak audit's report, not yet saved. Raises privacy.findings.ScrubError when a row cannot be read."""
+    found = Audit(dataset.assistant, str(dataset))
+    done = 0
+    for part in batches(ready.lines, CHUNK):
+        rows = [pool.get(line.place, line.size)[1] for line in part]
+        read_rows(found, dataset.assistant, rows, first=done)
+        done += len(part)
+        beat(stage="leak audit", done=done, total=len(ready.lines))
+    return found.report(content_hash=ready.content_hash, created_by=dataset.created_by)
+
+
+def write_version(
+    dataset: DatasetVersion,
+    pool: Pool,
+    ready: Ready,
+    *,
+    report: LeakReport,
+    funnel: Funnel,
+    blocked: list[dict[str, Any]],
+) -> None:
+    """All of it, or nothing. No beat in here: it would be seen by nobody before the end.
+
+    Raises:
+        TurnsErased: turns of the rows went meanwhile.
+    """
+    with transaction.atomic():
+        _refuse_erased(ready.turns)
+        dataset.examples.all().delete()
+        copy_rows(dataset, pool, ready.lines)
+        dataset.prompt_digest = dataset.assistant.prompt_digest
+        dataset.content_hash = ready.content_hash
+        dataset.funnel = funnel.steps
+        dataset.mix = ready.mix
+        dataset.blocked = blocked
+        dataset.documents = ready.documents
+        dataset.rows = len(ready.lines)
+        told = {"rows": ready.budget.rows, "dropped": ready.budget.dropped, "most": ready.budget.most}
+        dataset.stats = {**ready.stats.as_dict(), "budget": told}
+        report.save()
+        dataset.leak_report = report
+        dataset.save(
+            update_fields=[
+                "prompt_digest", "content_hash", "funnel", "mix", "blocked", "documents", "rows", "stats",
+                "leak_report",
+            ]
+        )  # fmt: skip
+
+
+def copy_rows(dataset: DatasetVersion, pool: Pool, lines: Sequence[Line]) -> None:
+    quoted = ", ".join(f'"{column}"' for column in COLUMNS)
+    statement = f'COPY "{Example._meta.db_table}" ({quoted}) FROM STDIN'
+    # psycopg's own cursor: Django's has no COPY.
+    with connection.cursor() as cursor, cursor.cursor.copy(statement) as copy:
+        for position, line in enumerate(lines):
+            parts, row = pool.get(line.place, line.size)
+            copy.write_row(
+                (
+                    dataset.pk, position, line.split, str(row.origin), str(row.kind), row.group, line.weight,
+                    parts["history"], row.question, parts["contexts"], parts["evidence"], parts["sentences"],
+                    row.rejected, row.turn_id, row.chunk_id, row.came_from, line.digest,
+                )
+            )  # fmt: skip
+
+
+def _refuse_erased(turns: set[Any]) -> None:
+    """What was erased while the build had it in memory must not come back; the foreign keys refuse whatever goes
+    between this look and the commit."""
+    there = sum(Turn.objects.filter(pk__in=part).count() for part in batches(sorted(turns), 5_000))
+    if gone := len(turns) - there:
+        raise TurnsErased(f"{gone} of its turns were erased while it was built. Build it again.")
+
+
+def nothing_to_learn(rows: Sequence[Head], funnel: Funnel) -> str:
+    """Why nothing can be learnt from these rows, with what to do; empty when something can."""
+    if any(row.answers for row in rows):
+        return ""
+    entered = sum(step["before"] for step in funnel.steps if step["step"] in SOURCES)
+    if not entered:
+        return (
+            "No row with an answer is left: the recipe's sources hold nothing. Label some turns as good or with a "
+            "correction, write synthetic questions, or widen the recipe's filters."
+        )
+    lost: Counter[str] = Counter()
+    for step in funnel.steps:
+        if step["kept"] < step["before"]:
+            lost.update(step["why"])
+    took = ", ".join(f"{n} {why}" for why, n in lost.most_common(3))
+    kinds = Counter("only say what not to answer" if not r.learnt else KINDS[r.kind] for r in rows)
+    left = f" The {len(rows)} rows that are left all {', or '.join(sorted(kinds))}." if rows else ""
+    return (
+        "No row with an answer is left. Label some turns as good or with a correction, or write synthetic questions."
+        + left
+        + (f" Most were lost to: {took}." if took else "")
+    )
+
+
+SOURCES = ("resolved turns", "imported rows", "compared pairs", "synthetic questions")
+KINDS = {"answer": "answer", "decline": "decline", "handoff": "hand over"}

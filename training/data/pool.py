@@ -1,0 +1,153 @@
+"""Candidates on disk, and of each only what choosing needs in memory: a hundred thousand of them with their passages
+would take gigabytes.
+
+The file has no name and goes with the process; what it held of people's text is nowhere else than in the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from django.conf import settings
+
+from generation.overlap import words
+from knowledge.query import history_query
+from training.data.candidates import Candidate
+from training.models import Kind, Origin
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DIMENSION = 384
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Head:
+    """What is decided by. ``place`` and ``size``: where the candidate is; ``row``: of its vector. Numbers stand for
+    sentences, passages and persons (`Pool.number`)."""
+
+    place: int
+    size: int
+    row: int
+    origin: str
+    kind: str
+    group: str
+    question: str
+    asked: str
+    """With what it follows."""
+    same: bytes
+    """Of two rows that say the same, the same."""
+    gold: tuple[int, ...]
+    passages: tuple[int, ...]
+    documents: tuple[str, ...]
+    person: int
+    turn_id: Any
+    judged: bool
+    """It has an answer that was judged bad."""
+    weight: int = 1
+
+    @property
+    def curated(self) -> bool:
+        return self.origin != Origin.SYNTHETIC
+
+    @property
+    def learnt(self) -> bool:
+        """It has an answer to learn."""
+        return self.origin != Origin.BAD
+
+    @property
+    def answers(self) -> bool:
+        return self.kind == Kind.ANSWER and self.learnt
+
+
+class Pool:
+    """Grows while candidates are collected; `read` brings them back whole."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=settings.VAR_DIR)  # noqa: SIM115 - closed with the pool
+        self._end = 0
+        self._numbers: dict[bytes, int] = {}
+        self._paths: dict[str, str] = {}
+        self._vectors: NDArray[np.float32] = np.zeros((0, DIMENSION), dtype=np.float32)
+        self._count = 0
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def reserve(self, rows: int) -> None:
+        """Room for the vectors of so many candidates more: growing copies them all."""
+        grown = np.zeros((self._count + rows, DIMENSION), dtype=np.float32)
+        grown[: self._count] = self._vectors[: self._count]
+        self._vectors = grown
+
+    def add(self, row: Candidate, vector: NDArray[np.float32] | None) -> Head:
+        place, size = self.put(row)
+        index = -1
+        if vector is not None:
+            if self._count == len(self._vectors):
+                self.reserve(max(256, self._count))
+            self._vectors[self._count] = vector
+            index, self._count = self._count, self._count + 1
+        answer = row.response or row.rejected
+        return Head(
+            place=place,
+            size=size,
+            row=index,
+            origin=str(row.origin),
+            kind=str(row.kind),
+            group=row.group,
+            question=row.question,
+            asked=history_query(row.question, row.history),
+            same=_digest(*words(row.question), *((row.origin == Origin.BAD, answer) if row.curated else ())),
+            gold=tuple(self.number(text) for text in row.gold),
+            passages=tuple(self.number(text) for text in row.cited_texts),
+            documents=tuple(self._paths.setdefault(path, path) for path in sorted(row.answered_from)),
+            person=self.number(row.person) if row.person else -1,
+            turn_id=row.turn_id,
+            judged=bool(row.rejected),
+        )
+
+    def number(self, text: str) -> int:
+        return self._numbers.setdefault(_digest(text), len(self._numbers))
+
+    def put(self, thing: Any) -> tuple[int, int]:
+        data = pickle.dumps(thing, pickle.HIGHEST_PROTOCOL)
+        self._file.seek(self._end)
+        self._file.write(data)
+        place, self._end = self._end, self._end + len(data)
+        return place, len(data)
+
+    def get(self, place: int, size: int) -> Any:
+        self._file.seek(place)
+        return pickle.loads(self._file.read(size))  # noqa: S301 - our own file, which nobody else can open
+
+    def read(self, head: Head) -> Candidate:
+        found: Candidate = self.get(head.place, head.size)
+        return found
+
+    def vectors(self, heads: Sequence[Head]) -> NDArray[np.float32]:
+        """Unit vectors of the history-aware questions, shape (n, 384)."""
+        return self._vectors[[head.row for head in heads]]
+
+
+def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`itertools.batched`, which Python 3.11 has not."""
+    rest = iter(things)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def _digest(*parts: object) -> bytes:
+    joined = "\x1f".join(map(str, parts))
+    return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=16).digest()
