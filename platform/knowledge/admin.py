@@ -11,6 +11,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
 from unfold.decorators import display
 
 from assistants.access import assistants_of
@@ -18,7 +19,7 @@ from assistants.presenting import excerpt, json_lines_response, moment
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.work_admin import ADMINS, READERS, WorkPageAdmin
-from knowledge import views
+from knowledge import document_views, upload_views, views
 from knowledge.models import Chunk, Document, Upload
 from knowledge.services import delete_document, mark_superseded
 
@@ -111,17 +112,22 @@ class DocumentAdmin(ScopedAdmin):
         staff = self.admin_site.admin_view
         own = [
             path("search/", staff(views.search_page), name="knowledge_document_search"),
-            path("<int:pk>/supersede/", staff(views.supersede), name="knowledge_document_supersede"),
+            path("<int:pk>/supersede/", staff(document_views.supersede), name="knowledge_document_supersede"),
+            path(
+                "<int:pk>/versions/<int:number>/",
+                staff(document_views.version_page),
+                name="knowledge_document_version",
+            ),
         ]
         return [*own, *super().get_urls()]
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        return views.upload_page(request)
+        return upload_views.upload_page(request)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        return views.document_page(request, object_id)
+        return document_views.document_page(request, object_id)
 
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
@@ -207,7 +213,7 @@ class ChunkAdmin(ScopedAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        return views.chunk_page(request, object_id)
+        return document_views.chunk_page(request, object_id)
 
 
 @admin.register(Upload)
@@ -221,6 +227,20 @@ class UploadAdmin(WorkPageAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Upload]:
         rows: QuerySet[Upload] = super().get_queryset(request)
         return rows.annotate(n_files=Count("files"))
+
+    def get_urls(self) -> list[URLPattern]:
+        staff = self.admin_site.admin_view
+        own = [
+            path("<int:pk>/decide/", staff(require_POST(self.decide_view)), name="knowledge_upload_decide"),
+            path("<int:pk>/files/<int:number>/", staff(self.file_view), name="knowledge_upload_file"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def decide_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return upload_views.decide(request, self.readable(request, pk))
+
+    def file_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
+        return upload_views.file_page(request, self.readable(request, pk), number)
 
     @display(description="Files", ordering="n_files")
     def file_count(self, upload: Any) -> int:
@@ -236,7 +256,7 @@ class UploadAdmin(WorkPageAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         upload = self.readable(request, object_id)
-        return views.uploaded_page(request, upload, self.panel(request, upload))
+        return upload_views.uploaded_page(request, upload, self.panel(request, upload))
 
 
 def _actor(request: HttpRequest) -> User | None:

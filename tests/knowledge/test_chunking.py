@@ -13,24 +13,6 @@ from knowledge.sections import Section, read_sections
 EMBEDDER = load_embedder()
 WINDOW = EMBEDDER.max_tokens
 WORDS = sorted({"the", "exit", "fee", "of", "a", "fixed", "plan", "is", "thirty", "five", "pounds", "late", "payment"})
-    "the",
-    "exit",
-    "fee",
-    "of",
-    "a",
-    "fixed",
-    "plan",
-    "is",
-    "thirty",
-    "five",
-    "pounds",
-    "and",
-    "a",
-    "late",
-    "payment",
-    "costs",
-    "six",
-]
 
 
 def cut(*blocks: list[str], headings: list[str] | None = None, window: int | None = None) -> list[ChunkText]:
