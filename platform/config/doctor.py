@@ -227,14 +227,15 @@ def _capture() -> Iterator[Found]:
 
 
 def _work() -> Iterator[Found]:
-    from assistants.background import BackgroundWork, work_models
+    from assistants.background import STALE_AFTER, BackgroundWork, work_models
 
     since = timezone.now() - timedelta(days=_BROKEN_DAYS)
     running = 0
     for model in work_models():
         name = str(model._meta.verbose_name_plural)
-        running += model._default_manager.active().count()
-        stale = model._default_manager.stale().count()
+        active = model._default_manager.filter(state__in=[BackgroundWork.State.QUEUED, BackgroundWork.State.RUNNING])
+        running += active.count()
+        stale = active.filter(heartbeat_at__lt=timezone.now() - STALE_AFTER).count()
         if stale:
             yield (
                 "error",
@@ -248,7 +249,8 @@ def _work() -> Iterator[Found]:
 
 
 def _live() -> Iterator[Found]:
-    from generation.adapters import AdapterRefused, check_adapter
+    from generation.adapters import check_adapter
+    from generation.engines import AdapterRefused
     from serving.models import Deployment
     from training.finetune.bases import from_state
 

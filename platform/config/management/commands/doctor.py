@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -33,7 +34,12 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _show(self, found: list[Finding]) -> None:
-        styles = {"ok": self.style.SUCCESS, "warning": self.style.WARNING, "error": self.style.ERROR, "note": str}
+        styles: dict[str, Callable[[str], str]] = {
+            "ok": self.style.SUCCESS,
+            "warning": self.style.WARNING,
+            "error": self.style.ERROR,
+            "note": str,
+        }
         about = ""
         for finding in found:
             if finding.about != about:
