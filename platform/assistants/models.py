@@ -67,6 +67,12 @@ class Assistant(models.Model):
         help_text="Offer nothing, so that the model declines, when the best sentence is less similar to the question. "
         "0: always offer. Measure it on a benchmark first.",
     )
+    retrieval = models.JSONField(
+        default=dict,
+        blank=True,
+        editable=False,
+        help_text="What else differs from the defaults of knowledge.configuration.RetrievalSettings.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -141,6 +147,7 @@ class Scope(models.TextChoices):
     READ = "read", "Read turns"
     ANNOTATE = "annotate", "Post labels of programs and judges"
     DOCUMENTS = "documents", "Load, list and delete documents"
+    TRAIN = "train", "Start, watch and stop training runs"
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):

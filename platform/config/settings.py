@@ -203,14 +203,33 @@ RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1, maximu
 RATCHET_OPENAI_BASE_URL = envstr("RATCHET_OPENAI_BASE_URL")
 RATCHET_OPENAI_API_KEY = envstr("RATCHET_OPENAI_API_KEY")
 RATCHET_OPENAI_MODEL = envstr("RATCHET_OPENAI_MODEL")
+RATCHET_JUDGE_BASE_URL = envstr("RATCHET_JUDGE_BASE_URL")
+RATCHET_JUDGE_API_KEY = envstr("RATCHET_JUDGE_API_KEY")
+RATCHET_JUDGE_MODEL = envstr("RATCHET_JUDGE_MODEL")
 # A large model that writes training questions, behind any OpenAI-compatible address; without one the server above.
 RATCHET_TEACHER_BASE_URL = envstr("RATCHET_TEACHER_BASE_URL")
 RATCHET_TEACHER_API_KEY = envstr("RATCHET_TEACHER_API_KEY")
 RATCHET_TEACHER_MODEL = envstr("RATCHET_TEACHER_MODEL")
 RATCHET_ADAPTERS_DIR = envpath("RATCHET_ADAPTERS", VAR_DIR / "adapters", base=BASE_DIR)
 RATCHET_RUNS_DIR = envpath("RATCHET_RUNS", VAR_DIR / "runs", base=BASE_DIR)
+# Largest weights of an adapter that is imported.
+RATCHET_MAX_ADAPTER_BYTES = envint("RATCHET_MAX_ADAPTER_BYTES", 512 * 1024 * 1024, minimum=1024)
 # How long a run that failed or was cancelled keeps its checkpoints and row files.
 RATCHET_KEEP_RUN_DAYS = envint("RATCHET_KEEP_RUN_DAYS", 7, minimum=0, maximum=3650)
+
+# --- Alerts -----------------------------------------------------------------------------------------------------------
+EMAIL_HOST = envstr("EMAIL_HOST")
+EMAIL_PORT = envint("EMAIL_PORT", 587, minimum=1, maximum=65535)
+EMAIL_HOST_USER = envstr("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = envstr("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = envbool("EMAIL_USE_TLS", True)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = envstr("DEFAULT_FROM_EMAIL", "ratchet@localhost")
+# Where people open the pages: alerts lead there.
+RATCHET_PUBLIC_URL = envstr("RATCHET_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/")
+# Webhooks into private networks, and without TLS.
+RATCHET_WEBHOOK_PRIVATE = envbool("RATCHET_WEBHOOK_PRIVATE", False)
+RATCHET_WEBHOOK_KEY = envsecret("RATCHET_WEBHOOK_KEY", folder=SECRETS_DIR)
 
 # --- API limits -------------------------------------------------------------------------------------------------------
 DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024, minimum=1024)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3.0
 DEFAULT_SECONDS = 130.0
 """Read limit of a completion without deadline: a little more than the engine itself allows."""
+RERANK_SECONDS = 20.0
 GRACE_SECONDS = 10.0
 HINT = "Start it with `python manage.py up`, or check RATCHET_ENGINE_URL."
 
@@ -65,6 +66,11 @@ class EngineClient:
             for start in range(0, max(len(texts), 1), MAX_TEXTS)
         ]
         return _joined(parts)
+
+    def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
+        """How well each text answers the question, by the engine's cross-encoder."""
+        answer = self._call("POST", "/rerank", {"question": question, "texts": list(texts)}, seconds=RERANK_SECONDS)
+        return [float(score) for score in answer.json()["scores"]]
 
     def adapters(self) -> list[LoadedAdapter]:
         return [LoadedAdapter(**item) for item in self._call("GET", "/adapters").json()["adapters"]]

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="adapters are loaded from inside this folder only (RATCHET_ADAPTERS)",
     )
     p.add_argument("--embedder", default=env.get("RATCHET_EMBEDDER", BUNDLED_EMBEDDER), help="(%(default)s)")
+    p.add_argument("--reranker", default=env.get("RATCHET_RERANKER", ""), help="a cross-encoder (RATCHET_RERANKER)")
     p.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or auto (%(default)s)")
     p.add_argument(
         "--dtype",
@@ -108,7 +109,12 @@ def _serve(args: argparse.Namespace, listening: socket.socket, url: str) -> None
         cut_loops=not args.keep_loops,
     )
     service = Service(
-        engine, token=token, adapters_root=args.adapters, max_rows=args.max_rows, max_waiting=args.max_waiting
+        engine,
+        token=token,
+        adapters_root=args.adapters,
+        max_rows=args.max_rows,
+        max_waiting=args.max_waiting,
+        reranker=args.reranker,
     )
 
     class Server(uvicorn.Server):

@@ -35,6 +35,7 @@ from generation.engines import (
 )
 from generation.local import TransformersEngine
 from generation.metrics import EngineMetrics
+from generation.reranker import load_reranker
 from generation.scheduler import Job, Scheduler
 from generation.wire import (
     MAX_BODY_BYTES,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MAX_RERANKED = 100
 MAX_EMBED_CALLS = 32
 """Calls that may wait for the embedder; it answers one question in about 10 ms."""
 LOOK_FOR_DISCONNECT = 0.25
@@ -67,12 +69,15 @@ class Service:
         adapters_root: Path | None = None,
         max_rows: int = 8,
         max_waiting: int = 64,
+        reranker: str = "",
     ) -> None:
-        """``adapters_root``: adapters are loaded from folders inside it only; None: from anywhere."""
+        """``adapters_root``: adapters are loaded from folders inside it only; None: from anywhere. ``reranker``: name
+        or folder of a cross-encoder, loaded when it is first asked."""
         self.engine = engine
         self.metrics = EngineMetrics()
         self.scheduler = Scheduler(engine, self.metrics, max_rows=max_rows, max_waiting=max_waiting)
         self._token = token
+        self._reranker = reranker
         self._root = adapters_root.resolve() if adapters_root else None
         self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._embed_calls = 0
@@ -82,6 +87,7 @@ class Service:
             ("/generate", "POST", self.generate),
             ("/stream", "POST", self.stream),
             ("/embeddings", "POST", self.embeddings),
+            ("/rerank", "POST", self.rerank),
             ("/adapters", "GET", self.list_adapters),
             ("/adapters", "POST", self.load_adapter),
             ("/adapters/{name}", "DELETE", self.unload_adapter),
@@ -191,6 +197,24 @@ class Service:
         self.metrics.embedded.inc(len(texts))
         data = vectors.astype("<f4", copy=False).tobytes()
         return Response(data, media_type="application/octet-stream", headers={"X-Dimension": str(vectors.shape[1])})
+
+    async def rerank(self, request: Request) -> Response:
+        """Scores of texts for a question. Waits its turn behind the embedder's calls: both want the same core."""
+        body = await _body(request)
+        question, texts = body.get("question"), texts_from_json(body)
+        if not isinstance(question, str) or len(texts) > MAX_RERANKED:
+            raise BadRequest(f"question must be a text, and texts at most {MAX_RERANKED}.")
+        if self._embed_calls >= MAX_EMBED_CALLS:
+            self.metrics.refused.inc()
+            raise EngineBusy("Too many texts wait for the reranker.", "Try again later.", retry_after=1.0)
+        self._embed_calls += 1
+        try:
+            scores = await asyncio.get_running_loop().run_in_executor(
+                self._embed_pool, lambda: load_reranker(self._reranker).score(question, texts)
+            )
+        finally:
+            self._embed_calls -= 1
+        return JSONResponse({"scores": scores})
 
     async def list_adapters(self, request: Request) -> Response:
         return JSONResponse({"adapters": [asdict(adapter) for adapter in self.engine.adapters()]})

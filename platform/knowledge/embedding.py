@@ -54,8 +54,35 @@ def count_tokens(text: str) -> int:
     return _embedder().count_tokens(text)
 
 
+def window() -> int:
+    """Word pieces that the embedder reads of a text, its special tokens included; what is behind them is ignored."""
+    return _embedder().max_tokens
+
+
 def embedder_digest() -> str:
     """Names the embedder's weights: part of the retrieval configuration."""
     from generation.embedder import weights_digest
 
     return weights_digest(settings.RATCHET_EMBEDDER)
+
+
+def reranker_name() -> str:
+    """Names the cross-encoder's weights: part of the retrieval configuration where it is used. Empty: none is set."""
+    from generation.reranker import weights_digest
+
+    return weights_digest(settings.RATCHET_RERANKER) if settings.RATCHET_RERANKER else ""
+
+
+def rerank(question: str, texts: Sequence[str]) -> list[float]:
+    """How well each text answers the question, higher is better; only the order means something.
+
+    Raises:
+        generation.engines.EngineUnavailable: no cross-encoder is set, or the engine does not answer.
+    """
+    if settings.PROCESS == "web":
+        from generation.client import default_client
+
+        return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY).rerank(question, texts)
+    from generation.reranker import load_reranker
+
+    return load_reranker(settings.RATCHET_RERANKER).score(question, texts)

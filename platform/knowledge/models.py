@@ -7,16 +7,28 @@ from typing import ClassVar, Self
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
-from django.contrib.postgres.search import SearchVector, SearchVectorField
+from django.contrib.postgres.search import SearchVectorField
 from django.db import models
 from pgvector.django import HalfVectorField, HnswIndex
 
 from assistants.models import Assistant
 from assistants.policy_model import DocumentMasking
+from knowledge.lexicon import ChunkWords
+from knowledge.retrieval_models import LexemeCount, Lexicon, RetrievalConfiguration
 from knowledge.upload_models import Upload, UploadedFile
 from knowledge.version_models import DocumentVersion
 
-__all__ = ["EMBEDDING_DIMENSION", "Chunk", "Document", "DocumentVersion", "Upload", "UploadedFile"]
+__all__ = [
+    "EMBEDDING_DIMENSION",
+    "Chunk",
+    "Document",
+    "DocumentVersion",
+    "LexemeCount",
+    "Lexicon",
+    "RetrievalConfiguration",
+    "Upload",
+    "UploadedFile",
+]
 
 EMBEDDING_DIMENSION = 384
 """Of the bundled MiniLM. An embedder of another dimension needs a migration; a system check says so."""
@@ -103,9 +115,7 @@ class Chunk(models.Model):
         help_text="float16 matrix, one row per sentence of the text (see knowledge.evidence): "
         "ranked without embedding again."
     )
-    words = models.GeneratedField(
-        expression=SearchVector("text", config="english"), output_field=SearchVectorField(), db_persist=True
-    )
+    words = models.GeneratedField(expression=ChunkWords(), output_field=SearchVectorField(), db_persist=True)
 
     class Meta:
         ordering = ("document", "position")

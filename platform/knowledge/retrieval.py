@@ -1,46 +1,37 @@
-"""Which passages speak to a question: vectors and words, fused by reciprocal rank, in one SQL statement, then ordered
-by their best sentence.
+"""Which passages speak to a question: vectors and words, fused, then ordered with the help of their best sentence.
 
-The last step costs one small matrix product, since sentence vectors are stored, and finds more: on the demo's
-conversations the right passage is among the first six for 67 % instead of 60 % (78 % with the house's glossary).
-
-Small collections are searched exactly: with a tenant filter the HNSW index returns too few rows (measured recall .09 at
-0.9 % of the table), and a thousand distances cost less than a millisecond. Large ones use the index with iterative
-scanning, which goes on until enough rows of *this* assistant are found.
+`knowledge.configuration` says by what settings, `knowledge.query` what is searched, `knowledge.candidates` how the
+database finds it, `knowledge.fusion` how two opinions become one. Sentence vectors are stored, so comparing sentences
+costs one small matrix product.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from django.db import connection, transaction
 
 from assistants.models import Assistant
 from generation.prompts import Message
-from knowledge.chunking import CHUNKER
-from knowledge.embedding import embedder_digest
+from knowledge import candidates
+from knowledge.candidates import Candidates
+from knowledge.configuration import RetrievalSettings, config_digest, settings_of
+from knowledge.embedding import rerank
 from knowledge.evidence import EvidencePassage, ScoredSentence, rank_evidence, unpack
-from knowledge.query import ALONE, history_query, question_vectors
+from knowledge.fusion import by_rank, scaled, weighted
+from knowledge.query import Query, prepare
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-EXACT_BELOW = 5_000
-"""Chunks of one assistant up to which the search is exact."""
-POOL = 50
-"""Candidates from vectors and from words each, before they are fused."""
-RERANKED = 24
-"""Fused candidates that are ordered by their best sentence."""
+__all__ = ["RetrievalResult", "RetrievedPassage", "config_digest", "evidence_for", "retrieve", "search"]
+
 MAX_TITLE_PART = 240
 """Characters of a heading in a passage's title: two of them fit what capture stores."""
-RRF_K = 60
-"""Constant of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009)."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +55,6 @@ class RetrievalResult:
     seconds: float
 
 
-def config_digest(assistant: Assistant) -> str:
-    """Names everything that decides what is retrieved, apart from the documents: hex, 16 digits."""
-    parts = {
-        "embedder": embedder_digest(),
-        "chunker": CHUNKER,
-        "k": assistant.retrieval_k,
-        "evidence": [assistant.evidence_sentences, assistant.evidence_threshold],
-        "fusion": [POOL, RRF_K],
-        "reranked": RERANKED,
-        "query": ["history-2", ALONE],
-        "glossary": assistant.glossary,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def retrieve(
     *,
     assistant: Assistant,
@@ -86,135 +62,142 @@ def retrieve(
     history: Sequence[Message] = (),
     k: int | None = None,
     vector: NDArray[np.float32] | None = None,
+    query: Query | None = None,
+    settings: RetrievalSettings | None = None,
 ) -> RetrievalResult:
     """The passages for a question in rank order and the sentences of them that are offered as evidence.
 
     Args:
-        k: how many passages; the assistant's own number when not given.
-        vector: of `question_vectors`, where many questions were embedded at once.
+        k: how many passages; the settings' own number when not given.
+        vector: of `question_vectors`, where many questions were embedded at once; passages are then searched by it too.
+        query: of `knowledge.query.prepare`: everything was embedded at once.
+        settings: others than the assistant's active ones.
+
+    Raises:
+        generation.engines.EngineUnavailable: the engine does not answer (web processes only).
     """
     started = time.perf_counter()
-    query = history_query(question, history, assistant.glossary)
-    if vector is None:
-        vector = question_vectors([(question, history)], assistant.glossary)[0]
-    passages = search(assistant=assistant, query=query, vector=vector, k=k or assistant.retrieval_k)
-    evidence = evidence_for(assistant=assistant, vector=vector, passages=passages)
+    settings = settings or settings_of(assistant)
+    if query is None:
+        given = None if vector is None else vector[np.newaxis]
+        (query,) = prepare([(question, history)], glossary=assistant.glossary, history=settings.history, evidence=given)
+    passages = search(assistant=assistant, query=query, k=k or settings.k, settings=settings)
+    evidence = evidence_for(assistant=assistant, vector=query.evidence, passages=passages, settings=settings)
     return RetrievalResult(
         passages=passages,
         evidence=evidence,
-        config_digest=config_digest(assistant),
-        query_vector=vector,
+        config_digest=config_digest(assistant, settings),
+        query_vector=query.evidence,
         seconds=time.perf_counter() - started,
     )
 
 
 def evidence_for(
-    *, assistant: Assistant, vector: NDArray[np.float32], passages: Sequence[RetrievedPassage]
+    *,
+    assistant: Assistant,
+    vector: NDArray[np.float32],
+    passages: Sequence[RetrievedPassage],
+    settings: RetrievalSettings | None = None,
 ) -> list[ScoredSentence]:
+    settings = settings or settings_of(assistant)
     return rank_evidence(
         question_vector=vector,
         passages=[EvidencePassage(p.rank, p.text, p.sentence_embeddings) for p in passages],
-        limit=assistant.evidence_sentences,
-        threshold=assistant.evidence_threshold,
+        limit=settings.evidence_sentences,
+        threshold=settings.evidence_threshold,
     )
 
 
 def search(
-    *, assistant: Assistant, query: str, vector: NDArray[np.float32], k: int, exact: bool | None = None
+    *,
+    assistant: Assistant,
+    query: Query | str,
+    k: int,
+    vector: NDArray[np.float32] | None = None,
+    exact: bool | None = None,
+    settings: RetrievalSettings | None = None,
 ) -> list[RetrievedPassage]:
-    """Hybrid search. ``exact`` forces a path (the self-test compares both); by default size decides."""
+    """Hybrid search; the first of it are the same for every k.
+
+    Args:
+        query: made by `prepare`, or a text without history together with its ``vector``.
+        exact: forces a path; by default size decides.
+    """
+    if isinstance(query, str):
+        if vector is None:
+            raise TypeError("a text is searched with its vector")
+        query = Query.plain(query, vector)
+    settings = settings or settings_of(assistant)
     with transaction.atomic(), connection.cursor() as cursor:
-        if exact is None:
-            exact = _is_small(cursor, assistant)
-        if not exact:
-            cursor.execute(
-                "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), "
-                "set_config('hnsw.ef_search', '100', true)"
-            )
-        literal = "[" + ",".join(f"{x:.6g}" for x in vector) + "]"
-        cursor.execute(
-            _sql(exact=exact),
-            {
-                "assistant": assistant.pk, "vector": literal, "query": query, "k": max(k, RERANKED), "pool": POOL,
-                "rrf": RRF_K,
-            },
-        )  # fmt: skip
-        rows = cursor.fetchall()
+        found = candidates.find(cursor, assistant=assistant, query=query, settings=settings, exact=exact)
+        scores = fused(found, settings)
+        order = sorted(scores, key=lambda pk: (-scores[pk], pk))[: max(k, settings.reordered)]
+        rows = _rows(cursor, order)
+    order = [pk for pk in order if pk in rows]
     # Only so many, however many are asked for: the first k must be the same for every larger k.
-    rows = [*_by_best_sentence(rows[:RERANKED], vector), *rows[RERANKED:]][:k]
-    return [
-        RetrievedPassage(
-            rank=rank,
-            chunk_id=pk,
-            title=_passage_title(headings),
-            source=path,
-            text=text,
-            score=round(float(score), 6),
-            sentence_embeddings=bytes(packed),
-        )
-        for rank, (pk, headings, path, text, packed, score) in enumerate(rows, start=1)
-    ]
+    near = order[: settings.reordered]
+    scores |= looked_at(near, rows, scores, query, settings)
+    order = sorted(near, key=lambda pk: (-scores[pk], pk)) + order[settings.reordered :]
+    return [_passage(rank, pk, rows[pk], scores[pk]) for rank, pk in enumerate(order[:k], start=1)]
 
 
-def _by_best_sentence(rows: list[Any], vector: NDArray[np.float32]) -> list[Any]:
-    """Candidates by the similarity of their best sentence; the fused order decides ties."""
-    best = [round(float((unpack(packed) @ vector).max(initial=-1.0)), 4) for *_, packed, _ in rows]
-    return [row for _, _, row in sorted(zip((-b for b in best), range(len(rows)), rows, strict=True))]
+def fused(found: Candidates, settings: RetrievalSettings) -> dict[int, float]:
+    """One score from 0 to 1 for each candidate."""
+    listed = settings.candidates
+    if settings.fusion == "ranks":
+        words, vectors = (by_rank(s, listed, settings.rank_constant) for s in (found.weight, found.similarity))
+    else:
+        words, vectors = scaled(found.weight, listed, floor=0.0), scaled(found.similarity, listed)
+    return weighted([(settings.words, words), (settings.vectors, vectors)])
 
 
-def _passage_title(headings: Sequence[str]) -> str:
+def looked_at(
+    near: Sequence[int],
+    rows: dict[int, Any],
+    scores: dict[int, float],
+    query: Query,
+    settings: RetrievalSettings,
+) -> dict[int, float]:
+    """New scores of the first candidates: with their best sentence, or by the cross-encoder alone."""
+    if not near:
+        return {}
+    if settings.rerank:
+        read = rerank(query.text, [f"{_title(rows[pk][0])}\n{rows[pk][2]}" for pk in near])
+        return scaled(dict(zip(near, read, strict=True)), len(near))
+    if not settings.sentences:
+        return {}
+    best = {pk: round(float((unpack(rows[pk][3]) @ query.evidence).max(initial=-1.0)), 4) for pk in near}
+    sentences = (
+        by_rank(best, len(near), settings.rank_constant) if settings.fusion == "ranks" else scaled(best, len(near))
+    )
+    before = settings.words + settings.vectors
+    return weighted([(before, {pk: scores[pk] for pk in near}), (settings.sentences, sentences)])
+
+
+def _rows(cursor: Any, keys: Sequence[int]) -> dict[int, Any]:
+    """id → (headings, path, text, packed sentence vectors), of the few that may be shown."""
+    cursor.execute(
+        "SELECT chunk.id, chunk.headings, document.path, chunk.text, chunk.sentence_embeddings "
+        "FROM knowledge_chunk AS chunk JOIN knowledge_document AS document ON document.id = chunk.document_id "
+        "WHERE chunk.id = ANY(%s)",
+        [list(keys)],
+    )
+    return {row[0]: row[1:] for row in cursor.fetchall()}
+
+
+def _passage(rank: int, pk: int, row: Any, score: float) -> RetrievedPassage:
+    headings, path, text, packed = row
+    return RetrievedPassage(
+        rank=rank,
+        chunk_id=pk,
+        title=_title(headings),
+        source=path,
+        text=text,
+        score=round(score, 6),
+        sentence_embeddings=bytes(packed),
+    )
+
+
+def _title(headings: Sequence[str]) -> str:
     """Document and section: the levels between say little and cost context."""
     return " › ".join(heading[:MAX_TITLE_PART] for heading in dict.fromkeys((headings[0], headings[-1])))
-
-
-def _is_small(cursor: Any, assistant: Assistant) -> bool:
-    cursor.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM knowledge_chunk WHERE assistant_id = %s LIMIT %s) AS counted",
-        [assistant.pk, EXACT_BELOW + 1],
-    )
-    return bool(cursor.fetchone()[0] <= EXACT_BELOW)
-
-
-def _sql(*, exact: bool) -> str:
-    # Any word may match in a small collection, all words must in a large one: ranking the rows that hold one common
-    # word costs 300 ms at 100,000 chunks, and vectors find what an AND search misses.
-    tsquery = (
-        "replace(plainto_tsquery('english', %(query)s)::text, '&', '|')::tsquery"
-        if exact
-        else "websearch_to_tsquery('english', %(query)s)"
-    )
-    # MATERIALIZED keeps the planner from using the HNSW index for the exact path.
-    pool = (
-        "pool AS MATERIALIZED (SELECT id, embedding, words FROM knowledge_chunk WHERE assistant_id = %(assistant)s),"
-        if exact
-        else ""
-    )
-    table, where = ("pool", "") if exact else ("knowledge_chunk", "assistant_id = %(assistant)s AND ")
-    vector_where = f"WHERE {where.removesuffix(' AND ')}" if where else ""
-    # Equal distances by id, so that the same question always finds the same; the index cannot order by more than one.
-    tie = ", id" if exact else ""
-    return f"""
-        WITH {pool}
-        asked AS (SELECT {tsquery} AS words),
-        near AS (
-            SELECT id, row_number() OVER (ORDER BY distance, id) AS place FROM (
-                SELECT id, embedding <=> %(vector)s::halfvec AS distance FROM {table} {vector_where}
-                ORDER BY embedding <=> %(vector)s::halfvec{tie} LIMIT %(pool)s
-            ) AS nearest
-        ),
-        worded AS (
-            SELECT id, row_number() OVER (ORDER BY weight DESC, id) AS place FROM (
-                SELECT {table}.id, ts_rank_cd({table}.words, asked.words, 1) AS weight FROM {table}, asked
-                WHERE {where}{table}.words @@ asked.words ORDER BY weight DESC, id LIMIT %(pool)s
-            ) AS matching
-        ),
-        fused AS (
-            SELECT id, sum(1.0 / (%(rrf)s + place)) AS score
-            FROM (SELECT id, place FROM near UNION ALL SELECT id, place FROM worded) AS both_lists
-            GROUP BY id ORDER BY score DESC, id LIMIT %(k)s
-        )
-        SELECT chunk.id, chunk.headings, document.path, chunk.text, chunk.sentence_embeddings, fused.score
-        FROM fused JOIN knowledge_chunk AS chunk USING (id) JOIN knowledge_document AS document
-            ON document.id = chunk.document_id
-        ORDER BY fused.score DESC, chunk.id
-    """  # noqa: S608 - made of the literals above

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from assistants.models import Assistant
 from generation.prompts import PromptPassage, build_prompt, split_sentences
-from knowledge import retrieval
+from knowledge import candidates
 from knowledge.embedding import embed
 from knowledge.evidence import EvidencePassage, pack, rank_evidence, sentence_matrices, unpack
 from knowledge.models import Chunk
@@ -67,10 +67,10 @@ def test_exact_search_and_index_agree(assistant: Assistant) -> None:
 
 def test_size_decides_the_path(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    real = retrieval._sql
-    monkeypatch.setattr(retrieval, "_sql", lambda *, exact: asked.append(exact) or real(exact=exact))
+    real = candidates.statement
+    monkeypatch.setattr(candidates, "statement", lambda **given: asked.append(given["exact"]) or real(**given))
     retrieve(assistant=assistant, question=QUESTIONS[0])
-    monkeypatch.setattr(retrieval, "EXACT_BELOW", 3)
+    monkeypatch.setattr(candidates, "EXACT_BELOW", 3)
     assert retrieve(assistant=assistant, question=QUESTIONS[0]).passages[0].source == "leaving.md"
     assert asked == [True, False]
 
@@ -152,9 +152,9 @@ def test_nothing_is_offered_below_the_threshold(assistant: Assistant) -> None:
     assert config_digest(assistant) != before
 
 
-def test_asking_for_more_does_not_change_the_first(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_for_more_does_not_change_the_first(assistant: Assistant) -> None:
     """A benchmark fetches more than serving does; both must offer the same passages."""
-    monkeypatch.setattr(retrieval, "RERANKED", 2)
+    assistant.retrieval = {"reordered": 2}
     few = retrieve(assistant=assistant, question=QUESTIONS[0], k=2).passages
     many = retrieve(assistant=assistant, question=QUESTIONS[0], k=20).passages
     assert [p.chunk_id for p in few] == [p.chunk_id for p in many[:2]]
@@ -179,9 +179,9 @@ def test_hostile_questions_are_answered(assistant: Assistant, text: str) -> None
 
 def test_the_number_of_queries_does_not_grow(assistant: Assistant, django_assert_num_queries: Any) -> None:
     retrieve(assistant=assistant, question=QUESTIONS[0])
-    with django_assert_num_queries(4):  # savepoint, size, search, release
+    with django_assert_num_queries(6):  # savepoint, size, words, candidates, rows, release
         retrieve(assistant=assistant, question=QUESTIONS[1], k=1)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(6):
         retrieve(assistant=assistant, question=QUESTIONS[1], k=20)
 
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from assistants.models import Assistant
 from generation.overlap import ngram_recall, words
 from generation.prompts import Message, split_sentences
-from knowledge.query import history_query, question_vectors
+from knowledge.configuration import settings_of
+from knowledge.query import prepare
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
 from training.models import Benchmark, BenchmarkItem, BenchmarkUpload, Condition, Kind
 
@@ -97,12 +98,12 @@ def freeze_benchmark(
         if existing.content_hash != content:
             raise BenchmarkError(f"A benchmark “{name}” with other questions is there; give the new one another name.")
         return existing
-    vectors = question_vectors([(i.question, i.history) for i in items], assistant.glossary)
+    history = settings_of(assistant).history
+    queries = prepare([(i.question, i.history) for i in items], glossary=assistant.glossary, history=history)
     rows = []
-    for done, (item, vector) in enumerate(zip(items, vectors, strict=True), start=1):
-        query = history_query(item.question, item.history, assistant.glossary)
-        deep = search(assistant=assistant, query=query, vector=vector, k=assistant.retrieval_k * DEEPER)
-        rows.append(_row(assistant, item, deep, vector))
+    for done, (item, query) in enumerate(zip(items, queries, strict=True), start=1):
+        deep = search(assistant=assistant, query=query, k=assistant.retrieval_k * DEEPER)
+        rows.append(_row(assistant, item, deep, query.evidence))
         if progress:
             progress(done, len(items))
     with transaction.atomic():

@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 ('retrieval_k', models.PositiveSmallIntegerField(default=6, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(20)])),
                 ('evidence_sentences', models.PositiveSmallIntegerField(default=8, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(40)])),
                 ('evidence_threshold', models.FloatField(default=0.0, help_text='Offer nothing, so that the model declines, when the best sentence is less similar to the question. 0: always offer. Measure it on a benchmark first.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
+                ('retrieval', models.JSONField(blank=True, default=dict, editable=False, help_text='What else differs from the defaults of knowledge.configuration.RetrievalSettings.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
@@ -67,7 +68,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=120)),
                 ('prefix', models.CharField(editable=False, max_length=12)),
                 ('digest', models.CharField(editable=False, max_length=64, unique=True)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('log', 'Post turns and feedback'), ('chat', 'Ask the assistant'), ('read', 'Read turns'), ('annotate', 'Post labels of programs and judges'), ('documents', 'Load, list and delete documents')], max_length=12), default=list, size=None)),
+                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('log', 'Post turns and feedback'), ('chat', 'Ask the assistant'), ('read', 'Read turns'), ('annotate', 'Post labels of programs and judges'), ('documents', 'Load, list and delete documents'), ('train', 'Start, watch and stop training runs')], max_length=12), default=list, size=None)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),

@@ -4,6 +4,7 @@ import django.contrib.postgres.fields
 import django.contrib.postgres.indexes
 import django.contrib.postgres.search
 import django.db.models.deletion
+import knowledge.lexicon
 import pgvector.django
 import pgvector.django.halfvec
 import pgvector.django.indexes
@@ -56,6 +57,46 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Lexicon',
+            fields=[
+                ('assistant', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='+', serialize=False, to='assistants.assistant')),
+                ('chunks', models.PositiveIntegerField()),
+                ('average_length', models.FloatField(help_text='Distinct words of a chunk.')),
+                ('counted_at', models.DateTimeField(auto_now=True)),
+            ],
+        ),
+        migrations.CreateModel(
+            name='LexemeCount',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('lexeme', models.BigIntegerField(help_text='hashtextextended(word, 0)')),
+                ('chunks', models.PositiveIntegerField()),
+                ('assistant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'lexeme'), name='lexeme_once')],
+            },
+        ),
+        migrations.CreateModel(
+            name='RetrievalConfiguration',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('number', models.PositiveIntegerField()),
+                ('name', models.CharField(max_length=120)),
+                ('note', models.TextField(blank=True, max_length=2000)),
+                ('settings', models.JSONField(help_text='knowledge.configuration.RetrievalSettings as a dict.')),
+                ('around', models.JSONField(help_text='Embedder, chunker, words and glossary when it was saved.')),
+                ('digest', models.CharField(help_text='What turns carry as their retrieval configuration.', max_length=16)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='retrieval_configurations', to='assistants.assistant')),
+                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'ordering': ('assistant', '-number'),
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'number'), name='retrieval_number_once'), models.UniqueConstraint(fields=('assistant', 'digest'), name='retrieval_digest_once')],
+            },
+        ),
+        migrations.CreateModel(
             name='Chunk',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -66,7 +107,7 @@ class Migration(migrations.Migration):
                 ('tokens', models.PositiveIntegerField(help_text='Word pieces, as the embedder counts them.')),
                 ('embedding', pgvector.django.halfvec.HalfVectorField(dimensions=384)),
                 ('sentence_embeddings', models.BinaryField(help_text='float16 matrix, one row per sentence of the text (see knowledge.evidence): ranked without embedding again.')),
-                ('words', models.GeneratedField(db_persist=True, expression=django.contrib.postgres.search.SearchVector('text', config='english'), output_field=django.contrib.postgres.search.SearchVectorField())),
+                ('words', models.GeneratedField(db_persist=True, expression=knowledge.lexicon.ChunkWords(), output_field=django.contrib.postgres.search.SearchVectorField())),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
                 ('document', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='knowledge.document')),
             ],

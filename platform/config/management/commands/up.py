@@ -144,6 +144,7 @@ def _programs(host: str, port: int) -> list[Program]:
         "RATCHET_ENGINE_URL": settings.RATCHET_ENGINE_URL,
         "RATCHET_ENGINE_KEY": settings.RATCHET_ENGINE_KEY,
         "RATCHET_EMBEDDER": settings.RATCHET_EMBEDDER,
+        "RATCHET_RERANKER": settings.RATCHET_RERANKER,
         "RATCHET_ADAPTERS": str(settings.RATCHET_ADAPTERS_DIR),
     }
     return [
