@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS, READERS, WorkAdmin
-from training import data_admin, views_evaluation, views_runs
+from training import data_admin, views_evaluation, views_run_compare, views_runs
 from training.models import Adapter, Evaluation, Run
 
 __all__ = ["AdapterAdmin", "EvaluationAdmin", "RunAdmin", "data_admin"]
@@ -27,10 +27,36 @@ class RunAdmin(WorkAdmin):
     """The list is the admin's; a run's own page is `training.views_runs`."""
 
     add_roles = ADMINS
-    list_display = ("__str__", "assistant", "dataset", "state_label", "how_far", "loss", "took", "seed", "created_at")
-    list_filter = ("assistant", "state")
+    list_display = (
+        "__str__",
+        "assistant",
+        "dataset",
+        "method_name",
+        "state_label",
+        "how_far",
+        "loss",
+        "took",
+        "seed",
+        "created_at",
+    )
+    list_filter = ("assistant", "state", "method")
     list_select_related = ("assistant", "dataset")
+    list_before_template = "training/run_list_top.html"
+    actions = ("compare",)
     date_hierarchy: ClassVar = None
+
+    @admin.display(description="Method", ordering="method")
+    def method_name(self, obj: Run) -> str:
+        return obj.method.upper().replace("+", " → ")
+
+    @admin.action(description="Compare the selected runs (two to four)")
+    def compare(self, request: HttpRequest, rows: Any) -> HttpResponse:
+        keys = "&".join(f"run={pk}" for pk in rows.order_by("pk").values_list("pk", flat=True)[:4])
+        return HttpResponseRedirect(f"{reverse('admin:training_run_compare')}?{keys}")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        own = {"any_rows": self.get_queryset(request).exists(), "may_add": self.has_add_permission(request)}
+        return super().changelist_view(request, {**own, **(extra_context or {})})
 
     @admin.display(description="Loss")
     def loss(self, obj: Run) -> str:
@@ -41,6 +67,10 @@ class RunAdmin(WorkAdmin):
         staff = self.admin_site.admin_view
         own = [
             path("start/", staff(views_runs.start_page), name="training_run_start"),
+            path("compare/", staff(views_run_compare.compare_page), name="training_run_compare"),
+            path("<int:pk>/events/", staff(views_runs.run_events), name="training_run_events"),
+            path("<int:pk>/resume/", staff(views_runs.run_resume), name="training_run_resume"),
+            path("<int:pk>/clean/", staff(views_runs.run_clean), name="training_run_clean"),
             path("<int:pk>/live/", staff(views_runs.run_live), name="training_run_live"),
             path("<int:pk>/cancel/", staff(views_runs.run_cancel), name="training_run_cancel"),
         ]

@@ -21,10 +21,10 @@ from assistants.models import Assistant
 from assistants.performing import log_path
 from assistants.vault import keyed_hash
 from training.finetune.bases import from_state
-from training.models import Adapter, DatasetVersion, Example, Run
+from training.models import Adapter, DatasetVersion, Example, ReplayAnswer, Run
 
 ERASED_QUESTION = "[erased]"
-ROW_FILES = ("train.jsonl", "validation.jsonl")
+ROW_FILES = ("train.jsonl", "validation.jsonl", "preferences.jsonl", "held_preferences.jsonl")
 
 
 def rows_of(turns: Any) -> QuerySet[Example]:
@@ -91,7 +91,15 @@ def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Co
         ]
         dataset.save(update_fields=["blocked"])
         blocked += hits
-    return Counter({"dataset rows emptied": len(examples), "questions that the leakage guard listed": blocked})
+    # A turn that stays because only its history quotes an erased one would keep answers that repeat it.
+    replayed = ReplayAnswer.objects.filter(turn__in=list(turns)).delete()[0]
+    return Counter(
+        {
+            "dataset rows emptied": len(examples),
+            "questions that the leakage guard listed": blocked,
+            "replayed answers": replayed,
+        }
+    )
 
 
 # --- What was trained on them -----------------------------------------------------------------------------------------
@@ -107,13 +115,25 @@ def runs_on(datasets: Collection[int]) -> QuerySet[Run]:
 
 
 def adapters_of(datasets: Collection[int]) -> QuerySet[Adapter]:
-    """Adapters that have learned from these datasets."""
-    return Adapter.objects.filter(run__dataset__in=datasets).select_related("run__dataset").order_by("number")
+    """Adapters that have learned from these datasets, themselves or through an adapter that they continue."""
+    keys = _with_children(Adapter.objects.filter(run__dataset__in=datasets))
+    return Adapter.objects.filter(pk__in=keys).select_related("run__dataset").order_by("number")
 
 
 def holding_erased(assistant: Assistant) -> QuerySet[Adapter]:
     """Adapters that hold erased data: to be trained anew."""
-    return Adapter.objects.filter(assistant=assistant, run__dataset__erased_rows__gt=0)
+    keys = _with_children(Adapter.objects.filter(assistant=assistant, run__dataset__erased_rows__gt=0))
+    return Adapter.objects.filter(pk__in=keys)
+
+
+def _with_children(adapters: QuerySet[Adapter]) -> set[int]:
+    """Keys of the adapters and of everything that continues them."""
+    found: set[int] = set()
+    fresh = set(adapters.values_list("pk", flat=True))
+    while fresh:
+        found |= fresh
+        fresh = set(Adapter.objects.filter(parent__in=fresh).values_list("pk", flat=True)) - found
+    return found
 
 
 def stop_runs(datasets: Collection[int]) -> int:

@@ -330,6 +330,15 @@ class Run(BackgroundWork):
     def __str__(self) -> str:
         return f"Run {self.pk}"
 
+    @property
+    def needs_device(self) -> bool:  # type: ignore[override]
+        """A run at a provider only waits: it must not keep the machine from others."""
+        return self.provider_id is None
+
+    @classmethod
+    def elsewhere(cls) -> models.Q:
+        return models.Q(provider__isnull=False)
+
     def perform(self) -> None:
         from training.finetune.runs import perform
 
@@ -390,7 +399,8 @@ class Adapter(models.Model):
     @property
     def erased_rows(self) -> int:
         """Rows it has learned from that were erased since. Above 0: it holds erased data and is to be trained anew."""
-        return self.run.dataset.erased_rows if self.run is not None else 0
+        own = self.run.dataset.erased_rows if self.run is not None else 0
+        return own + (self.parent.erased_rows if self.parent is not None else 0)
 
     @property
     def engine_name(self) -> str:

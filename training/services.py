@@ -16,19 +16,34 @@ from assistants.policies import rules_of
 from assistants.services import audit
 from training.data.benchmark import read_items
 from training.data.recipe import Recipe
+from training.evaluation.declaring import rule_of
 from training.evaluation.gate import GateRule
+from training.evaluation.plan import Plan
+from training.evaluation.services import NotPossible as NotPossible  # noqa: PLC0414 - others import it from here
 from training.finetune.bases import digest_of_base
+from training.finetune.cleaning import ensure_cleaning, has_checkpoints
 from training.finetune.config import FinetuneConfig
-from training.models import Adapter, Benchmark, BenchmarkUpload, DatasetVersion, Evaluation, Run, Synthesis
+from training.finetune.counting import counts_of_dataset
+from training.finetune.methods import METHODS, recommend, shortage
+from training.models import (
+    Adapter,
+    Benchmark,
+    BenchmarkUpload,
+    DatasetVersion,
+    Evaluation,
+    Judging,
+    KnowledgeScore,
+    Replay,
+    Run,
+    Synthesis,
+    TrainingProvider,
+)
+from training.providers.limits import why_not_there
 
 MAX_SYNTHETIC = 20_000
 MAX_BENCHMARK_ITEMS = 5_000
 
-Work = BenchmarkUpload | Synthesis | DatasetVersion | Run | Evaluation
-
-
-class NotPossible(ValueError):
-    """What was asked for cannot be started; the message says why and what to do."""
+Work = BenchmarkUpload | Synthesis | DatasetVersion | Run | Evaluation | Judging | KnowledgeScore | Replay
 
 
 def start_synthesis(*, assistant: Assistant, wanted: int, created_by: User | None = None, seed: int = 1) -> Synthesis:
@@ -112,16 +127,25 @@ def start_run(
     settings: Mapping[str, Any] | FinetuneConfig | None = None,
     seed: int = 1,
     created_by: User | None = None,
+    method: str = "sft",
+    parent: Adapter | None = None,
+    provider: TrainingProvider | None = None,
 ) -> Run:
     """Trains an adapter on a frozen dataset version.
 
+    Args:
+        method: one of `training.finetune.methods.METHODS`, or ``auto``: what suits the labels of the dataset.
+        parent: the adapter to continue; None begins with the base.
+        provider: who trains it; None: this platform.
+
     Raises:
         NotPossible: the dataset is another assistant's, not frozen, empty, of another prompt format, blocked by a leak
-            audit, or has lost rows to an erasure.
+            audit, or has lost rows to an erasure; its rows do not suit the method; the parent has another base or
+            prompt format, or no weights here; the provider cannot do this.
         training.finetune.config.ConfigError: a setting is unknown or out of its limits.
         generation.engines.EngineUnavailable: the base model is not here.
     """
-    _refuse_stranger(assistant, dataset)
+    _refuse_stranger(assistant, dataset, parent, provider)
     config = settings if isinstance(settings, FinetuneConfig) else FinetuneConfig.from_dict(dict(settings or {}))
     if why := dataset.why_unusable:
         raise NotPossible(why)
@@ -130,20 +154,75 @@ def start_run(
             f"{dataset} was made for prompt format {dataset.prompt_digest}; the assistant now uses "
             f"{assistant.prompt_digest}. Build a new dataset."
         )
-    digest = digest_of_base()
+    counts = counts_of_dataset(dataset)
+    if method == "auto":
+        method = recommend(counts)[0]
+    if method not in METHODS:
+        raise NotPossible(f"There is no method {method[:40]!r}; there are {', '.join(METHODS)}, and auto.")
+    if why := shortage(method, counts):
+        raise NotPossible(why)
+    digest = digest_of_base() if provider is None else ""
+    if parent is not None:
+        _refuse_parent(assistant, parent, digest)
+    if provider is not None and (why := why_not_there(method, parent)):
+        raise NotPossible(why)
     with transaction.atomic():
         run = Run.objects.create(
             assistant=assistant,
             dataset=dataset,
             settings=config.as_dict(),
             seed=seed,
-            base_model=django_settings.RATCHET_BASE_MODEL,
+            method=method,
+            parent=parent,
+            provider=provider,
+            base_model=django_settings.RATCHET_BASE_MODEL if provider is None else provider.model,
             base_digest=digest,
             prompt_digest=assistant.prompt_digest,
             created_by=created_by,
         )
-        _start(run, created_by, {"dataset": dataset.number, "seed": seed})
+        details: dict[str, Any] = {"dataset": dataset.number, "seed": seed, "method": method}
+        if provider is not None:
+            details["provider"] = provider.name  # the rows leave this house: who sent them there is written down
+        _start(run, created_by, details)
+    transaction.on_commit(ensure_cleaning)
     return run
+
+
+def resume_run(*, run: Run, actor: User | None) -> bool:
+    """Queues a run again that failed or was cancelled; it goes on from its last checkpoint. False when it is at work,
+    or done.
+
+    Raises:
+        NotPossible: its checkpoints are gone, or its dataset must not be trained on any more.
+    """
+    if why := run.dataset.why_unusable:
+        raise NotPossible(why)
+    if run.provider_id is None and not has_checkpoints(run):
+        raise NotPossible(f"{run} has no checkpoint to go on from. Start a new run.")
+    with transaction.atomic():
+        stopped = Run.objects.filter(pk=run.pk, state__in=[Run.State.FAILED, Run.State.CANCELLED])
+        changed = stopped.update(
+            state=Run.State.QUEUED, attempt=0, error="", cancel_requested_at=None, finished_at=None, token=None
+        )
+        if changed:
+            run.refresh_from_db()
+            audit(assistant=run.assistant, actor=actor, action="run.resumed", target=str(run))
+            transaction.on_commit(lambda: launch(run))
+    return bool(changed)
+
+
+def _refuse_parent(assistant: Assistant, parent: Adapter, digest: str) -> None:
+    if parent.source == Adapter.Source.REMOTE:
+        raise NotPossible(f"{parent} was trained elsewhere; its weights are not here. Continue another adapter.")
+    if parent.base_digest != digest:
+        raise NotPossible(f"{parent} was trained on another base model. Begin with the base, or restore that one.")
+    if parent.prompt_digest != assistant.prompt_digest:
+        raise NotPossible(
+            f"{parent} was trained with prompt format {parent.prompt_digest}; the assistant now uses "
+            f"{assistant.prompt_digest}. Begin with the base."
+        )
+    if parent.erased_rows:
+        raise NotPossible(f"{parent} holds erased data, and what continues it would, too. Begin with the base.")
 
 
 def start_evaluation(
@@ -153,13 +232,32 @@ def start_evaluation(
     benchmark: Benchmark,
     created_by: User | None = None,
     rule: GateRule | None = None,
+    plan: Plan | None = None,
+    rival: Adapter | None = None,
 ) -> Evaluation:
-    """Measures an adapter against today's answers; the gate's rule is declared now, before anything is measured.
+    """Measures an adapter against today's answers. The gate is the assistant's declaration as it stands now; ``rule``
+    is one of this evaluation's own. ``rival``: another adapter, such as the live one, that is asked beside.
 
     Raises:
-        NotPossible: adapter or benchmark are another assistant's, or the adapter speaks another prompt format.
+        NotPossible: adapter or benchmark are another assistant's, the adapter speaks another prompt format or has
+            learned from rows that were erased since, the benchmark is empty, or the rule needs a rival.
     """
-    _refuse_stranger(assistant, adapter, benchmark)
+    _refuse_stranger(assistant, adapter, benchmark, rival)
+    version = None
+    if rule is None:
+        rule, version = rule_of(assistant)
+    if benchmark.sanity or not benchmark.items.exists():
+        raise NotPossible(f"“{benchmark}” has no questions to evaluate on. Upload a benchmark, or choose another one.")
+    if rival == adapter:
+        raise NotPossible(f"{adapter} cannot be compared with itself. Name another adapter, or none.")
+    if "rival" in rule.margins and rival is None:
+        raise NotPossible("The gate asks for a comparison with another adapter. Name it, such as the live one.")
+    for one in filter(None, (adapter, rival)):
+        if one.erased_rows:
+            raise NotPossible(
+                f"{one} has learned from {one.erased_rows} rows that were erased since. Build a new dataset, train a "
+                "new adapter, and evaluate that one."
+            )
     if adapter.prompt_digest != assistant.prompt_digest:
         raise NotPossible(
             f"{adapter} was trained with prompt format {adapter.prompt_digest}; the assistant now uses "
@@ -170,7 +268,10 @@ def start_evaluation(
             assistant=assistant,
             adapter=adapter,
             benchmark=benchmark,
-            gate_rule=(rule or GateRule()).as_dict(),
+            rival=rival,
+            plan=(plan or Plan()).complete(rule).as_dict(),
+            gate_rule=rule.as_dict(),
+            gate_version=version,
             base_digest=adapter.base_digest,
             prompt_digest=adapter.prompt_digest,
             created_by=created_by,

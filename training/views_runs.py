@@ -1,164 +1,219 @@
-"""Pages of runs: start one, watch it, stop it. Reached through the admin (`training.admin.RunAdmin`)."""
+"""Pages of runs: start one, look at it, stop it, let it go on, clean up. Reached through `training.admin.RunAdmin`.
+
+What changes while a run goes on: `training.views_run_live`; several runs side by side: `training.views_run_compare`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
-from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from assistants.access import assistants_of, has_role, require_role
 from assistants.models import Role
 from assistants.performing import log_path
+from assistants.services import audit
 from generation.engines import EngineError
+from training.finetune.cleaning import clean, has_checkpoints, kept_bytes
 from training.finetune.config import ConfigError, FinetuneConfig
+from training.finetune.methods import LABELS
+from training.finetune.preflight import preflight
 from training.finetune.process import log_tail
-from training.models import DatasetVersion, Run
-from training.services import NotPossible, cancel, start_run
+from training.models import Adapter, DatasetVersion, Run, TrainingProvider
+from training.pages import render_page, require_admin_somewhere
+from training.services import NotPossible, cancel, resume_run, start_run
+from training.views_run_live import LOG_BYTES, live_state, readable_run, run_events, run_live
 
-READERS = (Role.ADMIN.value, Role.REVIEWER.value)
-MAX_POINTS = 2000
-LOG_BYTES = 8_000
-FORM_FIELDS = ("epochs", "learning_rate", "rank", "batch", "keep")
+__all__ = ["run_cancel", "run_clean", "run_events", "run_live", "run_page", "run_resume", "start_page"]
+
+FORM_FIELDS = ("epochs", "learning_rate", "rank", "batch", "keep", "beta", "rank_stabilised", "quantise")
 """Settings that are offered in the form; the rest keeps its defaults (`training.services.start_run` takes all)."""
+EXPERT_FIELDS = ("seed", "epochs", "learning_rate", "rank", "rank_stabilised", "quantise", "batch", "keep", "beta")
+CHANGE = "admin:training_run_change"
 
 
 class StartForm(forms.Form):
     """What people choose when they start a run; an empty field is chosen from the data, and the run says why."""
 
     dataset = forms.ModelChoiceField(DatasetVersion.objects.none(), empty_label=None)
+    method = forms.ChoiceField(
+        choices=[("auto", "What suits the labels of the dataset"), *LABELS.items()], required=False, initial="auto"
+    )
+    parent = forms.ModelChoiceField(
+        Adapter.objects.none(),
+        required=False,
+        empty_label="The base model",
+        label="Begin with",
+        help_text="An adapter is continued: its rank and layers stay, and preferences are measured from it.",
+    )
+    provider = forms.ModelChoiceField(
+        TrainingProvider.objects.none(), required=False, empty_label="This platform", label="Where"
+    )
     seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=1, help_text="Same seed, same weights.")
     epochs = forms.FloatField(required=False, help_text="Empty: chosen from the number of rows.")
     learning_rate = forms.FloatField(required=False, help_text="Empty: chosen from the size of the base.")
     rank = forms.IntegerField(required=False, initial=16, help_text="Of the LoRA matrices.")
+    rank_stabilised = forms.BooleanField(required=False, label="rsLoRA", help_text="For ranks of 64 and more.")
+    quantise = forms.BooleanField(required=False, label="QLoRA", help_text="Base in 4 bits; needs a CUDA device.")
     batch = forms.IntegerField(required=False, help_text="Rows per step. Empty: chosen from the number of rows.")
     keep = forms.ChoiceField(
         choices=[("last", "The last weights"), ("best", "The epoch with the lowest validation loss")], required=False
     )
+    beta = forms.FloatField(required=False, initial=0.1, help_text="DPO and KTO: small lets the model move far.")
 
     def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        field: Any = self.fields["dataset"]
-        field.queryset = DatasetVersion.objects.filter(
-            assistant__in=assistants_of(user, Role.ADMIN.value), state=DatasetVersion.State.SUCCEEDED, rows__gt=0
-        ).select_related("assistant")
-        field.label_from_instance = lambda dataset: f"{dataset.assistant}: {dataset} ({dataset.rows} rows)"
+        own = assistants_of(user, Role.ADMIN.value)
+        dataset: Any = self.fields["dataset"]
+        dataset.queryset = DatasetVersion.objects.filter(
+            assistant__in=own, state=DatasetVersion.State.SUCCEEDED, rows__gt=0
+        ).select_related("assistant", "leak_report")
+        dataset.label_from_instance = lambda found: f"{found.assistant}: {found} ({found.rows} rows)"
+        parent: Any = self.fields["parent"]
+        parent.queryset = (
+            Adapter.objects.filter(assistant__in=own)
+            .exclude(source=Adapter.Source.REMOTE)
+            .select_related("assistant", "run__dataset", "parent__run__dataset")
+        )
+        parent.label_from_instance = lambda found: f"{found.assistant}: {found}"
+        provider: Any = self.fields["provider"]
+        provider.queryset = TrainingProvider.objects.filter(assistant__in=own).select_related("assistant")
+        provider.label_from_instance = lambda found: f"{found.assistant}: {found} ({found.model})"
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         chosen = {name: cleaned[name] for name in FORM_FIELDS if cleaned.get(name) not in (None, "")}
+        # The form has one pair of fields; a run whose only stage learns preferences takes them for that.
+        if cleaned.get("method") in ("dpo", "kto"):
+            for name in ("learning_rate", "epochs"):
+                if name in chosen:
+                    chosen[f"preference_{name}"] = chosen.pop(name)
         try:
             cleaned["settings"] = FinetuneConfig.from_dict(chosen)
         except ConfigError as error:
             raise forms.ValidationError(str(error)) from error
         return cleaned
 
+    @property
+    def plain(self) -> list[Any]:
+        return [self[name] for name in ("dataset", "method", "parent", "provider")]
+
+    @property
+    def expert(self) -> list[Any]:
+        return [self[name] for name in EXPERT_FIELDS]
+
 
 def start_page(request: HttpRequest) -> HttpResponse:
-    """The form, filled for the dataset of ``?dataset=``."""
+    """The form, filled for ``?dataset=``, ``?parent=`` and ``?method=``. The button "Check" says what the run would do;
+    nothing is started by it."""
+    require_admin_somewhere(request)
     user: Any = request.user
-    if not assistants_of(user, Role.ADMIN.value).exists():
-        raise PermissionDenied("Only admins of an assistant start runs.")
-    form = StartForm(request.POST or None, user=user, initial={"dataset": request.GET.get("dataset")})
+    first = {name: request.GET.get(name) for name in ("dataset", "parent", "method") if request.GET.get(name)}
+    form = StartForm(request.POST or None, user=user, initial={"method": "auto", **first})
+    found = None
     if request.method == "POST" and form.is_valid():
         values = form.cleaned_data
         dataset: DatasetVersion = values["dataset"]
-        try:
-            run = start_run(
-                assistant=dataset.assistant,
-                dataset=dataset,
-                settings=values["settings"],
-                seed=values["seed"],
-                created_by=user,
-            )
-        except (NotPossible, EngineError) as error:
-            form.add_error(None, str(error))
+        method = values["method"] or "auto"
+        if "check" in request.POST:
+            found = preflight(dataset=dataset, settings=values["settings"], method=method, parent=values["parent"])
         else:
-            messages.success(request, f"{run} waits for the worker.")
-            return HttpResponseRedirect(reverse("admin:training_run_change", args=[run.pk]))
-    return _page(request, "training/run_start.html", {"title": "Start a run", "form": form})
+            try:
+                run = start_run(
+                    assistant=dataset.assistant,
+                    dataset=dataset,
+                    settings=values["settings"],
+                    seed=values["seed"],
+                    created_by=user,
+                    method=method,
+                    parent=values["parent"],
+                    provider=values["provider"],
+                )
+            except (NotPossible, EngineError) as error:
+                form.add_error(None, str(error))
+            else:
+                messages.success(request, f"{run} waits for the worker.")
+                return HttpResponseRedirect(reverse(CHANGE, args=[run.pk]))
+    context = {
+        "title": "Start a run",
+        "form": form,
+        "found": found,
+        "any_datasets": form.fields["dataset"].queryset.exists(),  # type: ignore[attr-defined]
+    }
+    return render_page(request, "training/run_start.html", context)
 
 
 @require_safe
 def run_page(request: HttpRequest, pk: int) -> HttpResponse:
-    run = _readable(request, pk)
-    settings = {**run.settings, **run.progress.get("start", {}).get("settings", {})}
-    adapter = getattr(run, "adapter", None)
+    run = readable_run(request, pk)
+    start = run.progress.get("start", {})
+    admin = has_role(request.user, run.assistant, Role.ADMIN.value)
+    kept = kept_bytes(run) if admin else 0
+    stopped = run.state in (Run.State.FAILED, Run.State.CANCELLED)
     context = {
         "title": str(run),
         "run": run,
         "live": live_state(run, after=0),
-        "settings": sorted(settings.items()),
-        "why": run.progress.get("start", {}).get("why", []),
-        "start": run.progress.get("start", {}),
-        "adapter": adapter,
+        "settings": sorted({**run.settings, **start.get("settings", {})}.items()),
+        "why": start.get("why", []),
+        "start": start,
+        "adapter": getattr(run, "adapter", None),
         "log": log_tail(log_path(run._meta.label, run.pk), LOG_BYTES),
-        "may_cancel": has_role(request.user, run.assistant, Role.ADMIN.value),
-        "live_url": reverse("admin:training_run_live", args=[run.pk]),
+        "may_cancel": admin,
+        "kept": filesizeformat(kept) if kept else "",
+        "may_resume": admin and stopped and (run.provider_id or has_checkpoints(run)) and not run.dataset.why_unusable,
+        "live_url": reverse("admin:training_run_live", args=[pk]),
+        "events_url": reverse("admin:training_run_events", args=[pk]),
+        "compare_url": f"{reverse('admin:training_run_compare')}?run={pk}",
     }
-    return _page(request, "training/run.html", context)
-
-
-@require_safe
-def run_live(request: HttpRequest, pk: int) -> HttpResponse:
-    """What has changed since step ``?after=``: asked every second or two by the page."""
-    run = _readable(request, pk)
-    after = request.GET.get("after", "0")
-    if not after.isdecimal() or len(after) > 9:
-        return HttpResponseBadRequest("after must be a step.")
-    return JsonResponse(live_state(run, after=int(after)))
+    return render_page(request, "training/run.html", context)
 
 
 @require_POST
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
-    run = _readable(request, pk)
-    require_role(request.user, run.assistant, Role.ADMIN.value)
-    actor: Any = request.user
-    if cancel(work=run, actor=actor):
+    run = _own(request, pk)
+    if cancel(work=run, actor=_actor(request)):
         messages.success(request, f"{run} stops." if run.is_active else f"{run} was taken out of the queue.")
     else:
         messages.warning(request, f"{run} had ended already.")
-    return HttpResponseRedirect(reverse("admin:training_run_change", args=[pk]))
+    return HttpResponseRedirect(reverse(CHANGE, args=[pk]))
 
 
-def live_state(run: Run, *, after: int) -> dict[str, Any]:
-    """State, progress, and the points of the curve from step ``after`` on (that one again: its validation loss may
-    have come later)."""
-    points = run.metrics.filter(step__gte=after).values_list(
-        "step", "loss", "learning_rate", "validation_loss", "tokens_per_second"
-    )[:MAX_POINTS]
-    progress = run.progress
-    return {
-        "state": run.state,
-        "label": run.get_state_display(),
-        "active": run.is_active,
-        "cancelling": run.is_active and run.cancel_requested_at is not None,
-        "stage": progress.get("stage", ""),
-        "done": progress.get("done", 0),
-        "total": progress.get("total", 0),
-        "epoch": progress.get("epoch"),
-        "loss": progress.get("loss"),
-        "validation_loss": progress.get("validation_loss"),
-        "tokens_per_second": progress.get("tokens_per_second"),
-        "eta_seconds": progress.get("eta_seconds"),
-        "seconds": run.seconds,
-        "error": run.error,
-        "points": [list(point) for point in points],
-        "samples": progress.get("samples", []),
-    }
+@require_POST
+def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
+    run = _own(request, pk)
+    try:
+        if resume_run(run=run, actor=_actor(request)):
+            messages.success(request, f"{run} goes on from its last checkpoint.")
+        else:
+            messages.warning(request, f"{run} is at work, or done.")
+    except NotPossible as error:
+        messages.error(request, str(error))
+    return HttpResponseRedirect(reverse(CHANGE, args=[pk]))
 
 
-def _readable(request: HttpRequest, pk: int) -> Run:
-    run = get_object_or_404(Run.objects.select_related("assistant", "dataset", "created_by"), pk=pk)
-    require_role(request.user, run.assistant, *READERS)
+@require_POST
+def run_clean(request: HttpRequest, pk: int) -> HttpResponse:
+    run = _own(request, pk)
+    freed = clean(run)
+    if freed:
+        audit(assistant=run.assistant, actor=_actor(request), action="run.cleaned", target=str(run))
+        messages.success(request, f"{filesizeformat(freed)} of checkpoints and rows are gone.")
+    else:
+        messages.warning(request, "There was nothing to clean up, or the run is at work.")
+    return HttpResponseRedirect(reverse(CHANGE, args=[pk]))
+
+
+def _own(request: HttpRequest, pk: int) -> Run:
+    run = readable_run(request, pk)
+    require_role(request.user, run.assistant, Role.ADMIN.value)
     return run
 
 
-def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> TemplateResponse:
-    return TemplateResponse(request, template, {**admin.site.each_context(request), **context})
+def _actor(request: HttpRequest) -> Any:
+    return request.user

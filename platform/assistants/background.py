@@ -87,6 +87,11 @@ class BackgroundWork(models.Model):
     class Meta:
         abstract = True
 
+    @classmethod
+    def elsewhere(cls) -> models.Q:
+        """Rows of this model that need no device although others of it do (they are done by another machine)."""
+        return models.Q(pk__in=[])
+
     def perform(self) -> None:
         """Does the work in the performing process. Calls `beat` at least every `HEARTBEAT_SECONDS`; must be able to
         start again from what an earlier attempt has stored. An exception fails the work with its message."""
@@ -265,8 +270,11 @@ def launch_waiting() -> None:
             for work in queued:
                 launch(work)
             continue
-        device_is_busy |= model._default_manager.filter(state=BackgroundWork.State.RUNNING).exists()
-        heavy += queued[:1]
+        for work in queued.filter(model.elsewhere()):
+            launch(work)
+        running = model._default_manager.filter(state=BackgroundWork.State.RUNNING)
+        device_is_busy |= running.exclude(model.elsewhere()).exists()
+        heavy += queued.exclude(model.elsewhere())[:1]
     if heavy and not device_is_busy:
         launch(min(heavy, key=lambda work: work.created_at))
 

@@ -30,9 +30,7 @@ class RecipeProcess:
 
     def __enter__(self) -> RecipeProcess:
         root = str(settings.BASE_DIR)
-        paths = [root, os.path.join(root, "platform"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
-        env.pop("DATABASE_URL", None)  # a recipe needs no database, and no password
+        env = recipe_environment()
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.log.open("ab") as errors:
             self.process = subprocess.Popen(
@@ -86,6 +84,15 @@ class RecipeProcess:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def recipe_environment() -> dict[str, str]:
+    """For a child that knows no Django and ends with us."""
+    root = str(settings.BASE_DIR)
+    paths = [root, os.path.join(root, "platform"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), LIFELINE: "1", "PYTHONUNBUFFERED": "1"}
+    env.pop("DATABASE_URL", None)  # a recipe needs no database, and no password
+    return env
 
 
 def log_tail(path: Path, size: int = LOG_TAIL_BYTES) -> str:

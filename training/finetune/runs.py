@@ -22,8 +22,9 @@ from assistants.background import WorkLost
 from assistants.models import Assistant
 from assistants.performing import log_path
 from generation.adapters import WEIGHTS, base_digest, check_adapter
-from training.data.render import sft_rows
-from training.finetune.bases import base_folder, relative_to_state
+from training.data.render import dpo_rows, kto_rows, sft_rows
+from training.finetune.bases import base_folder, from_state, relative_to_state
+from training.finetune.methods import stages
 from training.finetune.process import RecipeProcess
 from training.finetune.reporting import EXIT_ERROR
 from training.finetune.rows import write_rows
@@ -44,7 +45,13 @@ def perform(run: Run) -> None:
 
     Raises:
         RunRefused: rows that do not fit, another prompt format or base than promised, a child that keeps dying.
+        training.providers.client.ProviderError: a provider refuses, or fails.
     """
+    if run.provider_id is not None:
+        from training.providers.running import perform as perform_there
+
+        perform_there(run)
+        return
     folder = run_folder(run)
     refuse_mismatch(run)
     config = prepare(run, folder)
@@ -87,15 +94,13 @@ def prepare(run: Run, folder: Path) -> Path:
             f"The base model {run.base_model} is no longer the one that the run was started for "
             f"({digest[:12]}, not {run.base_digest[:12]}). Start a new run."
         )
-    train, validation = folder / "train.jsonl", folder / "validation.jsonl"
-    rows, rows_digest = write_rows(train, sft_rows(run.dataset, Example.Split.TRAIN))
-    held_out, held_digest = write_rows(validation, sft_rows(run.dataset, Example.Split.VALIDATION))
-    if not rows:
-        raise RunRefused("The dataset has no training rows. Build one with more labelled or synthetic turns.")
+    files, data = _write_files(run, folder)
+    parent = run.parent
     config = folder / "config.json"
     record = {
-        "train": str(train),
-        "validation": str(validation) if held_out else None,
+        "method": run.method,
+        **files,
+        "parent": str(from_state(parent.folder)) if parent is not None else None,
         "base": str(base),
         "base_name": run.base_model,
         "work": str(folder / "work"),
@@ -110,13 +115,34 @@ def prepare(run: Run, folder: Path) -> Path:
             "data": {
                 "dataset": run.dataset.number,
                 "content_hash": run.dataset.content_hash,
-                "rows_sha256": rows_digest,
-                "validation_sha256": held_digest,
+                **data,
             },
         },
     }
+    if parent is not None:
+        record["facts"]["parent"] = {"adapter": parent.number}
     config.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
     return config
+
+
+def _write_files(run: Run, folder: Path) -> tuple[dict[str, str | None], dict[str, str]]:
+    """The rows that the run's method needs; returns the paths for the recipe and what the manifest says of them."""
+    kinds = stages(run.method)
+    rows: Any = {"sft": sft_rows, "dpo": dpo_rows, "kto": kto_rows}
+    files: dict[str, str | None] = {}
+    data: dict[str, str] = {}
+    for kind in kinds:
+        own = kind == "sft"
+        names = ("train", "validation") if own else ("preferences", "held_preferences")
+        for name, split in zip(names, (Example.Split.TRAIN, Example.Split.VALIDATION), strict=True):
+            path = folder / f"{name}.jsonl"
+            count, digest = write_rows(path, rows[kind](run.dataset, split))
+            if not count and split == Example.Split.TRAIN:
+                what = "training rows" if own else "preferences (its pairs turned out to be alike)"
+                raise RunRefused(f"The dataset has no {what}. Build one with more labelled or synthetic turns.")
+            files[name] = str(path) if count else None
+            data["rows_sha256" if name == "train" else f"{name}_sha256"] = digest
+    return files, data
 
 
 def register(run: Run, folder: Path) -> Adapter:
@@ -131,6 +157,7 @@ def register(run: Run, folder: Path) -> Adapter:
             assistant=run.assistant,
             number=last + 1,
             run=run,
+            parent=run.parent,
             folder=relative_to_state(place),
             manifest=checked.manifest,
             base_digest=checked.manifest["base_digest"],
@@ -192,10 +219,12 @@ class Watcher:
         elif kind == "start":
             self._progress |= {
                 "stage": "training",
-                "done": event["resumed_from"],
+                "done": event.get("done", event["resumed_from"]),
                 "total": event["steps"],
                 "start": event,
             }
+            if event.get("method", "sft") != "sft":
+                self._progress |= {"loss": None}  # another loss: nothing to compare with the stage before
         elif kind == "step":
             self._step(event)
         elif kind == "validation":
@@ -216,6 +245,7 @@ class Watcher:
             loss=event["loss"],
             learning_rate=event["learning_rate"],
             tokens_per_second=event["tokens_per_second"],
+            measures=event.get("measures", {}),
         )
         self._progress |= {
             "stage": "training",
@@ -225,6 +255,7 @@ class Watcher:
             "loss": event["loss"],
             "tokens_per_second": event["tokens_per_second"],
             "eta_seconds": event["eta_seconds"],
+            "measures": event.get("measures", {}),
         }
 
     def store(self, *, now: bool = False) -> None:
@@ -239,7 +270,7 @@ class Watcher:
             self._metrics.values(),
             update_conflicts=True,
             unique_fields=["run", "step"],
-            update_fields=["loss", "learning_rate", "tokens_per_second"],
+            update_fields=["loss", "learning_rate", "tokens_per_second", "measures"],
         )
         RunMetric.objects.bulk_create(
             [RunMetric(run=self.run, step=step, validation_loss=loss) for step, loss in self._validation.items()],

@@ -683,7 +683,7 @@ class Migration(migrations.Migration):
                 ('enabled', models.BooleanField(default=False)),
                 ('action', models.CharField(choices=[('propose', 'Propose it to the admins'), ('start', 'Build the dataset and train')], default='propose', max_length=8)),
                 ('min_labels', models.PositiveIntegerField(blank=True, default=100, help_text='New resolved labels since the last dataset. Empty: labels alone never fire it.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000000)])),
-                ('min_documents', models.PositiveIntegerField(blank=True, help_text='Documents that came, changed or went since the last dataset. Empty: never.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000000)])),
+                ('min_documents', models.PositiveIntegerField(blank=True, help_text='Documents that came or changed since the last dataset. Empty: never.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000000)])),
                 ('every_days', models.PositiveSmallIntegerField(blank=True, help_text='Days since the last run, when anything at all has changed. 7: weekly. Empty: never.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(365)])),
                 ('on_drift', models.BooleanField(default=True, help_text='When the drift report raises its alarm.')),
                 ('rest_days', models.PositiveSmallIntegerField(default=1, help_text='At least so many days between two runs or proposals of the rule.', validators=[django.core.validators.MaxValueValidator(365)])),

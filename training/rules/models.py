@@ -32,7 +32,7 @@ class RetrainingRule(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(1_000_000)],
-        help_text="Documents that came, changed or went since the last dataset. Empty: never.",
+        help_text="Documents that came or changed since the last dataset. Empty: never.",
     )
     every_days = models.PositiveSmallIntegerField(
         null=True,

@@ -1,4 +1,4 @@
-/* The live page of a run: asks for what is new every 1.5 s while the run is active, and draws it. */
+/* The live page of a run: follows its events (and asks every 1.5 s where there are none), and draws what is new. */
 (() => {
   "use strict";
   const page = document.querySelector("[data-live]");
@@ -66,9 +66,16 @@
     put("loss", number(live.loss, 3));
     put("validation", number(live.validation_loss, 3));
     put("eta", live.active ? duration(live.eta_seconds) : "–");
+    ["margin", "accuracy"].forEach((name) => {
+      const value = (live.measures || {})[name];
+      const box = page.querySelector(`[data-when="${name}"]`);
+      if (box) box.hidden = value === undefined;
+      put(name, name === "accuracy" && value !== undefined ? `${Math.round(100 * value)} %` : number(value, 3));
+    });
+    if (live.log) put("log", live.log);
     put("speed", number(live.tokens_per_second, 0));
     put("steps", live.total ? `${live.done} / ${live.total}` : "–");
-    put("took", duration(live.seconds));
+    if (live.seconds !== undefined) put("took", duration(live.seconds));
     const bar = at("bar");
     if (bar && live.total) bar.style.width = `${(100 * live.done) / live.total}%`;
     samples(live.samples);
@@ -89,5 +96,18 @@
     } catch (_) { /* the server is restarting: ask again */ }
     setTimeout(ask, 1500);
   };
-  if (first.active) setTimeout(ask, 1000);
+  const follow = () => {
+    const after = points.size ? Math.max(...points.keys()) : 0;
+    const events = new EventSource(`${page.dataset.events}?after=${after}`);
+    let heard = false;
+    events.onmessage = (event) => { heard = true; show(JSON.parse(event.data)); };
+    events.addEventListener("end", () => { events.close(); location.reload(); });
+    events.onerror = () => {
+      // After a stream that worked the browser connects again by itself; one that never did is given up for asking.
+      if (heard && events.readyState !== EventSource.CLOSED) return;
+      events.close();
+      setTimeout(ask, 1500);
+    };
+  };
+  if (first.active) { if (window.EventSource) follow(); else setTimeout(ask, 1000); }
 })();

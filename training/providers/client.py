@@ -1,0 +1,138 @@
+"""The fine-tuning API of OpenAI as a client: files, jobs, events, cancel. Any server that speaks it, at any address."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+TRIES = 4
+PAUSE = 1.0
+BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+MAX_MESSAGE = 300
+EVENTS = 100
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class ProviderError(RuntimeError):
+    """The provider refuses, fails, or is not there; the message says what and what to do."""
+
+
+class ProviderAway(ProviderError):
+    """It did not answer, or was too busy, several times running: it may be back in a while."""
+
+
+class FineTuningClient:
+    """``with FineTuningClient(url, key) as client``. Reading is tried again when the provider is busy or away for a
+    moment; making a job is not: it costs money, and who asks twice may get two."""
+
+    def __init__(self, base_url: str, api_key: str, *, pause: float = PAUSE) -> None:
+        self.pause = pause
+        self._http = httpx.Client(
+            base_url=base_url.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=TIMEOUT,
+            follow_redirects=False,  # a key goes to the address that somebody has entered, nowhere else
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def upload(self, path: Path) -> str:
+        """Returns the id of the file there."""
+        with path.open("rb") as file:
+            files = {"file": (path.name, file, "application/jsonl")}
+            answer = self._send("POST", "files", data={"purpose": "fine-tune"}, files=files)
+        return _text(answer, "id")
+
+    def delete_file(self, file: str) -> None:
+        self._send("DELETE", f"files/{file}", retry=True)
+
+    def create_job(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._send("POST", "fine_tuning/jobs", json=dict(body))
+
+    def job(self, job: str) -> dict[str, Any]:
+        return self._send("GET", f"fine_tuning/jobs/{job}", retry=True)
+
+    def find_job(self, mark: str) -> dict[str, Any] | None:
+        """The newest job whose metadata hold our mark, among the last hundred."""
+        found = self._send("GET", "fine_tuning/jobs", params={"limit": 100}, retry=True).get("data", [])
+        return next((job for job in found if (job.get("metadata") or {}).get("ratchet") == mark), None)
+
+    def events(self, job: str, *, seen: frozenset[str]) -> list[dict[str, Any]]:
+        """Events that are not in ``seen``, oldest first. Providers list the newest first."""
+        fresh: list[dict[str, Any]] = []
+        params: dict[str, Any] = {"limit": EVENTS}
+        for _ in range(20):
+            page = self._send("GET", f"fine_tuning/jobs/{job}/events", params=params, retry=True)
+            rows = [row for row in page.get("data", []) if isinstance(row, dict)]
+            new = [row for row in rows if row.get("id") not in seen]
+            fresh += new
+            if len(new) < len(rows) or not page.get("has_more") or not rows:
+                break
+            params["after"] = rows[-1]["id"]
+        return list(reversed(fresh))
+
+    def cancel(self, job: str) -> None:
+        self._send("POST", f"fine_tuning/jobs/{job}/cancel", retry=True)
+
+    def _send(self, method: str, path: str, *, retry: bool = False, **how: Any) -> dict[str, Any]:
+        for attempt in range(1, TRIES + 1):
+            last = attempt == TRIES or not retry
+            try:
+                answer = self._http.request(method, path, **how)
+            except httpx.HTTPError as error:
+                if last:
+                    raise ProviderAway(
+                        f"The provider at {self._http.base_url.host} does not answer ({type(error).__name__}). Look "
+                        "whether it is up, then let the run go on."
+                    ) from error
+            else:
+                if answer.is_success:
+                    return _object(answer)
+                if last or answer.status_code not in BUSY:
+                    away = answer.status_code in BUSY
+                    raise (ProviderAway if away else ProviderError)(_refusal(answer))
+            time.sleep(self.pause * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        value = answer.json()
+    except ValueError as error:
+        raise ProviderError("The provider answered something that is no JSON. Is the address right (…/v1)?") from error
+    if not isinstance(value, dict):
+        raise ProviderError("The provider answered no JSON object. Is the address right (…/v1)?")
+    return value
+
+
+def _refusal(answer: httpx.Response) -> str:
+    """Status and the provider's own sentence, cut: it must not fill a page, nor carry a file that it quotes."""
+    said = ""
+    try:
+        body = answer.json()
+        error = body.get("error", body) if isinstance(body, dict) else {}
+        said = str(error.get("message", "") if isinstance(error, dict) else error)
+    except ValueError:
+        pass
+    words = {401: "It does not know the key.", 403: "The key may not train.", 404: "Is the address right (…/v1)?"}
+    hint = words.get(answer.status_code, "")
+    return " ".join(filter(None, (f"The provider refused ({answer.status_code}).", said[:MAX_MESSAGE], hint)))
+
+
+def _text(answer: dict[str, Any], name: str) -> str:
+    value = answer.get(name)
+    if not isinstance(value, str) or not value:
+        raise ProviderError(f"The provider's answer has no {name!r}. Does it speak OpenAI's fine-tuning API?")
+    return value

@@ -1,0 +1,56 @@
+"""Writes about providers."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from assistants.models import Assistant
+from assistants.services import audit
+from training.models import TrainingProvider
+
+MAX_KEY = 500
+
+
+@transaction.atomic
+def save_provider(
+    *,
+    assistant: Assistant,
+    name: str,
+    base_url: str,
+    model: str,
+    api_key: str,
+    actor: User | None,
+    provider: TrainingProvider | None = None,
+) -> TrainingProvider:
+    """Makes or changes a provider. An empty key keeps the stored one, unless the address changes: a key must not go to
+    another server than it was entered for.
+
+    Raises:
+        django.core.exceptions.ValidationError: a value is not allowed.
+    """
+    url = urlsplit(base_url)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
+        raise ValidationError({"base_url": "Write an address such as https://provider.example.org/v1."})
+    if len(api_key) > MAX_KEY or not api_key.isascii() or any(c.isspace() for c in api_key):
+        raise ValidationError({"api_key": f"A key is one word of at most {MAX_KEY} letters, digits and signs."})
+    row = provider or TrainingProvider(assistant=assistant, created_by=actor)
+    moved = provider is not None and provider.base_url != base_url
+    if not api_key and (provider is None or moved):
+        raise ValidationError({"api_key": "Enter the key of this address."})
+    row.name, row.base_url, row.model = name.strip(), base_url, model.strip()
+    if api_key:
+        row.api_key = api_key
+    row.full_clean(exclude=["sealed_key", "created_by"])
+    row.save()
+    audit(
+        assistant=assistant,
+        actor=actor,
+        action="provider.changed" if provider else "provider.added",
+        target=row.name,
+        details={"host": url.hostname, "key_changed": bool(api_key)},
+    )
+    return row
