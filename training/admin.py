@@ -16,8 +16,20 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS, READERS, WorkAdmin
 from training import data_admin, views_evaluation, views_run_compare, views_runs
 from training.models import Adapter, Evaluation, Run
+from training.providers.admin import TrainingProviderAdmin
+from training.registry import admin as registry_admin
+from training.registry.lineage import lineage_of
+from training.rules.admin import RetrainingRuleAdmin
 
-__all__ = ["AdapterAdmin", "EvaluationAdmin", "RunAdmin", "data_admin"]
+__all__ = [
+    "AdapterAdmin",
+    "EvaluationAdmin",
+    "RetrainingRuleAdmin",
+    "RunAdmin",
+    "TrainingProviderAdmin",
+    "data_admin",
+    "registry_admin",
+]
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
@@ -94,8 +106,9 @@ class RunAdmin(WorkAdmin):
 class AdapterAdmin(ScopedAdmin):
     view_roles = READERS
     list_display = ("__str__", "assistant", "dataset", "verdict", "size", "base", "prompt_digest", "created_at")
-    list_filter = ("assistant",)
-    list_select_related = ("assistant", "run__dataset")
+    list_filter = ("assistant", "source")
+    list_select_related = ("assistant", "run__dataset", "run__provider", "parent__run__dataset")
+    list_before_template = "training/adapter_list_top.html"
     change_form_template = "training/adapter.html"
     fields = ("assistant", "number", "folder", "created_at")
     readonly_fields = fields
@@ -106,7 +119,7 @@ class AdapterAdmin(ScopedAdmin):
     @admin.display(description="Data")
     def dataset(self, obj: Adapter) -> str:
         if obj.run is None:
-            return "imported"
+            return obj.get_source_display().lower()
         return f"{obj.run.dataset}{' ● holds erased data: retrain' if obj.erased_rows else ''}"
 
     @admin.display(description="Verdict")
@@ -120,7 +133,20 @@ class AdapterAdmin(ScopedAdmin):
 
     @admin.display(description="Base")
     def base(self, obj: Adapter) -> str:
-        return obj.base_digest[:12]
+        return obj.base_digest[:12] or obj.remote_model
+
+    def get_urls(self) -> list[URLPattern]:
+        staff = self.admin_site.admin_view
+        own = [
+            path("import/", staff(registry_admin.import_page), name="training_adapter_import"),
+            path("<int:pk>/export/", staff(registry_admin.export_view), name="training_adapter_export"),
+            path("<int:pk>/merge/", staff(registry_admin.merge_view), name="training_adapter_merge"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        own = {"any_rows": self.get_queryset(request).exists(), "may_import": self.may(request, ADMINS, None)}
+        return super().changelist_view(request, {**own, **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -132,6 +158,9 @@ class AdapterAdmin(ScopedAdmin):
                 "adapter": adapter,
                 "may_evaluate": self.may(request, ADMINS, adapter),
                 "manifest": adapter.manifest,
+                "lineage": lineage_of(adapter),
+                "merges": list(adapter.merges.all()[:5]),
+                "remote": adapter.source == Adapter.Source.REMOTE,
                 "settings": sorted(adapter.manifest.get("settings", {}).items()),
                 "versions": sorted(adapter.manifest.get("versions", {}).items()),
                 "evaluations": list(adapter.evaluations.select_related("benchmark")),

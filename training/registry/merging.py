@@ -43,6 +43,15 @@ def start_merge(*, adapter: Adapter, created_by: User | None) -> AdapterMerge:
     return merge
 
 
+def cancel_merge(*, merge: AdapterMerge, actor: User | None) -> bool:
+    """False when it had ended already."""
+    with transaction.atomic():
+        asked = merge.request_cancel()
+        if asked:
+            audit(assistant=merge.assistant, actor=actor, action="adapter.merge_cancelled", target=str(merge))
+    return asked
+
+
 def perform(merge: AdapterMerge) -> None:
     """Raises MergeRefused and what `check_adapter` raises."""
     adapter = merge.adapter
