@@ -175,6 +175,7 @@ class SyntheticItem(models.Model):
     )
     task = models.CharField(max_length=64, blank=True, help_text="Names the piece of work, so that it is done once.")
     attempt = models.PositiveSmallIntegerField(default=1)
+    vector = models.BinaryField(null=True, editable=False, help_text="Of the history-aware question, half precision.")
 
     class Meta:
         ordering = ("pk",)
@@ -373,6 +374,7 @@ class Adapter(models.Model):
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="adapters")
     number = models.PositiveIntegerField()
+
     class Source(models.TextChoices):
         RUN = "run", "Trained here"
         IMPORTED = "imported", "Imported"

@@ -52,6 +52,7 @@ class CuratedRow(models.Model):
     evidence = models.JSONField(default=list)
     sentences = models.JSONField(default=list)
     rejected = models.TextField(blank=True)
+    vector = models.BinaryField(null=True, editable=False, help_text="Of the history-aware question, half precision.")
 
     class Meta:
         ordering = ("set", "position")

@@ -294,6 +294,7 @@ class Migration(migrations.Migration):
                 ('lineage', models.JSONField(default=dict, help_text='{writer, model, prompt, persona, style, chunks: [[chunk, path, sentence]], tokens, seconds, …}')),
                 ('task', models.CharField(blank=True, help_text='Names the piece of work, so that it is done once.', max_length=64)),
                 ('attempt', models.PositiveSmallIntegerField(default=1)),
+                ('vector', models.BinaryField(editable=False, help_text='Of the history-aware question, half precision.', null=True)),
                 ('chunk', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='knowledge.chunk')),
                 ('synthesis', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='items', to='training.synthesis')),
             ],
@@ -576,6 +577,7 @@ class Migration(migrations.Migration):
                 ('evidence', models.JSONField(default=list)),
                 ('sentences', models.JSONField(default=list)),
                 ('rejected', models.TextField(blank=True)),
+                ('vector', models.BinaryField(editable=False, help_text='Of the history-aware question, half precision.', null=True)),
                 ('set', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='examples', to='training.curatedset')),
             ],
             options={
