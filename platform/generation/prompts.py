@@ -120,7 +120,7 @@ def split_sentences(text: str) -> list[str]:
     return list(_sentences(text))
 
 
-@lru_cache(maxsize=2048)  # the same passages come again and again, in a chat and in a dataset
+@lru_cache(maxsize=8192)  # the same passages come again and again, in a chat and in a dataset
 def _sentences(text: str) -> tuple[str, ...]:
     pieces: list[str] = []
     for raw in text.splitlines():
