@@ -1,0 +1,100 @@
+"""One drift report, as its process makes it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from serving.drift.models import DriftReport
+from serving.drift.sample import Reference, Window, reference, window
+from serving.drift.series import behaviour, documents, passages, wording
+from serving.drift.two_sample import LEAST, mean_discrepancy, separate
+from training.models import DatasetVersion
+
+ALPHA = 0.05
+STORED = 300
+"""Questions of the window whose keys are kept, the most telling first."""
+
+
+def perform(report: DriftReport) -> None:
+    """Fills a report: {"n_now", "n_before", "logged": the dataset's logged questions were enough, "auc", "p", "mmd",
+    "mmd_p", "behaviour", "passages", "wording", "documents"}.
+
+    Raises:
+        RuntimeError: the dataset was deleted meanwhile.
+    """
+    dataset = report.dataset
+    if dataset is None:
+        raise RuntimeError("The dataset that it was to be compared with is gone. Start another report.")
+    report.beat(stage="reading questions", done=0, total=3)
+    new = window(report.assistant, report.since, report.until, without=dataset)
+    old = reference(dataset, report.assistant)
+    results: dict[str, Any] = {"n_now": len(new.keys), "n_before": len(old.keys), "logged": old.logged}
+    report.beat(stage="counting", done=1)
+    results |= _series(report, dataset, new, old)
+    report.beat(stage="comparing", done=2)
+    report.now = [[str(key), None] for key in new.keys[:STORED]]
+    report.before = old.keys
+    if min(len(new.keys), len(old.keys)) < LEAST:
+        report.verdict = DriftReport.Verdict.TOO_FEW
+    else:
+        results |= _tests(report, new, old)
+        found = both(results["p"], results["mmd_p"]) <= ALPHA
+        report.verdict = DriftReport.Verdict.DRIFT if found else DriftReport.Verdict.SAME
+    report.results = results
+    report.alarm = report.verdict == DriftReport.Verdict.DRIFT and _drifted_before(report)
+    report.sentence = sentence(report)
+    report.save(update_fields=["results", "verdict", "alarm", "sentence", "now", "before"])
+    report.beat(stage="done", done=3)
+
+
+def sentence(report: DriftReport) -> str:
+    r = report.results
+    if report.verdict == DriftReport.Verdict.TOO_FEW:
+        few = "users' conversations" if r["n_now"] < LEAST else "the dataset"
+        return (
+            f"Too few questions to say: {r['n_now']} of the window and {r['n_before']} of the dataset, where {LEAST} "
+            f"of each are needed ({few})."
+        )
+    numbers = f"AUC {r['auc']:.2f}, p = {r['p']:.3f}, {r['n_now']} questions against {r['n_before']}"
+    if report.verdict == DriftReport.Verdict.SAME:
+        return f"No change is shown between what users ask and what the adapter was trained on ({numbers})."
+    agree = "both tests say so" if max(r["p"], r["mmd_p"]) <= ALPHA else "one of the two tests says so"
+    running = " It was so in the window before, too." if report.alarm else ""
+    return f"Users ask something else than the adapter was trained on ({numbers}; {agree}).{running}"
+
+
+def both(p: float, other: float) -> float:
+    """One p of the two: at most 5 % of windows without drift are called one, whichever test finds it."""
+    return min(1.0, 2.0 * min(p, other))
+
+
+def _tests(report: DriftReport, new: Window, old: Reference) -> dict[str, Any]:
+    found = separate(old.vectors, new.vectors, seed=report.pk)
+    ordered = sorted(zip(found.scores.tolist(), map(str, new.keys), strict=True), reverse=True)
+    report.now = [[key, round(score, 4)] for score, key in ordered[:STORED]]
+    squared, p = mean_discrepancy(old.vectors, new.vectors, seed=report.pk)
+    return {"auc": round(found.auc, 4), "p": round(found.p, 4), "mmd": round(squared, 6), "mmd_p": round(p, 4)}
+
+
+def _series(report: DriftReport, dataset: DatasetVersion, new: Window, old: Reference) -> dict[str, Any]:
+    return {
+        "behaviour": behaviour(report.assistant, report.since, report.until),
+        "passages": passages(new.keys, old.keys),
+        "wording": wording(new.keys, old.keys),
+        "documents": documents(report.assistant, dataset),
+    }
+
+
+def _drifted_before(report: DriftReport) -> bool:
+    """Whether the window right before this one, against the same dataset, showed drift. Windows that overlap this one
+    are no second witness."""
+    earlier = DriftReport.objects.filter(
+        assistant=report.assistant,
+        dataset=report.dataset,
+        state=DriftReport.State.SUCCEEDED,
+        until__lte=report.since + timedelta(hours=1),
+        until__gte=report.since - timedelta(days=1),
+    )
+    last = earlier.exclude(pk=report.pk).order_by("-until", "-pk").first()
+    return last is not None and last.verdict == DriftReport.Verdict.DRIFT
