@@ -164,8 +164,8 @@ def _curated(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     sets = CuratedSet.objects.filter(assistant=order.assistant, name__in=order.recipe.curated_sets)
     names = dict(sets.values_list("pk", "name"))
     rows = CuratedRow.objects.filter(set__in=names).order_by("set__name", "position")
-    made = (from_curated(row, names[row.set_id]) for row in rows.iterator(chunk_size=CHUNK))
-    return _all(order, pool, funnel, made, name="imported rows", total=rows.count())
+    made = ((row, from_curated(row, names[row.set_id])) for row in rows.iterator(chunk_size=CHUNK))
+    return _all(order, pool, funnel, made, name="imported rows", total=rows.count(), sample=rows)
 
 
 def _compared(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
@@ -177,8 +177,8 @@ def _compared(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     if held_out:
         rounds = rounds.exclude(held_out=held_out)
     preferred = ComparisonPair.objects.filter(round__in=rounds).exclude(prompt=[]).preferred()
-    rows = preferred.select_related("round").order_by("round", "position")
-    made = (from_pair(pair, order.assistant) for pair in rows.iterator(chunk_size=CHUNK))
+    rows = preferred.select_related("round", "turn__conversation").order_by("round", "position")
+    made = ((None, from_pair(pair, order.assistant)) for pair in rows.iterator(chunk_size=CHUNK))
     return _all(order, pool, funnel, made, name="compared pairs", total=rows.count())
 
 
@@ -192,25 +192,74 @@ def _written(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     if order.recipe.forms:
         why += ["of another form"] * kept.exclude(form__in=order.recipe.forms).count()
         kept = kept.filter(form__in=order.recipe.forms)
-    made = (from_item(item) for item in kept.order_by("pk").iterator(chunk_size=CHUNK))
-    return _all(order, pool, funnel, made, name="synthetic questions", total=items.count(), why=why)
+    rows = kept.order_by("pk")
+    made = ((item, from_item(item)) for item in rows.iterator(chunk_size=CHUNK))
+    return _all(order, pool, funnel, made, name="synthetic questions", total=items.count(), why=why, sample=rows)
 
 
 def _all(
-    order: Order, pool: Pool, funnel: Funnel, made: Iterator[Candidate | Refused] | Iterator[Candidate], **counted: Any
+    order: Order,
+    pool: Pool,
+    funnel: Funnel,
+    made: Iterator[tuple[SyntheticItem | CuratedRow | None, Candidate | Refused]],
+    **counted: Any,
 ) -> list[Head]:
-    """``counted``: name of the step, total before it, and why some are not among ``made``."""
-    name, total = counted["name"], counted["total"]
-    pool.reserve(total)
+    """``made``: what a candidate is made of (None where it keeps no vector), and the candidate.
+
+    ``counted``: ``name`` of the step, ``total`` before it, ``why`` some are not among ``made``; ``sample``: rows by
+    which is told whether stored vectors are of today's embedder.
+    """
+    pool.reserve(counted["total"])
     reasons = list(counted.get("why", ()))
     heads: list[Head] = []
+    stored = "sample" in counted and _own_vectors_fit(counted["sample"])
     for part in batches(made, CHUNK):
-        kept = [one for one in part if isinstance(one, Candidate)]
-        reasons += [one.why for one in part if isinstance(one, Refused)]
-        heads += _add(pool, kept, [None] * len(kept))
-        order.beat(stage=name, done=len(heads), total=total)
-    funnel.step(name, total, len(heads), reasons)
+        kept = [(row, one) for row, one in part if isinstance(one, Candidate)]
+        reasons += [one.why for _, one in part if isinstance(one, Refused)]
+        vectors = [unpacked(row.vector) if stored and row is not None and row.vector else None for row, _ in kept]
+        missing = [at for at, vector in enumerate(vectors) if vector is None]
+        for at, vector in zip(missing, _embedded([kept[at][1] for at in missing]), strict=True):
+            vectors[at] = vector
+        heads += [pool.add(one, vector) for (_, one), vector in zip(kept, vectors, strict=True)]
+        _keep_vectors([(kept[at][0], vectors[at]) for at in missing])
+        order.beat(stage=counted["name"], done=len(heads), total=counted["total"])
+    funnel.step(counted["name"], counted["total"], len(heads), reasons)
     return heads
+
+
+def _embedded(rows: Sequence[Candidate]) -> list[NDArray[np.float32]]:
+    """Rounded as they are stored, so that the second build compares what the first did."""
+    if not rows:
+        return []
+    return [unpacked(packed(vector)) for vector in question_vectors([(row.question, row.history) for row in rows])]
+
+
+def packed(vector: NDArray[np.float32]) -> bytes:
+    return vector.astype("<f2").tobytes()
+
+
+def unpacked(data: bytes | memoryview) -> NDArray[np.float32]:
+    return unit(np.frombuffer(data, dtype="<f2").astype(np.float32))
+
+
+def _keep_vectors(made: Sequence[tuple[SyntheticItem | CuratedRow | None, Any]]) -> None:
+    """The next build, and the preview before it, need not embed what this one has."""
+    for model in (SyntheticItem, CuratedRow):
+        rows = [(row, vector) for row, vector in made if isinstance(row, model)]
+        for row, vector in rows:
+            row.vector = packed(vector)
+        model._default_manager.bulk_update([row for row, _ in rows], ["vector"], batch_size=CHUNK)
+
+
+def _own_vectors_fit(rows: QuerySet[Any]) -> bool:
+    some = list(rows.exclude(vector=None)[:SAMPLE])
+    if not some:
+        return False
+    fresh = question_vectors([(row.question, row.history) for row in some])
+    stored = [np.frombuffer(row.vector, dtype="<f2") for row in some]
+    if any(len(one) != fresh.shape[1] for one in stored):
+        return False
+    return bool((fresh * np.stack([unit(one.astype(np.float32)) for one in stored])).sum(axis=1).min() >= SAME_VECTOR)
 
 
 def _without_documents(heads: list[Head], recipe: Recipe, funnel: Funnel) -> list[Head]:

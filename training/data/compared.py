@@ -39,13 +39,17 @@ def from_pair(pair: Any, assistant: Assistant) -> Candidate | Refused:
     return Candidate(
         origin=Origin.PREFERRED,
         kind=Kind(kind_of(response, wording)),
-        group=group_name("comparison", f"{pair.round.name}:{pair.key}"),
+        # Where users asked it, it belongs to their conversation, and goes with it.
+        group=group_name("conversation", pair.turn.conversation.external_id)
+        if pair.turn is not None
+        else group_name("comparison", f"{pair.round.name}:{pair.key}"),
         question=asked.question,
         history=asked.history,
         contexts=contexts,
         evidence=asked.evidence,
         sentences=sentences,
         rejected=parse_answer(house=house, prompt=asked.prompt, completion=other).marked,
+        turn_id=pair.turn_id,
         came_from=f"comparison {pair.round.name}, pair {pair.position}"[:200],
         gold=gold_sentences(contexts, sentences),
     )

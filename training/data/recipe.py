@@ -180,7 +180,7 @@ class Recipe:
             raise RecipeError(
                 " ".join(f"{name} is no field of a recipe{_meant(name, known)}." for name in unknown[:10])
             )
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        given: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
         return cls(**given)
 
 

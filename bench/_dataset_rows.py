@@ -1,0 +1,222 @@
+"""What the dataset bench does in the database of DATABASE_URL, a step per call; each prints a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+PASSAGES = 4_000
+ITEMS = 300
+K = 6
+BATCH = 2_000
+TURNS = 0.6
+VERBS = tuple("change cancel renew read pay move compare extend report check order replace lower explain split".split())  # noqa: SIM905
+NOUNS = tuple(
+    " ".join(
+        (
+            "meter bill plan tariff deposit address reading invoice payment contract heater boiler panel battery",
+            "charger discount budget account form notice letter engineer visit refund exit fee day rate night charge",
+            "direct debit smart display welcome pack garden lamp cellar kitchen roof garage stairs office workshop",
+        )
+    ).split()
+)
+WHEN = (
+    "before I move", "after the visit", "when the display is blank", "in the first month", "if nobody is at home",
+    "while the price is fixed", "at the end of the year", "once the letter has come", "for a second flat",
+    "without a form", "when the payment fails", "during the night", "on the last day", "in a rented house",
+)  # fmt: skip
+
+
+def passage(draw: random.Random, number: int) -> tuple[str, str, str]:
+    """(title, source, text of six sentences), each with a number of its own."""
+    sentences = [
+        f"To {draw.choice(VERBS)} the {draw.choice(NOUNS)} of your {draw.choice(NOUNS)} {draw.choice(WHEN)} "
+        f"takes {number % 97 + i} days and costs {number * 7 % 991 + i} points."
+        for i in range(6)
+    ]
+    return f"The {draw.choice(NOUNS)} {number}", f"folder{number % 40}/page{number}.md", " ".join(sentences)
+
+
+def question(draw: random.Random) -> str:
+    return (
+        f"How do I {draw.choice(VERBS)} the {draw.choice(NOUNS)} and the {draw.choice(NOUNS)} of my "
+        f"{draw.choice(NOUNS)} {draw.choice(WHEN)}, or {draw.choice(VERBS)} the {draw.choice(NOUNS)}?"
+    )
+
+
+def fill(examples: int) -> dict[str, Any]:
+    from assistants.models import Assistant
+    from capture.models import Turn
+
+    house, made = Assistant.objects.get_or_create(slug="dataset", defaults={"name": "Dataset"})
+    if not made:
+        return {"turns": Turn.objects.of(house).count()}
+    draw = random.Random(11)
+    texts = [passage(draw, n) for n in range(PASSAGES)]
+    _turns(house, texts, int(examples * TURNS), draw)
+    _questions(house, texts, examples - int(examples * TURNS), draw)
+    _benchmark(house, draw)
+    _settle_in()
+    return {"turns": Turn.objects.of(house).count()}
+
+
+def _turns(house: Any, texts: Any, count: int, draw: random.Random) -> None:
+    from django.utils import timezone
+    from pgvector import HalfVector
+
+    from annotations.models import Resolution
+    from capture.models import Conversation, Passage, Retrieval, Turn
+    from knowledge.query import question_vectors
+
+    passages = Passage.objects.bulk_create(
+        [
+            Passage(assistant=house, digest=f"{n:064d}", title=title, source=source, text=text, trusted=True)
+            for n, (title, source, text) in enumerate(texts)
+        ],
+        batch_size=1000,
+    )
+    now = timezone.now()
+    for start in range(0, count, BATCH):
+        size = min(BATCH, count - start)
+        talks = Conversation.objects.bulk_create(
+            [Conversation(assistant=house, external_id=f"c{start + i}") for i in range((size + 2) // 3)]
+        )
+        asked = [question(draw) for _ in range(size)]
+        vectors = question_vectors([(one, ()) for one in asked])
+        turns, retrievals, resolutions = [], [], []
+        for i, (one, vector) in enumerate(zip(asked, vectors, strict=True)):
+            chosen = draw.sample(range(PASSAGES), K)
+            rank, sentence = draw.randrange(K), draw.randrange(6)
+            answer = f"{texts[chosen[rank]][2].split('. ')[sentence].rstrip('.')}. [{rank + 1}]"
+            bad = draw.random() < 0.1
+            turn = Turn(
+                assistant=house, conversation=talks[i // 3], client_id=f"t{start + i}", question=one, asked_at=now,
+                response="It costs nothing at all. [1]" if bad else answer, policy_digest="bench",
+                embedding=HalfVector(vector), metadata={"user_key": f"u{draw.randrange(5000)}"},
+            )  # fmt: skip
+            turns.append(turn)
+            places = [[rank, sentence], *([r, draw.randrange(6)] for r in range(K)), [rank, (sentence + 1) % 6]]
+            offered = {tuple(place): at for at, place in reversed(list(enumerate(places)))}
+            for r, key in enumerate(chosen):
+                evidence = [[at, s, round(0.9 - at / 20, 4)] for (rr, s), at in offered.items() if rr == r]
+                retrievals.append(Retrieval(turn=turn, passage=passages[key], rank=r + 1, evidence=evidence))
+            resolutions.append(
+                Resolution(
+                    turn=turn,
+                    verdict="bad" if bad else "good",
+                    response=answer,
+                    relevant_ranks=[rank + 1],
+                    how="single",
+                )
+            )
+        Turn.objects.bulk_create(turns)
+        Retrieval.objects.bulk_create(retrievals, batch_size=5000)
+        Resolution.objects.bulk_create(resolutions)
+        print(f"{start + size:,} turns", file=sys.stderr, flush=True)
+
+
+def _questions(house: Any, texts: Any, count: int, draw: random.Random) -> None:
+    from knowledge.query import question_vectors
+    from training.data.collect import packed
+    from training.models import Synthesis, SyntheticItem
+
+    # Filled when a question is first seen: by its synthesis, or by the first build or preview.
+    synthesis = Synthesis.objects.create(assistant=house, state="succeeded", wanted=count)
+    items = []
+    for n in range(count):
+        chosen = draw.sample(range(PASSAGES), K)
+        sentence = draw.randrange(6)
+        listed = [
+            {"rank": r, "title": texts[key][0], "source": texts[key][1], "text": texts[key][2]}
+            for r, key in enumerate(chosen, start=1)
+        ]
+        evidence = [[1, sentence, 0.9], [1, (sentence + 1) % 6, 0.8], *([r, 0, 0.7 - r / 20] for r in range(2, K + 1))]
+        items.append(
+            SyntheticItem(
+                synthesis=synthesis,
+                source=texts[chosen[0]][1],
+                sentence=sentence,
+                question=question(draw),
+                response=f"{texts[chosen[0]][2].split('. ')[sentence].rstrip('.')}.",
+                task=f"bench-{n}",
+                contexts={"passages": listed, "evidence": evidence, "gold": [1, sentence]},
+            )
+        )
+        if len(items) == BATCH or n == count - 1:
+            vectors = question_vectors([(item.question, ()) for item in items])
+            for item, vector in zip(items, vectors, strict=True):
+                item.vector = packed(vector)
+            SyntheticItem.objects.bulk_create(items)
+            items = []
+
+
+def _benchmark(house: Any, draw: random.Random) -> None:
+    from training.models import Benchmark, BenchmarkItem
+
+    benchmark = Benchmark.objects.create(assistant=house, name="bench", content_hash="0" * 64)
+    BenchmarkItem.objects.bulk_create(
+        BenchmarkItem(benchmark=benchmark, key=f"b{n}", question=question(draw), kind="answer") for n in range(ITEMS)
+    )
+
+
+def _settle_in() -> None:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def build(_: int) -> dict[str, Any]:
+    import resource
+
+    from assistants.models import Assistant
+    from training.data.build import perform
+    from training.data.recipe import Recipe
+    from training.models import DatasetVersion
+
+    house = Assistant.objects.get(slug="dataset")
+    number = DatasetVersion.objects.count() + 1
+    dataset = DatasetVersion.objects.create(
+        assistant=house, number=number, recipe=Recipe(per_sentence_cap=20, missing_oracle_share=0.1).as_dict(),
+        benchmark=house.benchmarks.get(), synthesis=house.syntheses.get(), prompt_digest=house.prompt_digest,
+    )  # fmt: skip
+    assert dataset.claim()
+    stages: dict[str, float] = {}
+    last: list[Any] = ["start", time.perf_counter()]
+    plain_beat = dataset.beat
+
+    def beat(**progress: Any) -> None:
+        now = time.perf_counter()
+        stages[last[0]] = stages.get(last[0], 0.0) + now - last[1]
+        last[:] = [progress.get("stage", last[0]), now]
+        plain_beat(**progress)
+
+    dataset.beat = beat  # type: ignore[method-assign]
+    begun = time.perf_counter()
+    perform(dataset)
+    seconds = time.perf_counter() - begun
+    stages[last[0]] = stages.get(last[0], 0.0) + time.perf_counter() - last[1]
+    dataset.finish(DatasetVersion.State.SUCCEEDED)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "seconds": round(seconds, 1), "peak_mb": round(peak), "rows": dataset.rows,
+        "content_hash": dataset.content_hash,
+        "stages": {name: round(spent, 1) for name, spent in stages.items()}, "mix": dataset.mix,
+        "funnel": dataset.funnel,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    import django
+
+    django.setup()
+    print(json.dumps({"fill": fill, "build": build}[sys.argv[1]](int(sys.argv[2]))))
