@@ -10,6 +10,7 @@ from serving.drift.sample import Reference, Window, reference, window
 from serving.drift.series import behaviour, documents, passages, wording
 from serving.drift.two_sample import LEAST, mean_discrepancy, separate
 from training.models import DatasetVersion
+from training.rules.firing import report_drift
 
 ALPHA = 0.05
 STORED = 300
@@ -46,6 +47,8 @@ def perform(report: DriftReport) -> None:
     report.sentence = sentence(report)
     report.save(update_fields=["results", "verdict", "alarm", "sentence", "now", "before"])
     report.beat(stage="done", done=3)
+    if report.alarm:
+        report_drift(report.assistant, report.sentence)  # the assistant's rule may propose, or start, a retraining
 
 
 def sentence(report: DriftReport) -> str:

@@ -198,15 +198,18 @@ def _ensure_admin() -> str:
 
 def _ensure_schedules() -> None:
     """What runs by itself, also on a fresh platform: scrubbing what waits, repairing work, storing spooled turns (each
-    minute), forgetting who looked at what (each day)."""
+    minute), experiments (each minute), drift (each week), forgetting who looked at what (each day)."""
     from assistants.background import ensure_sweep
     from assistants.jobs import ensure_forgetting
     from capture.jobs import ensure_schedule
-    from serving.jobs import ensure_drain
+    from knowledge.jobs import ensure_counting
+    from serving.jobs import ensure_drain, ensure_schedules
 
     ensure_schedule()
     ensure_sweep()
+    ensure_counting()
     ensure_drain()
+    ensure_schedules()
     ensure_forgetting()
 
 
