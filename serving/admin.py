@@ -8,10 +8,11 @@ from django.contrib import admin
 
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
+from serving.alerts.admin import AlertAdmin, AlertChannelAdmin
 from serving.erasure_admin import ErasureAdmin
 from serving.models import Deployment, Promotion
 
-__all__ = ["DeploymentAdmin", "ErasureAdmin", "PromotionAdmin"]
+__all__ = ["AlertAdmin", "AlertChannelAdmin", "DeploymentAdmin", "ErasureAdmin", "PromotionAdmin"]
 
 READERS = (Role.ADMIN, Role.REVIEWER)
 

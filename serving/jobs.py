@@ -49,14 +49,23 @@ def report_drift() -> int:
     return report_all()
 
 
+def watch_alerts() -> int:
+    """Raises, clears and sends. Run each minute."""
+    from serving.alerts import sending, watching
+
+    watching.look()
+    return sending.send_due()
+
+
 def ensure_schedules() -> None:
-    """What runs by itself for experiments and drift."""
+    """What runs by itself for experiments, drift and alerts."""
     from django_q.models import Schedule
 
     minutely = {"schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
     for name, func, when in (
         ("Step experiments", "serving.jobs.step_experiments", minutely),
         ("Answer in shadow", "serving.jobs.answer_shadows", minutely),
+        ("Watch for alerts", "serving.jobs.watch_alerts", minutely),
         ("Report drift", "serving.jobs.report_drift", {"schedule_type": Schedule.WEEKLY, "repeats": -1}),
     ):
         Schedule.objects.get_or_create(name=name, defaults={"func": func, **when})

@@ -8,12 +8,16 @@ from django.conf import settings
 from django.db import models
 
 from assistants.models import Assistant
+from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 from serving.drift.models import DriftReport
 from serving.erasure.record import Erasure
 from serving.experiments.models import Experiment, ExperimentLook, Exposure, ShadowAnswer
 from training.models import Adapter, Evaluation
 
 __all__ = [
+    "Alert",
+    "AlertChannel",
+    "AlertDelivery",
     "Deployment",
     "DriftReport",
     "Erasure",

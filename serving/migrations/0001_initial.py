@@ -19,6 +19,77 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='Alert',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('kind', models.CharField(help_text='See serving.alerts.conditions.', max_length=40)),
+                ('key', models.CharField(blank=True, help_text='Of which thing, where there may be several.', max_length=60)),
+                ('level', models.CharField(choices=[('news', 'News'), ('warning', 'Warning'), ('urgent', 'Urgent')], max_length=8)),
+                ('sentence', models.TextField(help_text='Counts, names and numbers; no text of users.')),
+                ('link', models.CharField(blank=True, help_text='Path of the page that shows it.', max_length=200)),
+                ('raised_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('seen_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When it was last true.')),
+                ('cleared_at', models.DateTimeField(blank=True, null=True)),
+                ('acknowledged_at', models.DateTimeField(blank=True, null=True)),
+                ('acknowledged_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='alerts', to='assistants.assistant')),
+            ],
+            options={
+                'ordering': ('-raised_at', '-pk'),
+            },
+        ),
+        migrations.CreateModel(
+            name='AlertChannel',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('kind', models.CharField(choices=[('email', 'E-mail'), ('webhook', 'Webhook')], max_length=8)),
+                ('address', models.CharField(help_text='An e-mail address, or the https address that gets a POST.', max_length=500)),
+                ('level', models.CharField(choices=[('news', 'News'), ('warning', 'Warning'), ('urgent', 'Urgent')], default='warning', help_text='Alerts below this level are not sent here.', max_length=8, verbose_name='from level')),
+                ('enabled', models.BooleanField(default=True)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='alert_channels', to='assistants.assistant')),
+            ],
+            options={
+                'ordering': ('assistant', 'kind', 'address'),
+            },
+        ),
+        migrations.CreateModel(
+            name='AlertDelivery',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('cleared', models.BooleanField(default=False, help_text='That it is over.')),
+                ('attempts', models.PositiveSmallIntegerField(default=0)),
+                ('due_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('sent_at', models.DateTimeField(blank=True, null=True)),
+                ('error', models.CharField(blank=True, max_length=300)),
+                ('alert', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='serving.alert')),
+                ('channel', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='serving.alertchannel')),
+            ],
+            options={
+                'ordering': ('-pk',),
+            },
+        ),
+        migrations.AddIndex(
+            model_name='alert',
+            index=models.Index(fields=['assistant', '-raised_at'], name='alert_newest'),
+        ),
+        migrations.AddConstraint(
+            model_name='alert',
+            constraint=models.UniqueConstraint(condition=models.Q(('cleared_at', None)), fields=('assistant', 'kind', 'key'), name='alert_open_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='alertchannel',
+            constraint=models.UniqueConstraint(fields=('assistant', 'kind', 'address'), name='alert_channel_once'),
+        ),
+        migrations.AddIndex(
+            model_name='alertdelivery',
+            index=models.Index(condition=models.Q(('sent_at', None)), fields=['due_at'], name='alert_delivery_due'),
+        ),
+        migrations.AddConstraint(
+            model_name='alertdelivery',
+            constraint=models.UniqueConstraint(fields=('alert', 'channel', 'cleared'), name='alert_delivery_once'),
+        ),
+        migrations.CreateModel(
             name='Experiment',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

@@ -34,12 +34,10 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _show(self, found: list[Finding]) -> None:
+        style = self.style
         styles: dict[str, Callable[[str], str]] = {
-            "ok": self.style.SUCCESS,
-            "warning": self.style.WARNING,
-            "error": self.style.ERROR,
-            "note": str,
-        }
+            "ok": style.SUCCESS, "note": str, "warning": style.WARNING, "error": style.ERROR,
+        }  # fmt: skip
         about = ""
         for finding in found:
             if finding.about != about:

@@ -1,0 +1,101 @@
+"""Takes due deliveries to their channels, again and again for a day."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from smtplib import SMTPException
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db import transaction
+from django.utils import timezone
+
+from serving.alerts import webhooks
+from serving.alerts.models import Alert, AlertChannel, AlertDelivery
+
+AT_ONCE = 50
+"""Deliveries of one look: each may wait ten seconds for somebody who does not answer."""
+FIRST_DELAY = timedelta(minutes=1)
+LEASE = timedelta(minutes=5)
+
+
+def send_due() -> int:
+    """Returns how many arrived. A process that is killed after sending and before noting it sends once more: twice told
+    is better than never."""
+    sent = 0
+    for _ in range(AT_ONCE):
+        delivery = _claim()
+        if delivery is None:
+            break
+        error = deliver(delivery.alert, delivery.channel, cleared=delivery.cleared)
+        if not error:
+            sent += 1
+        _note(delivery, error)
+    return sent
+
+
+@transaction.atomic
+def _claim() -> AlertDelivery | None:
+    """The next that is due, put off so that no other worker takes it meanwhile."""
+    due = AlertDelivery.objects.filter(
+        sent_at=None, due_at__lte=timezone.now(), attempts__lt=AlertDelivery.MOST_ATTEMPTS, channel__enabled=True
+    )
+    found = (
+        due.select_related("alert__assistant", "channel")
+        .select_for_update(of=("self",), skip_locked=True)
+        .order_by("due_at")
+        .first()
+    )
+    if found is not None:
+        found.attempts += 1
+        found.due_at = timezone.now() + LEASE
+        found.save(update_fields=["attempts", "due_at"])
+    return found
+
+
+def _note(delivery: AlertDelivery, error: str) -> None:
+    if error:
+        delivery.error = error[:300]
+        delivery.due_at = timezone.now() + FIRST_DELAY * 2 ** (delivery.attempts - 1)
+    else:
+        delivery.error, delivery.sent_at = "", timezone.now()
+    delivery.save(update_fields=["error", "due_at", "sent_at"])
+
+
+def deliver(alert: Alert, channel: AlertChannel, *, cleared: bool) -> str:
+    """Sends; returns what went wrong, or nothing."""
+    if channel.kind == AlertChannel.Kind.WEBHOOK:
+        return webhooks.post(channel.address, body_of(alert, cleared=cleared))
+    if not settings.EMAIL_HOST:
+        return "No mail server is set (EMAIL_HOST)."
+    state = "over" if cleared else alert.get_level_display().lower()
+    subject = f"[{alert.assistant.slug}] {state}: {alert.sentence}".replace("\n", " ")[:150]
+    try:
+        send_mail(subject, _text(alert, cleared=cleared), None, [channel.address])
+    except (SMTPException, OSError) as error:
+        return f"The mail server did not take it ({type(error).__name__})."
+    return ""
+
+
+def body_of(alert: Alert, *, cleared: bool) -> dict[str, Any]:
+    """What a webhook gets."""
+    return {
+        "event": "alert.cleared" if cleared else "alert.raised",
+        "id": alert.pk,
+        "assistant": alert.assistant.slug,
+        "kind": alert.kind,
+        "level": alert.level,
+        "text": alert.sentence,
+        "link": f"{settings.RATCHET_PUBLIC_URL}{alert.link}" if alert.link else "",
+        "raised_at": alert.raised_at.isoformat(),
+        "cleared_at": alert.cleared_at.isoformat() if alert.cleared_at else None,
+    }
+
+
+def _text(alert: Alert, *, cleared: bool) -> str:
+    lines = [alert.sentence, ""]
+    if cleared:
+        lines[:0] = ["This is over:"]
+    lines += [f"Since {alert.raised_at:%Y-%m-%d %H:%M} UTC", f"{settings.RATCHET_PUBLIC_URL}{alert.link}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,239 @@
+"""What is raised, cleared, sent and by whom it may be read."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core import mail
+from django.core.exceptions import ValidationError
+from django.test import Client, override_settings
+from django.utils import timezone
+
+from assistants.models import Assistant, AuditEvent
+from capture.models import Quarantine, Receipt
+from serving.alerts import sending, watching, webhooks
+from serving.models import Alert, AlertChannel, AlertDelivery
+from tests.factories import add_member, make_adapter, make_assistant, make_evaluation, make_user
+
+
+@pytest.fixture
+def assistant(db: None) -> Assistant:
+    return make_assistant("helpdesk")
+
+
+def hold(assistant: Assistant, name: str = "t1") -> Quarantine:
+    receipt = Receipt.objects.create(assistant=assistant, client_id=name, payload_digest="0")
+    return Quarantine.objects.create(
+        assistant=assistant, receipt=receipt, payload=b"x", state="held", conversation_key="c", kind="turn"
+    )
+
+
+class Receiver(BaseHTTPRequestHandler):
+    got: list[tuple[dict[str, str], bytes]]
+    status = 204
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((dict(self.headers), body))  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    server: Any = HTTPServer(("127.0.0.1", 0), Receiver)
+    server.got, server.status = [], 204
+    server.address = f"http://127.0.0.1:{server.server_port}/hook"
+    Thread(target=server.serve_forever, daemon=True).start()
+    with override_settings(RATCHET_WEBHOOK_PRIVATE=True):
+        yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_is_true_is_raised_once_and_cleared_when_it_is_over(assistant: Assistant) -> None:
+    other = make_assistant("other")
+    held = hold(assistant)
+    assert watching.look() == 1
+    assert watching.look() == 1
+    alert = Alert.objects.get()
+    assert (alert.assistant, alert.kind, alert.level) == (assistant, "held", "warning")
+    assert alert.link.endswith("?state__exact=held")
+    hold(other, "t2")
+    held.delete()
+    assert watching.look() == 1
+    alert.refresh_from_db()
+    assert alert.cleared_at is not None
+    hold(assistant, "t3")
+    watching.look()
+    assert Alert.objects.filter(assistant=assistant).count() == 2
+
+
+def test_a_gate_that_was_passed_is_news_until_somebody_acts(assistant: Assistant) -> None:
+    from serving.services import promote
+
+    evaluation = make_evaluation(make_adapter(assistant), verdict="passed", finished_at=timezone.now())
+    watching.look()
+    assert Alert.objects.get().kind == "gate_passed"
+    promote(assistant=assistant, adapter=evaluation.adapter, evaluation=evaluation, actor=None)
+    watching.look()
+    assert not Alert.objects.open().exists()
+
+
+def test_failed_work_is_named_and_is_no_news_after_a_day(assistant: Assistant) -> None:
+    from training.models import Synthesis
+
+    now = timezone.now()
+    row = Synthesis.objects.create(assistant=assistant, state="failed", finished_at=now, error="secret text")
+    Synthesis.objects.create(assistant=assistant, state="failed", finished_at=now - timedelta(days=2))
+    watching.look()
+    alert = Alert.objects.get()
+    assert alert.sentence == f"Synthesis {row.pk} failed."
+
+
+def test_looking_costs_the_same_for_many_assistants(assistant: Assistant, django_assert_max_num_queries: Any) -> None:
+    from serving.alerts.conditions import conditions
+
+    with django_assert_max_num_queries(40) as few:
+        conditions([assistant])
+    many = [assistant, *(make_assistant(f"a{n}") for n in range(4))]
+    for one in many:
+        hold(one, f"x{one.pk}")
+    with django_assert_max_num_queries(len(few.captured_queries)):
+        conditions(many)
+
+
+def test_a_webhook_is_told_of_beginning_and_end_with_a_signature(assistant: Assistant, receiver: Any) -> None:
+    AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address)
+    AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address + "2", level="urgent")
+    held = hold(assistant)
+    watching.look()
+    assert sending.send_due() == 1
+    assert sending.send_due() == 0
+    headers, body = receiver.got[0]
+    expected = hmac.new(settings.RATCHET_WEBHOOK_KEY.encode(), body, hashlib.sha256).hexdigest()
+    assert headers["X-Ratchet-Signature"] == f"sha256={expected}"
+    told = json.loads(body)
+    assert (told["event"], told["assistant"], told["kind"], told["level"]) == (
+        "alert.raised", "helpdesk", "held", "warning",
+    )  # fmt: skip
+    assert told["link"].startswith(settings.RATCHET_PUBLIC_URL)
+    held.delete()
+    watching.look()
+    assert sending.send_due() == 1
+    assert json.loads(receiver.got[1][1])["event"] == "alert.cleared"
+
+
+def test_who_does_not_take_it_is_asked_again_later_and_not_for_ever(assistant: Assistant, receiver: Any) -> None:
+    receiver.status = 500
+    AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address)
+    hold(assistant)
+    watching.look()
+    assert sending.send_due() == 0
+    delivery = AlertDelivery.objects.get()
+    assert (delivery.attempts, delivery.error) == (1, "It answered 500.")
+    assert delivery.due_at > timezone.now() + timedelta(seconds=30)
+    assert sending.send_due() == 0  # not due
+    assert delivery.attempts == 1
+    AlertDelivery.objects.update(due_at=timezone.now(), attempts=AlertDelivery.MOST_ATTEMPTS)
+    sending.send_due()
+    assert len(receiver.got) == 1
+    receiver.status = 200
+    AlertDelivery.objects.update(attempts=3)
+    assert sending.send_due() == 1
+    delivery.refresh_from_db()
+    assert delivery.sent_at is not None
+
+
+def test_a_redirect_is_not_followed(assistant: Assistant, receiver: Any) -> None:
+    receiver.status = 302
+    assert webhooks.post(receiver.address, {}) == "It answered 302."
+
+
+@override_settings(EMAIL_HOST="mail.example.org")
+def test_an_e_mail_says_it_in_one_line(assistant: Assistant) -> None:
+    AlertChannel.objects.create(assistant=assistant, kind="email", address="ops@example.org")
+    hold(assistant)
+    watching.look()
+    assert sending.send_due() == 1
+    (letter,) = mail.outbox
+    assert letter.to == ["ops@example.org"]
+    assert letter.subject == "[helpdesk] warning: 1 captured items are held: they could not be scrubbed."
+    assert settings.RATCHET_PUBLIC_URL in str(letter.body)
+
+
+def test_without_a_mail_server_the_channel_says_so(assistant: Assistant) -> None:
+    AlertChannel.objects.create(assistant=assistant, kind="email", address="ops@example.org")
+    hold(assistant)
+    watching.look()
+    with override_settings(EMAIL_HOST=""):
+        assert sending.send_due() == 0
+    assert AlertDelivery.objects.get().error == "No mail server is set (EMAIL_HOST)."
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://x.org", "http://x.org", "https://", "https://u:p@x.org", "https://x.org:99999", "nonsense", ""]
+)
+def test_addresses_that_cannot_be_meant_are_refused(assistant: Assistant, address: str) -> None:
+    with pytest.raises(ValidationError):
+        AlertChannel(assistant=assistant, kind="webhook", address=address).full_clean()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "10.0.0.1", "[::1]"])
+def test_private_networks_are_closed_unless_opened(db: None, host: str) -> None:
+    assert "private network" in webhooks.post(f"https://{host}:1/", {})
+
+
+def test_the_pages_show_ones_own_and_let_readers_say_that_they_saw_it(assistant: Assistant) -> None:
+    hold(assistant)
+    hold(make_assistant("other"), "t2")
+    watching.look()
+    admin, annotator = make_user("admin"), make_user("annotator")
+    add_member(assistant, admin, "admin")
+    add_member(assistant, annotator, "annotator")
+    client = Client()
+    client.force_login(admin)
+    page = client.get("/admin/serving/alert/").content.decode()
+    assert page.count("1 captured items are held") == 1
+    mine = Alert.objects.get(assistant=assistant)
+    foreign = Alert.objects.exclude(assistant=assistant).get()
+    form = {"action": "acknowledge_chosen", "_selected_action": [mine.pk, foreign.pk]}
+    assert client.post("/admin/serving/alert/", form).status_code == 302
+    mine.refresh_from_db()
+    foreign.refresh_from_db()
+    assert (mine.acknowledged_by, foreign.acknowledged_by) == (admin, None)
+    assert AuditEvent.objects.filter(action="alert.acknowledged").count() == 1
+    client.force_login(annotator)
+    assert client.get("/admin/serving/alert/").status_code == 403
+    assert client.get("/admin/serving/alertchannel/").status_code == 403
+
+
+def test_an_admin_adds_a_channel_for_ones_own_assistant_only(assistant: Assistant, receiver: Any) -> None:
+    other = make_assistant("other")
+    admin = make_user("admin")
+    add_member(assistant, admin, "admin")
+    client = Client()
+    client.force_login(admin)
+    form = {"assistant": other.pk, "kind": "webhook", "address": receiver.address, "level": "news", "enabled": "on"}
+    client.post("/admin/serving/alertchannel/add/", form)
+    assert not AlertChannel.objects.exists()
+    client.post("/admin/serving/alertchannel/add/", {**form, "assistant": assistant.pk})
+    channel = AlertChannel.objects.get()
+    assert AuditEvent.objects.filter(action="alert_channel.added").exists()
+    answer = client.post(
+        "/admin/serving/alertchannel/", {"action": "try_out", "_selected_action": [channel.pk]}, follow=True
+    )
+    assert "the test alert was taken" in answer.content.decode()
+    assert json.loads(receiver.got[0][1])["kind"] == "test"
