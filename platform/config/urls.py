@@ -20,6 +20,7 @@ urlpatterns = [
     path("api/v1/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/", include("capture.urls")),
     path("api/v1/", include("annotations.api_urls")),
+    path("api/v1/", include("knowledge.api.urls")),
     path("api/v1/", include("training.api_urls")),
     path("v1/", include("capture.otlp.urls")),
     path("v1/", include("serving.urls")),

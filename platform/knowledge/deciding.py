@@ -24,7 +24,7 @@ class NothingToDecide(ValueError):
 
 
 @transaction.atomic
-def take(*, upload: Upload, files: Collection[int] | None = None, actor: User | None = None) -> int:
+def take(*, upload: Upload, files: Collection[int] | None = None, actor: User | None = None, via: str = "page") -> int:
     """Takes files that wait: those of a preview, and those that were left when the upload was cancelled or failed.
 
     Args:
@@ -45,20 +45,22 @@ def take(*, upload: Upload, files: Collection[int] | None = None, actor: User | 
         outcome=UploadedFile.Outcome.READY
     )
     _requeue(upload)
-    _note(upload, actor, "documents.taken", count)
+    _note(upload, actor, "documents.taken", count, via)
     transaction.on_commit(lambda: launch(upload))
     return count
 
 
 @transaction.atomic
-def discard(*, upload: Upload, files: Collection[int] | None = None, actor: User | None = None) -> int:
+def discard(
+    *, upload: Upload, files: Collection[int] | None = None, actor: User | None = None, via: str = "page"
+) -> int:
     """Empties files that wait. As `take`."""
     count = _open(upload, files).update(
         outcome=UploadedFile.Outcome.DISCARDED, preview=None, data=b"", sentence="Discarded; nothing of it was stored."
     )
     if not count:
         raise NothingToDecide("None of these files waits any more.")
-    _note(upload, actor, "documents.discarded", count)
+    _note(upload, actor, "documents.discarded", count, via)
     return count
 
 
@@ -102,5 +104,6 @@ def _requeue(upload: Upload) -> None:
     upload.refresh_from_db()
 
 
-def _note(upload: Upload, actor: User | None, action: str, count: int) -> None:
-    audit(assistant=upload.assistant, actor=actor, action=action, target=str(upload), details={"files": count})
+def _note(upload: Upload, actor: User | None, action: str, count: int, via: str) -> None:
+    details = {"files": count, "via": via}
+    audit(assistant=upload.assistant, actor=actor, action=action, target=str(upload), details=details)

@@ -150,9 +150,12 @@ def load_document(
 
 
 @transaction.atomic
-def delete_document(*, document: Document, actor: User | None = None) -> None:
-    """Removes a document with its chunks; passages of logged turns keep their own copy of the text."""
-    audit(assistant=document.assistant, actor=actor, action="document.deleted", target=document.path[:200])
+def delete_document(*, document: Document, actor: User | None = None, via: str = "page") -> None:
+    """Removes a document with its chunks and versions; passages of logged turns keep their own copy of the text."""
+    audit(
+        assistant=document.assistant, actor=actor, action="document.deleted", target=document.path[:200],
+        details={"via": via},
+    )  # fmt: skip
     document.delete()
 
 

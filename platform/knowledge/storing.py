@@ -178,11 +178,12 @@ def _named_in(words: str, document: Document) -> Document | None:
     others = Document.objects.ready().filter(assistant_id=document.assistant_id).exclude(pk=document.pk)
     best: tuple[int, int] = (0, 0)
     for pk, path, title in others.values_list("pk", "path", "title")[:20_000]:
-        for name in (path, PurePosixPath(path).name, PurePosixPath(path).stem, title):
+        titles = (title,) if " " in title else ()  # a single word is said of many things
+        for name in (path, PurePosixPath(path).name, PurePosixPath(path).stem, *titles):
             folded = name.casefold()
             if len(folded) <= max(best[0], 3) or folded not in words:
                 continue
-            if re.search(rf"(?<!\w){re.escape(folded)}(?!\w)", words):
+            if re.search(rf"(?<![\w./-]){re.escape(folded)}(?![\w-]|\.\w)", words):
                 best = (len(folded), pk)
     return others.filter(pk=best[1]).first() if best[1] else None
 

@@ -156,16 +156,16 @@ def file_page(request: HttpRequest, upload: Upload, number: int) -> HttpResponse
 
 
 def decide(request: HttpRequest, upload: Upload) -> HttpResponse:
-    """``act``: take or discard; ``file``: which files (several); with ``all`` every one that waits."""
+    """``act``: take or discard, and ``file`` (several) says which; take-all or discard-all, what waits."""
     require_role(request.user, upload.assistant, *ADMINS)
     actor: Any = request.user
-    act = request.POST.get("act", "")
+    act, _, everything = request.POST.get("act", "").partition("-")
     keys = [int(key) for key in request.POST.getlist("file") if key.isdecimal() and len(key) < 19]
     back = HttpResponseRedirect(reverse("admin:knowledge_upload_change", args=[upload.pk]))
-    if act not in ("take", "discard") or not (keys or request.POST.get("all")):
+    if act not in ("take", "discard") or not (keys or everything):
         messages.error(request, "Choose files first.")
         return back
-    chosen = keys if not request.POST.get("all") else None
+    chosen = None if everything else keys
     try:
         count = (take if act == "take" else discard)(upload=upload, files=chosen, actor=actor)
     except NothingToDecide as refused:

@@ -46,6 +46,10 @@ def test_the_description_is_valid_and_whole(client: Client) -> None:
         ("/api/v1/turns/{name}", "get"), ("/api/v1/turns/{name}", "patch"), ("/api/v1/turns/export", "get"),
         ("/api/v1/feedback", "post"), ("/v1/traces", "post"), ("/v1/chat/completions", "post"), ("/v1/models", "get"),
         ("/api/v1/annotations", "get"), ("/api/v1/annotations", "post"),
+        ("/api/v1/documents", "get"), ("/api/v1/documents", "post"), ("/api/v1/documents/{id}", "get"),
+        ("/api/v1/documents/{id}", "delete"), ("/api/v1/documents/at/{path}", "get"),
+        ("/api/v1/documents/at/{path}", "put"), ("/api/v1/documents/at/{path}", "delete"),
+        ("/api/v1/uploads/{id}", "get"), ("/api/v1/uploads/{id}", "delete"), ("/api/v1/uploads/{id}/{act}", "post"),
     }  # fmt: skip
     for path, method in operations:
         operation = described["paths"][path][method]

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
 from assistants.models import Assistant, AuditEvent
 from generation.engines import EngineUnavailable
-from knowledge import uploads, views
+from knowledge import views
 from knowledge.models import Document, Upload
 from knowledge.services import load_document
-from knowledge.uploads import IncomingFile, UploadRefused, clean_path, start_upload
 from tests.factories import make_assistant, make_user
 
 LIST = "admin:knowledge_document_changelist"
@@ -53,13 +51,6 @@ def stranger(db: None) -> User:
 @pytest.fixture
 def document(assistant: Assistant) -> Document:
     return load_document(assistant=assistant, path="tariffs/fees.md", data=FEES)
-
-
-@pytest.fixture(autouse=True)
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    works: list[Any] = []
-    monkeypatch.setattr("knowledge.uploads.launch", works.append)
-    return works
 
 
 def enter(user: User | str) -> Client:
@@ -146,109 +137,6 @@ def test_documents_are_exported_by_admins_only(document: Document) -> None:
     rows = [json.loads(line) for line in enter("ada").post(reverse(LIST), sent).getvalue().splitlines()]
     assert [(row["path"], row["state"]) for row in rows] == [("tariffs/fees.md", "ready")]
     assert AuditEvent.objects.filter(action="documents.exported").count() == 1
-
-
-# --- Uploads ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_upload_says_of_each_file_what_became_of_it(
-    assistant: Assistant, document: Document, launched: list[Any], django_capture_on_commit_callbacks: Any
-) -> None:
-    files = [
-        SimpleUploadedFile("fees.md", FEES),
-        SimpleUploadedFile("moving.md", b"# Moving\n\nTell us 10 days before.\n"),
-        SimpleUploadedFile("bad.txt", b"\x00\x01"),
-        SimpleUploadedFile("picture.png", b"\x89PNG"),
-        SimpleUploadedFile("empty.md", b""),
-    ]
-    client = enter("ada")
-    with django_capture_on_commit_callbacks(execute=True):
-        response = client.post(
-            reverse("admin:knowledge_document_add"),
-            {"assistant": assistant.pk, "documents": files, "folder": "tariffs"},
-        )
-    upload = Upload.objects.get()
-    assert launched == [upload]
-    assert response.url == reverse("admin:knowledge_upload_change", args=[upload.pk])
-    waiting = shown(client.get(response.url))
-    assert "4 waiting" in waiting
-    assert "Files of this kind are not read" in waiting
-
-    upload.claim()
-    upload.perform()
-    outcomes = dict(upload.files.values_list("path", "outcome"))
-    assert outcomes == {
-        "tariffs/fees.md": "unchanged", "tariffs/moving.md": "loaded", "tariffs/bad.txt": "failed",
-        "tariffs/picture.png": "failed", "tariffs/empty.md": "failed",
-    }  # fmt: skip
-    assert not any(bytes(data) for data in upload.files.values_list("data", flat=True))
-    upload.finish(Upload.State.SUCCEEDED)
-    done = shown(client.get(response.url))
-    assert "New: “Moving”, 1 chunk." in done
-    assert "NUL bytes" in done
-    assert "Cancel" not in done
-
-
-def test_an_upload_that_was_killed_goes_on_where_it_stopped(
-    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = [IncomingFile(f"{n}.txt", 9, f"Sentence {n}.".encode()) for n in range(3)]
-    upload = start_upload(assistant=assistant, files=files)
-    upload.claim()
-    uploads.take_in(upload.files.all()[0])
-    upload.take_back()
-    upload.claim()
-    taken: list[str] = []
-    take_in = uploads.take_in
-    monkeypatch.setattr(uploads, "take_in", lambda file: (taken.append(file.path), take_in(file)))
-    upload.perform()
-    assert taken == ["1.txt", "2.txt"]
-    assert Document.objects.ready().count() == 3
-
-
-def test_a_folder_keeps_its_paths(assistant: Assistant) -> None:
-    files = [SimpleUploadedFile("a.md", b"# A\n\nOne."), SimpleUploadedFile("a.md", b"# B\n\nTwo.")]
-    sent = {"assistant": assistant.pk, "tree": files, "tree_path": ["x/a.md", "y/../../a.md"], "folder": ""}
-    enter("ada").post(reverse("admin:knowledge_document_add"), sent)
-    assert set(Upload.objects.get().files.values_list("path", flat=True)) == {"x/a.md", "y/a.md"}
-
-
-def test_uploads_have_limits(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = reverse("admin:knowledge_document_add")
-    assert "Choose at least one file" in shown(enter("ada").post(page, {"assistant": assistant.pk}))
-    assert enter("rob").get(page).status_code == 403
-    other = make_assistant()
-    sent = {"assistant": other.pk, "documents": SimpleUploadedFile("a.md", b"# A\n\nOne.")}
-    assert "valid choice" in shown(enter("ada").post(page, sent))
-    assert not Upload.objects.exists()
-    with pytest.raises(UploadRefused, match="At most 100 files"):
-        start_upload(assistant=assistant, files=[IncomingFile("a.md", 1, b"a")] * 101)
-    with pytest.raises(UploadRefused, match="larger than 50 MB"):
-        start_upload(assistant=assistant, files=[IncomingFile("a.md", 60_000_000, b"")])
-    monkeypatch.setattr(uploads, "MAX_BYTES", 4)
-    monkeypatch.setattr(views, "MAX_BYTES", 4)
-    enter("ada").post(page, {"assistant": assistant.pk, "documents": SimpleUploadedFile("long.md", b"# Long")})
-    assert Upload.objects.get().files.get().outcome == "failed"
-
-
-def test_paths_are_relative_and_plain() -> None:
-    assert clean_path("../../etc/passwd.txt") == "etc/passwd.txt"
-    assert clean_path("C:\\docs\\a.md", "/t/") == "t/C:/docs/a.md"
-    assert clean_path("a\x00\nb.md") == "ab.md"
-    assert clean_path("///") == "unnamed.txt"
-    assert len(clean_path("x" * 1000 + ".md")) <= 300
-
-
-def test_an_upload_is_cancelled_by_admins(assistant: Assistant) -> None:
-    upload = start_upload(assistant=assistant, files=[IncomingFile("a.txt", 2, b"A.")])
-    cancel = reverse("admin:knowledge_upload_cancel", args=[upload.pk])
-    assert enter("rob").post(cancel).status_code == 403
-    assert enter("ada").get(cancel).status_code == 405
-    assert enter("ada").post(cancel).status_code == 302
-    upload.refresh_from_db()
-    assert upload.state == Upload.State.CANCELLED
-    live = enter("rob").get(reverse("admin:knowledge_upload_live", args=[upload.pk])).json()
-    assert (live["active"], live["label"]) == (False, "Cancelled")
 
 
 # --- Try a search -----------------------------------------------------------------------------------------------------
