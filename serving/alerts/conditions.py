@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -57,14 +58,13 @@ def _capture(intake: Intake) -> Iterator[Condition]:
         yield Condition("quarantine_full", URGENT, f"The quarantine is {intake.percent} % full.", page)
 
 
-def _failed(pks: object) -> Iterator[tuple[int, Condition]]:
+def _failed(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
     since = timezone.now() - RECENT
     for model in work_models():
         if "assistant" not in {field.name for field in model._meta.get_fields()}:
             continue
-        rows = model._default_manager.filter(
-            assistant__in=pks, state=BackgroundWork.State.FAILED, finished_at__gte=since
-        )
+        manager: Any = model._default_manager  # the base class has no assistant
+        rows = manager.filter(assistant__in=pks, state=BackgroundWork.State.FAILED, finished_at__gte=since)
         name, label = str(model._meta.verbose_name).capitalize(), model._meta.label_lower
         link = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
         for assistant, pk in rows.values_list("assistant", "pk").order_by("-pk")[:20]:
@@ -72,7 +72,7 @@ def _failed(pks: object) -> Iterator[tuple[int, Condition]]:
             yield assistant, Condition("work_failed", WARNING, text, _page(link), key=f"{label}:{pk}")
 
 
-def _gates(pks: object) -> Iterator[tuple[int, Condition]]:
+def _gates(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
     """A passed gate that nobody has acted on."""
     rows = Evaluation.objects.filter(
         assistant__in=pks, verdict=GateVerdict.PASSED, finished_at__gte=timezone.now() - 7 * RECENT
@@ -85,7 +85,7 @@ def _gates(pks: object) -> Iterator[tuple[int, Condition]]:
             yield found.assistant_id, Condition("gate_passed", NEWS, found.sentence, link, key=str(found.pk))
 
 
-def _live(pks: object) -> Iterator[tuple[int, Condition]]:
+def _live(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
     for found in Deployment.objects.filter(assistant__in=pks).select_related("adapter__run__dataset"):
         if found.adapter is not None and found.adapter.erased_rows:
             text = f"{found.adapter} is live and was trained on rows that were erased since. Train another one."
@@ -93,7 +93,7 @@ def _live(pks: object) -> Iterator[tuple[int, Condition]]:
             yield found.assistant_id, Condition("erased_live", WARNING, text, link, key=str(found.adapter_id))
 
 
-def _experiments(pks: object) -> Iterator[tuple[int, Condition]]:
+def _experiments(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
     rows = Experiment.objects.filter(assistant__in=pks).filter(ended_at__gte=timezone.now() - RECENT)
     for found in rows.select_related("candidate__run__dataset"):
         level = URGENT if found.ending == Experiment.Ending.GUARDRAIL else NEWS
@@ -102,7 +102,7 @@ def _experiments(pks: object) -> Iterator[tuple[int, Condition]]:
         yield found.assistant_id, Condition("experiment_ended", level, text, link, key=str(found.pk))
 
 
-def _drift(pks: object) -> Iterator[tuple[int, Condition]]:
+def _drift(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
     """The newest report of each assistant."""
     rows = DriftReport.objects.filter(assistant__in=pks, state=DriftReport.State.SUCCEEDED)
     newest = rows.order_by("assistant_id", "-until", "-pk").distinct("assistant_id")
