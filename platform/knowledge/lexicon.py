@@ -152,6 +152,22 @@ def count_words(assistant: Assistant) -> int:
         return _count(cursor, assistant)
 
 
+def due_for_counting() -> list[int]:
+    """Ids of the assistants whose counts lag. Large collections wait for this; small ones are counted when asked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT chunk.assistant_id FROM (
+                SELECT assistant_id, count(*) AS chunks FROM knowledge_chunk GROUP BY assistant_id
+            ) AS chunk LEFT JOIN knowledge_lexicon AS lexicon USING (assistant_id)
+            WHERE lexicon.chunks IS NULL OR abs(chunk.chunks - lexicon.chunks) > %s * chunk.chunks
+            ORDER BY chunk.assistant_id
+            """,
+            [LAG],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
 def _count(cursor: Any, assistant: Assistant) -> int:
     key = int(assistant.pk)
     cursor.execute("DELETE FROM knowledge_lexemecount WHERE assistant_id = %s", [key])

@@ -20,6 +20,7 @@ from generation.prompts import Message
 from knowledge import candidates
 from knowledge.candidates import Candidates
 from knowledge.configuration import RetrievalSettings, config_digest, settings_of
+from knowledge.configuring import note_active
 from knowledge.embedding import rerank
 from knowledge.evidence import EvidencePassage, ScoredSentence, rank_evidence, unpack
 from knowledge.fusion import by_rank, scaled, weighted
@@ -77,7 +78,9 @@ def retrieve(
         generation.engines.EngineUnavailable: the engine does not answer (web processes only).
     """
     started = time.perf_counter()
-    settings = settings or settings_of(assistant)
+    if settings is None:
+        note_active(assistant)
+        settings = settings_of(assistant)
     if query is None:
         given = None if vector is None else vector[np.newaxis]
         (query,) = prepare([(question, history)], glossary=assistant.glossary, history=settings.history, evidence=given)

@@ -1,0 +1,28 @@
+"""Background entry points of this room: called by the worker, by name."""
+
+from __future__ import annotations
+
+from assistants.models import Assistant
+from knowledge.lexicon import count_words, due_for_counting
+
+COUNT_MINUTES = 10
+
+
+def count_due() -> str:
+    """Counts the words of assistants whose documents have changed much since. Run every few minutes."""
+    due = list(Assistant.objects.filter(pk__in=due_for_counting()))
+    for assistant in due:
+        count_words(assistant)
+    return f"words of {len(due)} assistants counted"
+
+
+def ensure_counting() -> None:
+    from django_q.models import Schedule
+
+    Schedule.objects.get_or_create(
+        name="Count the words of documents",
+        defaults={
+            "func": "knowledge.jobs.count_due", "schedule_type": Schedule.MINUTES, "minutes": COUNT_MINUTES,
+            "repeats": -1,
+        },
+    )  # fmt: skip
