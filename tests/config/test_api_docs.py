@@ -50,6 +50,8 @@ def test_the_description_is_valid_and_whole(client: Client) -> None:
         ("/api/v1/documents/{id}", "delete"), ("/api/v1/documents/at/{path}", "get"),
         ("/api/v1/documents/at/{path}", "put"), ("/api/v1/documents/at/{path}", "delete"),
         ("/api/v1/uploads/{id}", "get"), ("/api/v1/uploads/{id}", "delete"), ("/api/v1/uploads/{id}/{act}", "post"),
+        ("/api/v1/runs", "get"), ("/api/v1/runs", "post"), ("/api/v1/runs/{id}", "get"),
+        ("/api/v1/runs/{id}/cancel", "post"),
     }  # fmt: skip
     for path, method in operations:
         operation = described["paths"][path][method]
