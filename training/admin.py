@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS, READERS, WorkAdmin
-from training import data_admin, views_evaluation, views_run_compare, views_runs
+from training import data_admin, evaluation_admin, views_evaluation, views_run_compare, views_runs
 from training.models import Adapter, Evaluation, Run
 from training.providers.admin import TrainingProviderAdmin
 from training.registry import admin as registry_admin
@@ -28,6 +28,7 @@ __all__ = [
     "RunAdmin",
     "TrainingProviderAdmin",
     "data_admin",
+    "evaluation_admin",
     "registry_admin",
 ]
 
@@ -194,6 +195,15 @@ class EvaluationAdmin(data_admin.TrainingWorkAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).defer("results", "comparison", "gate")
+
+    def get_urls(self) -> list[URLPattern]:
+        staff = self.admin_site.admin_view
+        own = [
+            path("<int:pk>/resume/", staff(views_evaluation.resume_view), name="training_evaluation_resume"),
+            path("<int:pk>/score/", staff(views_evaluation.score_view), name="training_evaluation_score"),
+            path("<int:pk>/judge/", staff(views_evaluation.judge_view), name="training_evaluation_judge"),
+        ]
+        return [*own, *super().get_urls()]
 
     @display(description="Before / after", ordering="adapter")
     def before_after(self, evaluation: Evaluation) -> SafeString:

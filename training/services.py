@@ -39,6 +39,7 @@ from training.models import (
     TrainingProvider,
 )
 from training.providers.limits import why_not_there
+from training.synthesis.plan import Plan as SynthesisPlan
 
 MAX_SYNTHETIC = 20_000
 MAX_BENCHMARK_ITEMS = 5_000
@@ -46,20 +47,59 @@ MAX_BENCHMARK_ITEMS = 5_000
 Work = BenchmarkUpload | Synthesis | DatasetVersion | Run | Evaluation | Judging | KnowledgeScore | Replay
 
 
-def start_synthesis(*, assistant: Assistant, wanted: int, created_by: User | None = None, seed: int = 1) -> Synthesis:
-    """Writes ``wanted`` questions from the assistant's documents.
+def start_synthesis(
+    *,
+    assistant: Assistant,
+    wanted: int,
+    created_by: User | None = None,
+    seed: int = 1,
+    plan: SynthesisPlan | None = None,
+) -> Synthesis:
+    """Writes ``wanted`` questions from the assistant's documents, as the plan says (its defaults when not given).
 
     Raises:
-        NotPossible: ``wanted`` is out of its limits, or there are no documents.
+        NotPossible: ``wanted`` is out of its limits, there are no documents, or no teacher to write them.
     """
+    plan = plan or SynthesisPlan()
     if not 1 <= wanted <= MAX_SYNTHETIC:
         raise NotPossible(f"Between 1 and {MAX_SYNTHETIC:,} questions can be written, not {wanted}.")
     if not assistant.documents.exists():
         raise NotPossible("There are no documents to write questions from. Load some first.")
+    _refuse_without_teacher(plan)
     with transaction.atomic():
-        synthesis = Synthesis.objects.create(assistant=assistant, wanted=wanted, seed=seed, created_by=created_by)
-        _start(synthesis, created_by, {"wanted": wanted})
+        synthesis = Synthesis.objects.create(
+            assistant=assistant, wanted=wanted, seed=seed, plan=plan.as_dict(), created_by=created_by
+        )
+        _start(synthesis, created_by, {"wanted": wanted, "writer": plan.writer})
     return synthesis
+
+
+def go_on_with_synthesis(*, synthesis: Synthesis, actor: User | None) -> None:
+    """Queues a synthesis again that failed or was cancelled: it goes on after its last stored batch.
+
+    Raises:
+        NotPossible: it is at work, has ended well, or a dataset was made of it.
+    """
+    ended = (Synthesis.State.FAILED, Synthesis.State.CANCELLED)
+    _refuse_without_teacher(SynthesisPlan.from_dict(synthesis.plan))
+    with transaction.atomic():
+        if DatasetVersion.objects.filter(synthesis=synthesis).exists():
+            raise NotPossible(f"A dataset was made of {synthesis}; what it holds stays as it is. Start a new one.")
+        again = Synthesis.objects.filter(pk=synthesis.pk, state__in=ended).update(
+            state=Synthesis.State.QUEUED, attempt=0, token=None, pid=None, cancel_requested_at=None, finished_at=None,
+            error="", stopped_by="",
+        )  # fmt: skip
+        if not again:
+            raise NotPossible(f"{synthesis} is at work, or has ended. Only one that failed or was cancelled goes on.")
+        synthesis.refresh_from_db()
+        _start(synthesis, actor, {"again": True})
+
+
+def _refuse_without_teacher(plan: SynthesisPlan) -> None:
+    if plan.writer == "teacher" and not (
+        django_settings.RATCHET_TEACHER_BASE_URL or django_settings.RATCHET_OPENAI_BASE_URL
+    ):
+        raise NotPossible("No teacher is set up: name its address in RATCHET_TEACHER_BASE_URL, or write by rule.")
 
 
 def start_benchmark(
@@ -80,9 +120,7 @@ def start_benchmark(
     if count > MAX_BENCHMARK_ITEMS:
         raise NotPossible(f"The file holds {count:,} questions; at most {MAX_BENCHMARK_ITEMS:,} make a benchmark.")
     with transaction.atomic():
-        upload = BenchmarkUpload.objects.create(
-            assistant=assistant, name=name, content=content, created_by=created_by
-        )
+        upload = BenchmarkUpload.objects.create(assistant=assistant, name=name, content=content, created_by=created_by)
         _start(upload, created_by, {"questions": count})
     return upload
 

@@ -61,6 +61,8 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Retraining", "autorenew", "training.retrainingrule"),
             ("Providers", "cloud", "training.trainingprovider"),
             ("Evaluations", "compare", "training.evaluation"),
+            ("Gate", "rule", "training.gatedeclaration"),
+            ("Replays", "replay", "training.replay"),
         ),
     ),
     (

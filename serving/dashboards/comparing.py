@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods
 from annotations.comparing.models import ComparisonRound
 from annotations.comparing.services import JUDGES, MAX_PAIRS, MAX_PEOPLE
 from assistants.models import Role
-from serving.dashboards.before_after import read_evaluation
+from serving.dashboards.reading import read_evaluation
 from training.comparing import SOURCE, differing_pairs, start_comparison
 from training.models import Evaluation
 

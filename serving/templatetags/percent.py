@@ -23,3 +23,9 @@ def points(value: float | None) -> str:
 def size(value: float | None) -> str:
     """0.091 → “9.1”: a number of percentage points without a sign."""
     return "–" if value is None else f"{value * 100:.1f}"
+
+
+@register.filter
+def level(value: float | None) -> float | None:
+    """−0.02 → 0.02: a level is kept as its negative, so that more is better everywhere."""
+    return None if value is None else abs(value)

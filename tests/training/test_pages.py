@@ -17,6 +17,8 @@ from tests.factories import make_adapter, make_assistant, make_benchmark, make_d
 from tests.training.finetune.conftest import make_dataset
 from training.data.benchmark import perform
 from training.data.recipe import Recipe
+from training.evaluation.declaring import declare_gate
+from training.evaluation.gate import GateRule
 from training.models import (
     Benchmark,
     BenchmarkItem,
@@ -312,12 +314,20 @@ def test_an_evaluation_is_started_and_listed(assistant: Assistant, launched: lis
     url = page("evaluation_add")
     assert "There is no adapter yet" in shown(enter("ada").get(url))
     adapter, benchmark = make_adapter(assistant), make_benchmark(assistant)
-    sent = {"adapter": adapter.pk, "benchmark": benchmark.pk, "minimum_gain": 2}
+    sent = {"adapter": adapter.pk, "benchmark": benchmark.pk, "arms": ["base"], "conditions": ["shuffled"], "timed": 0}
     assert enter("rob").post(url, sent).status_code == 403
+    assert "has no questions" in shown(enter("ada").post(url, sent))
+    benchmark.items.create(key="a", question="What?", kind="decline")
+    declare_gate(assistant=assistant, rule=GateRule(minimum_gain=0.02), reason="Worth it", actor=None, read_version=0)
+    assert "version 1" in shown(enter("ada").get(url))
     response = enter("ada").post(url, sent)
     evaluation = Evaluation.objects.get()
     assert response.url == reverse("dashboards:before-after", args=[evaluation.pk])
-    assert evaluation.gate_rule["minimum_gain"] == 0.02
+    assert (evaluation.gate_rule["minimum_gain"], evaluation.gate_version) == (0.02, 1)
+    assert evaluation.plan["arms"] == ["extractive", "base", "base_rag", "adapter_rag"]
+    assert evaluation.plan["conditions"] == ["clean", "missing_oracle", "shuffled"]  # the gate asks for the second
+    assert "Between 20 and 200" in shown(enter("ada").post(url, {**sent, "timed": 3}))
+    assert "with itself" in shown(enter("ada").post(url, {**sent, "rival": adapter.pk}))
     Evaluation.objects.update(state="succeeded", verdict="not_proven", sentence=f"No gain is proved. {HOSTILE}")
     listed = shown(enter("rob").get(page("evaluation_changelist")))
     assert response.url in listed

@@ -52,6 +52,9 @@ def test_an_evaluation_declares_its_gate_before_it_measures(assistant: Assistant
     adapter = Adapter.objects.create(
         assistant=assistant, number=1, folder="x", base_digest="b", prompt_digest=assistant.prompt_digest
     )
+    with pytest.raises(NotPossible, match="no questions"):
+        start_evaluation(assistant=assistant, adapter=adapter, benchmark=benchmark)
+    benchmark.items.create(key="a", question="What?", kind="decline")
     evaluation = start_evaluation(assistant=assistant, adapter=adapter, benchmark=benchmark)
     assert evaluation.gate_rule["primary"] == "grounded_correct"
     assert evaluation.base_digest == "b"

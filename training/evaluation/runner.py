@@ -1,89 +1,91 @@
-"""Runs an evaluation: every arm answers every item under every condition, then the arms are compared in pairs."""
+"""Runs an evaluation: refusals first, then conditions are frozen, arms answer, and what they said is compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
 
-from generation.engines import GenerationRequest
-from generation.prompts import Prompt, build_prompt, parse_answer
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe
-from training.data.render import offered
 from training.engine import bulk_engine
-from training.evaluation.scoring import RETRIEVAL_ARMS, measure, passages_of
+from training.evaluation import asking
+from training.evaluation.after import mark_private, mark_recited
+from training.evaluation.asking import Examination, Task, fitted_thresholds, task_prompt
+from training.evaluation.conditions import freeze_conditions
+from training.evaluation.few_shot import Demonstration, demonstrations
+from training.evaluation.gate import GateRule
+from training.evaluation.outside import outside_benchmark
+from training.evaluation.plan import Plan
 from training.evaluation.summary import summarise
-from training.models import Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer
+from training.models import Adapter, Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
 
 if TYPE_CHECKING:
     from generation.engines import Engine
 
-BATCH = 64
-MAX_ANSWER_TOKENS = 96
-ADAPTER_ARMS = frozenset({Arm.ADAPTER.value, Arm.ADAPTER_RAG.value})
+__all__ = ["EvaluationRefused", "Task", "perform", "task_prompt"]
 
 
 class EvaluationRefused(ValueError):
     """The evaluation cannot be believed as it stands; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Task:
-    item: BenchmarkItem
-    arm: str
-    condition: str
-
-
 def perform(evaluation: Evaluation) -> None:
     """Answers what is not answered yet, then writes results, gate and verdict.
 
     Raises:
-        EvaluationRefused: adapter and assistant speak different prompt formats, the benchmark is empty, or the adapter
-            has been trained on its questions.
+        EvaluationRefused: adapter and assistant speak different prompt formats, files or rows of the adapter are gone,
+            the benchmark is empty, or the adapter has been trained on its questions.
     """
-    refuse_mismatch(evaluation)
-    refuse_leaks(evaluation)
-    engine = bulk_engine()
-    name = evaluation.adapter.engine_name
-    engine.load_adapter(
-        name,
-        Path(settings.VAR_DIR) / evaluation.adapter.folder,
-        base_digest=evaluation.adapter.base_digest,
-        prompt_digest=evaluation.adapter.prompt_digest,
+    for adapter in _adapters(evaluation):
+        refuse_unfit(evaluation, adapter)
+        refuse_leaks(evaluation, adapter)
+    if not evaluation.benchmark.items.exists():
+        raise EvaluationRefused("The benchmark has no questions. Upload one that has, and evaluate on that.")
+    plan = Plan.from_dict(evaluation.plan).complete(GateRule.from_dict(evaluation.gate_rule))
+    engine = _engine(evaluation)
+    items = _items(evaluation, plan)
+    examination = Examination(
+        evaluation=evaluation,
+        engine=engine,
+        plan=plan,
+        items=items,
+        shown=_shown(evaluation, plan),
+        thresholds=fitted_thresholds(evaluation, items) if Arm.EXTRACTIVE in plan.arms else (),
     )
-    items = list(evaluation.benchmark.items.order_by("pk"))
-    todo = list(_tasks(evaluation, items))
-    total = len(todo) + evaluation.answers.count()
-    evaluation.beat(stage="answering", done=total - len(todo), total=total)
-    for start in range(0, len(todo), BATCH):
-        batch = todo[start : start + BATCH]
-        answers = _answer(engine, evaluation, batch)
-        EvaluationAnswer.objects.bulk_create(answers, ignore_conflicts=True)
-        evaluation.beat(stage="answering", done=total - len(todo) + start + len(batch))
+    _answer_all(examination)
+    latency = _timed(examination) if plan.timed else None
     evaluation.beat(stage="comparing")
+    mark_recited(evaluation)
+    mark_private(evaluation)
     with transaction.atomic():
-        summarise(evaluation, items)
+        summarise(evaluation, items, latency=latency)
 
 
-def refuse_mismatch(evaluation: Evaluation) -> None:
-    adapter, assistant = evaluation.adapter, evaluation.assistant
+def refuse_unfit(evaluation: Evaluation, adapter: Adapter) -> None:
+    assistant = evaluation.assistant
     if adapter.prompt_digest != assistant.prompt_digest:
         raise EvaluationRefused(
             f"{adapter} was trained with prompt format {adapter.prompt_digest}; the assistant now uses "
             f"{assistant.prompt_digest}. Train a new adapter, or set style, decline sentence and instructions back."
         )
-    if not evaluation.benchmark.items.exists():
-        raise EvaluationRefused("The benchmark has no questions.")
+    if not (Path(settings.VAR_DIR) / adapter.folder).is_dir():
+        raise EvaluationRefused(
+            f"The files of {adapter} are not there any more. Restore its folder from a backup, or train a new adapter."
+        )
+    if adapter.erased_rows:
+        raise EvaluationRefused(
+            f"{adapter.erased_rows} rows that {adapter} has learned from were erased since; it is to be replaced and "
+            "not to be promoted. Build a new dataset, train a new adapter, and evaluate that one."
+        )
 
 
-def refuse_leaks(evaluation: Evaluation) -> None:
+def refuse_leaks(evaluation: Evaluation, adapter: Adapter) -> None:
     """A dataset is guarded by the benchmark that it was built with; any other one is compared with it here."""
-    run = evaluation.adapter.run
+    run = adapter.run
     if run is None or run.dataset.benchmark_id == evaluation.benchmark_id:
         return
     leaks = find_leaks(
@@ -98,50 +100,67 @@ def refuse_leaks(evaluation: Evaluation) -> None:
         )
 
 
-def _tasks(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> Iterator[Task]:
-    """What is left to answer, arm by arm: batches of one arm have prompts of like length."""
-    done = set(evaluation.answers.values_list("item_id", "arm", "condition"))
-    for arm in Arm.values:
-        conditions = Condition.values if arm in RETRIEVAL_ARMS else [Condition.CLEAN.value]
-        for condition in conditions:
-            for item in items:
-                if condition in item.contexts and (item.pk, arm, condition) not in done:
-                    yield Task(item, arm, condition)
+def _adapters(evaluation: Evaluation) -> list[Adapter]:
+    return [evaluation.adapter, *([evaluation.rival] if evaluation.rival else [])]
 
 
-def task_prompt(evaluation: Evaluation, task: Task) -> Prompt:
-    """The prompt of one task: what serving would build for these passages."""
-    passages = passages_of(task.item, task.arm, task.condition)
-    evidence = task.item.contexts[task.condition]["evidence"] if passages else []
-    return build_prompt(
-        house=evaluation.assistant.house,
-        question=task.item.question,
-        passages=passages,
-        **offered(evidence),
-        history=task.item.history,
+def _engine(evaluation: Evaluation) -> Engine:
+    engine = bulk_engine()
+    for adapter in _adapters(evaluation):
+        engine.load_adapter(
+            adapter.engine_name,
+            Path(settings.VAR_DIR) / adapter.folder,
+            base_digest=adapter.base_digest,
+            prompt_digest=adapter.prompt_digest,
+        )
+    return engine
+
+
+def _items(evaluation: Evaluation, plan: Plan) -> list[BenchmarkItem]:
+    """The benchmark's questions with every condition of the plan, then those outside the domain."""
+    evaluation.beat(stage="freezing passages")
+    freeze_conditions(
+        assistant=evaluation.assistant,
+        benchmark=evaluation.benchmark,
+        conditions=plan.conditions,
+        progress=lambda done, total: evaluation.beat(stage="freezing passages", done=done, total=total),
     )
+    items = list(evaluation.benchmark.items.order_by("pk"))
+    if Condition.OUT_OF_DOMAIN in plan.conditions:
+        items += outside_benchmark(evaluation.assistant).items.order_by("pk")
+    return items
 
 
-def _answer(engine: Engine, evaluation: Evaluation, batch: Sequence[Task]) -> list[EvaluationAnswer]:
-    prompts = [task_prompt(evaluation, task) for task in batch]
-    requests = [
-        GenerationRequest(
-            messages=prompt.messages,
-            adapter=evaluation.adapter.engine_name if task.arm in ADAPTER_ARMS else None,
-            max_new_tokens=MAX_ANSWER_TOKENS,
+def _shown(evaluation: Evaluation, plan: Plan) -> list[Demonstration]:
+    if Arm.FEW_SHOT not in plan.arms:
+        return []
+    shown = demonstrations(evaluation.adapter, evaluation.assistant.house)
+    if not shown:
+        raise EvaluationRefused(
+            f"The arm with examples takes them from the dataset of {evaluation.adapter}, and there are none. Evaluate "
+            "without this arm."
         )
-        for task, prompt in zip(batch, prompts, strict=True)
-    ]
-    answers = []
-    for task, prompt, result in zip(batch, prompts, engine.generate(requests), strict=True):
-        answer = parse_answer(house=evaluation.assistant.house, prompt=prompt, completion=result.text)
-        measures = measure(
-            item=task.item, arm=task.arm, condition=task.condition, answer=answer, assistant=evaluation.assistant
-        )
-        stored = EvaluationAnswer(
-            evaluation=evaluation, item=task.item, arm=task.arm, condition=task.condition,
-            completion=result.text, text=answer.marked, declined=answer.declined, measures=measures,
-            seconds=result.seconds, completion_tokens=result.completion_tokens,
-        )  # fmt: skip
-        answers.append(stored)
-    return answers
+    return shown
+
+
+def _answer_all(examination: Examination) -> None:
+    evaluation, todo = examination.evaluation, examination.tasks()
+    answered = evaluation.answers.count()
+    total = len(todo) + answered
+    evaluation.beat(stage="answering", done=answered, total=total)
+    for start in range(0, len(todo), asking.BATCH):
+        batch = todo[start : start + asking.BATCH]
+        EvaluationAnswer.objects.bulk_create(examination.answer(batch), ignore_conflicts=True)
+        evaluation.beat(stage="answering", done=answered + start + len(batch))
+
+
+def _timed(examination: Examination) -> dict[str, list[float]]:
+    """Seconds of single answers, candidate and today in turn, so that what else the machine does meets both."""
+    asked = [item for item in examination.items if item.kind == Kind.ANSWER and Condition.CLEAN in item.contexts]
+    chosen: Sequence[BenchmarkItem] = asked[: examination.plan.timed]
+    found: dict[str, list[float]] = {Arm.BASE_RAG.value: [], Arm.ADAPTER_RAG.value: []}
+    for done, item in enumerate(chosen):
+        examination.evaluation.beat(stage="timing single answers", done=done, total=len(chosen))
+        for arm, seconds in found.items():
+            seconds.append(examination.seconds(Task(item, arm, Condition.CLEAN.value)))
+    return found

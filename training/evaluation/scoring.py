@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from assistants.models import Assistant
 from generation.prompts import Answer, PromptPassage, PromptStyle
 from training.evaluation.metrics import (
     REFERENCE_F1,
     answer_presence,
     citation_quality,
+    dates_exact,
+    exact_match,
+    groundedness,
     holds,
     normalise,
+    numbers_exact,
+    rouge_l,
     token_f1,
     unsupported_numbers,
 )
-from training.models import Arm, BenchmarkItem, Condition, Kind
+from training.evaluation.plan import RETRIEVAL_ARMS
+from training.models import BenchmarkItem, Condition, Kind
 
-RETRIEVAL_ARMS = frozenset({Arm.BASE_RAG.value, Arm.ADAPTER_RAG.value})
+
+@dataclass(frozen=True)
+class Gold:
+    """What counts as right under one condition."""
+
+    answers: Sequence[str]
+    must_contain: Sequence[Sequence[str]]
+    must_not_contain: Sequence[str]
+
+
+def gold_of(item: BenchmarkItem, condition: str) -> Gold:
+    """The item's own gold, or what a counterfactual context puts in its place."""
+    frozen = item.contexts.get(condition, {})
+    return Gold(
+        answers=frozen.get("answers", item.answers),
+        must_contain=frozen.get("must_contain", item.must_contain),
+        must_not_contain=frozen.get("must_not_contain", item.must_not_contain),
+    )
 
 
 def expected(item: BenchmarkItem, arm: str, condition: str) -> Kind:
@@ -38,9 +64,7 @@ def passages_of(item: BenchmarkItem, arm: str, condition: str) -> list[PromptPas
     return [PromptPassage(p["rank"], p["title"], p["text"]) for p in item.contexts[condition]["passages"]]
 
 
-def measure(
-    *, item: BenchmarkItem, arm: str, condition: str, answer: Answer, assistant: Assistant
-) -> dict[str, float]:
+def measure(*, item: BenchmarkItem, arm: str, condition: str, answer: Answer, assistant: Assistant) -> dict[str, float]:
     """Measures of one answer as numbers (flags are 0 or 1); a measure that does not apply is left out.
 
     ``grounded_correct`` is the primary: the expected kind of behaviour, and for an answer the right content, nothing of
@@ -54,12 +78,23 @@ def measure(
     answered = not declined and not handed
     out: dict[str, float] = {"declined": float(declined), "handed_off": float(handed)}
     cites = citation_quality(answer, passages, PromptStyle(assistant.prompt_style))
+    if answered:
+        out["words"] = float(len(answer.text.split()))
     if answered and passages:
         out["citation_recall"], out["citation_precision"] = cites.recall, cites.precision
+        out["invalid_citations"] = float(len(answer.invalid_pointers))
         out["unsupported_numbers"] = float(unsupported_numbers(answer.text, passages))
+        out["groundedness"] = groundedness(answer.text, passages)
     if wanted == Kind.ANSWER:
-        right = answered and is_right(item, answer.text)
-        out["f1"] = token_f1(answer.text, item.answers) if answered else 0.0
+        gold = gold_of(item, condition)
+        right = answered and is_right(gold, answer.text)
+        said = answer.text if answered else ""
+        out["exact_match"] = exact_match(said, gold.answers)
+        out["f1"] = token_f1(said, gold.answers) if answered else 0.0
+        out["rouge_l"] = rouge_l(said, gold.answers)
+        for name, exact in (("numbers_exact", numbers_exact), ("dates_exact", dates_exact)):
+            if (value := exact(said, gold.answers)) is not None:
+                out[name] = value
         out["answer_presence"] = float(right)
         out["over_refusal"] = float(not answered)
         out["grounded_correct"] = float(right and cites.sentences > 0 and cites.recall == 1.0)
@@ -70,9 +105,9 @@ def measure(
     return out
 
 
-def is_right(item: BenchmarkItem, text: str) -> bool:
-    if any(holds(text, phrase) for phrase in item.must_not_contain):
+def is_right(gold: Gold, text: str) -> bool:
+    if any(holds(text, phrase) for phrase in gold.must_not_contain):
         return False
-    if item.must_contain:
-        return answer_presence(text, item.must_contain)
-    return token_f1(text, item.answers) >= REFERENCE_F1
+    if gold.must_contain:
+        return answer_presence(text, gold.must_contain)
+    return token_f1(text, gold.answers) >= REFERENCE_F1

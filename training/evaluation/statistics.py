@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+FLIPS = 10_000
+EXACT_FLIPS = 12
+"""Up to so many clusters with any difference, all ways to flip their signs are counted instead of drawn."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Candidate against today on the same items. ``better``/``worse``: items that only one of them got right."""
+    """Candidate against today on the same items. ``better``/``worse``: items that only one of them got right.
+
+    ``p_permutation``: of `sign_flip`, which knows of clusters; McNemar's takes every item for independent."""
 
     difference: Estimate
     better: int
     worse: int
     p_mcnemar: float
     minimum_detectable: float
+    p_permutation: float = 1.0
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -56,17 +62,39 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
     """
     if not values or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values with {len(clusters)} clusters cannot be resampled")
+    return cluster_ratio(values, np.ones(len(values)).tolist(), clusters, seed=seed)
+
+
+def cluster_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+) -> Estimate:
+    """Sum over sum with a percentile interval from resampling whole clusters: a precision, an F1, a ratio of means.
+
+    Draws whose denominator is 0 say nothing and are left out. ``n`` is the number of items.
+
+    Raises:
+        ValueError: nothing to resample, different lengths, or denominators that sum to 0.
+    """
+    if not numerators or not len(numerators) == len(denominators) == len(clusters):
+        raise ValueError(f"{len(numerators)} values with {len(clusters)} clusters cannot be resampled")
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
-    counts = np.bincount(index).astype(np.float64)
-    weights = _draws(len(names), seed).astype(np.float64)
-    means = (weights @ sums) / (weights @ counts)
+    sums = np.bincount(index, weights=np.asarray(numerators, dtype=np.float64)).astype(np.float64)
+    counts = np.bincount(index, weights=np.asarray(denominators, dtype=np.float64)).astype(np.float64)
+    if counts.sum() == 0:
+        raise ValueError("the denominators sum to 0")
+    weights = _draws(len(names), seed)
+    above, below = _products(weights, sums), _products(weights, counts)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(values), len(names))
+    low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
+    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(numerators), len(names))
 
 
-@lru_cache(maxsize=8)
+def _products(weights: NDArray[np.uint16], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # In pieces: all draws of five thousand clusters as floats would be 400 MB.
+    return np.concatenate([weights[i : i + 1000].astype(np.float64) @ values for i in range(0, len(weights), 1000)])
+
+
+@lru_cache(maxsize=4)
 def _draws(k: int, seed: int) -> NDArray[np.uint16]:
     """How often each of ``k`` clusters comes in each of RESAMPLES draws with replacement, shape (RESAMPLES, k).
 
@@ -74,6 +102,53 @@ def _draws(k: int, seed: int) -> NDArray[np.uint16]:
     """
     rng = np.random.default_rng(seed)
     return rng.multinomial(k, np.full(k, 1 / k), size=RESAMPLES).astype(np.uint16)
+
+
+def sign_flip(values: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> float:
+    """Two-sided p of paired differences by flipping signs (Fisher's randomisation test for pairs), whole clusters at a
+    time: were the arms alike, either could have had the other's answers, document by document.
+
+    All ways are counted for up to `EXACT_FLIPS` clusters; else `FLIPS` are drawn, and (k + 1) / (n + 1) is never 0
+    (Phipson & Smyth 2010).
+
+    Raises:
+        ValueError: no values, or another number of clusters than of values.
+    """
+    if not values or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values with {len(clusters)} clusters cannot be permuted")
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
+    sums = sums[np.abs(sums) > 1e-12]
+    if not len(sums):
+        return 1.0
+    observed = abs(float(sums.sum())) - 1e-9
+    if len(sums) <= EXACT_FLIPS:
+        ways = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))[None, :] & 1
+        return float(np.mean(np.abs((1 - 2 * ways) @ sums) >= observed))
+    drawn = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, len(sums)), dtype=np.int8)
+    hits = int(np.sum(np.abs((1.0 - 2.0 * drawn) @ sums) >= observed))
+    return (hits + 1) / (FLIPS + 1)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p of several tests (Holm 1979): below α, the test stands although it was one of many."""
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for place, (name, p) in enumerate(sorted(p_values.items(), key=lambda entry: entry[1])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def power_of(n: int, discordance: float, effect: float) -> float:
+    """Power of the two-sided paired test at 5 % for a true difference (normal approximation, Connor 1987)."""
+    from scipy.stats import norm
+
+    if n == 0 or discordance <= 0:
+        return 0.0
+    d = max(discordance, abs(effect))
+    spread = math.sqrt(max(d - effect**2, 1e-12))
+    return float(norm.cdf((abs(effect) * math.sqrt(n) - norm.ppf(0.975) * math.sqrt(d)) / spread))
 
 
 def mcnemar_exact(better: int, worse: int) -> float:
@@ -120,4 +195,5 @@ def paired_test(
         worse=worse,
         p_mcnemar=mcnemar_exact(better, worse),
         minimum_detectable=minimum_detectable_effect(len(difference), (better + worse) / len(difference)),
+        p_permutation=sign_flip(difference, clusters, seed=seed),
     )

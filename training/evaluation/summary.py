@@ -3,135 +3,138 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.evaluation.gate import GUARDRAILS, GateRule, judge
-from training.evaluation.statistics import PairedTest, cluster_bootstrap, paired_test
-from training.models import Arm, BenchmarkItem, Condition, Evaluation, GateVerdict
+from training.evaluation.asking import cluster_of
+from training.evaluation.comparisons import (
+    CANDIDATE,
+    CLEAN,
+    RIGHT,
+    TODAY,
+    Measured,
+    by_group,
+    declining,
+    interaction,
+    retrieval_quality,
+    robustness,
+    secondary,
+    slow_and_fast,
+)
+from training.evaluation.gate import GUARDRAILS, Criterion, GateRule, judge
+from training.evaluation.judged import judged_preference
+from training.evaluation.statistics import Estimate, PairedTest, cluster_bootstrap, power_of
+from training.models import Arm, BenchmarkItem, Evaluation, GateVerdict
 
-LESS_IS_BETTER = frozenset({"over_refusal", "unsupported_numbers"})
-RIGHT = ("answer_presence", "rightly_declined", "rightly_handed_off")
-"""Which of them is measured of an answer depends on what was expected there."""
-
-Measures = dict[tuple[str, str], dict[int, dict[str, float]]]
-"""(arm, condition) → item pk → measures."""
+__all__ = ["cluster_of", "measured_of", "summarise"]
 
 
-def summarise(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> None:
-    """Writes ``results``, ``comparison``, ``gate``, ``verdict`` and ``sentence`` from the stored answers."""
-    clusters = {item.pk: cluster_of(item) for item in items}
-    measures: Measures = defaultdict(dict)
-    for pk, arm, condition, values in evaluation.answers.values_list("item_id", "arm", "condition", "measures"):
-        measures[arm, condition][pk] = values
-    evaluation.results = _results(measures, clusters)
-    tests = _tests(measures, clusters)
+class NothingToCompare(ValueError):
+    """Candidate and today answered no question together."""
+
+
+def summarise(
+    evaluation: Evaluation, items: Sequence[BenchmarkItem], *, latency: Mapping[str, Sequence[float]] | None = None
+) -> None:
+    """Writes ``results``, ``comparison``, ``gate``, ``verdict`` and ``sentence`` from the stored answers.
+
+    ``latency``: seconds of single answers of each arm, where they were taken; else those taken earlier stay.
+
+    Raises:
+        NothingToCompare: there are no pairs.
+    """
+    measured = measured_of(evaluation, items)
     rule = GateRule.from_dict(evaluation.gate_rule)
-    verdict, table = judge(rule, tests["grounded_correct"], {name: tests[name] for name in GUARDRAILS if name in tests})
-    evaluation.comparison = {name: test.as_dict() for name, test in tests.items()}
-    evaluation.comparison["interaction"] = _interaction(measures, clusters)
-    evaluation.comparison["by_kind"] = _by(items, measures, clusters, "kind")
-    evaluation.comparison["by_slice"] = _by(items, measures, clusters, "slice")
+    primary = measured.pairs(rule.primary, CLEAN)
+    if primary is None:
+        raise NothingToCompare("Candidate and today answered no question together: there is nothing to compare.")
+    evaluation.results = _results(measured)
+    seconds = slow_and_fast(latency) if latency else evaluation.comparison.get("latency", {})
+    evaluation.comparison = _comparison(measured, items, primary, rule) | {"latency": seconds}
+    found = {name: _guardrail(evaluation, rule, name, measured) for name in rule.margins}
+    verdict, table = judge(rule, primary, found)
     evaluation.gate = [line.as_dict() for line in table]
     evaluation.verdict = verdict
-    evaluation.sentence = sentence(evaluation, tests["grounded_correct"], verdict)
+    evaluation.sentence = sentence(evaluation, primary, verdict, table)
     evaluation.save(update_fields=["results", "comparison", "gate", "verdict", "sentence"])
 
 
-def cluster_of(item: BenchmarkItem) -> str:
-    """Questions on one document are alike; one without a document stands for itself."""
-    return str(item.gold[0]["path"]) if item.gold else f"item:{item.key}"
+def measured_of(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> Measured:
+    answers: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(dict)
+    rows = evaluation.answers.values_list("item_id", "arm", "condition", "measures").order_by("pk")
+    for pk, arm, condition, values in rows.iterator(chunk_size=2000):
+        answers[arm, condition][pk] = values
+    return Measured(answers, {item.pk: cluster_of(item) for item in items})
 
 
-def _results(measures: Measures, clusters: dict[int, str]) -> dict[str, Any]:
+def _results(measured: Measured) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for (arm, condition), by_item in measures.items():
+    for (arm, condition), by_item in measured.answers.items():
         names = sorted({name for values in by_item.values() for name in values})
         out.setdefault(arm, {})[condition] = {
             name: cluster_bootstrap(
                 [values[name] for values in by_item.values() if name in values],
-                [clusters[pk] for pk, values in by_item.items() if name in values],
+                measured.names(pk for pk, values in by_item.items() if name in values),
             ).as_dict()
             for name in names
         }
     return out
 
 
-def _pairs(
-    measures: Measures, clusters: dict[int, str], name: str, condition: str, only: set[int] | None = None
-) -> PairedTest | None:
-    """Candidate against today where the measure applies to both."""
-    candidate = measures.get((Arm.ADAPTER_RAG.value, condition), {})
-    today = measures.get((Arm.BASE_RAG.value, condition), {})
-    shared = [
-        pk
-        for pk, values in candidate.items()
-        if name in values and name in today.get(pk, {}) and (only is None or pk in only)
-    ]
-    if not shared:
-        return None
-    sign = -1.0 if name in LESS_IS_BETTER else 1.0
-    return paired_test(
-        [sign * candidate[pk][name] for pk in shared],
-        [sign * today[pk][name] for pk in shared],
-        [clusters[pk] for pk in shared],
-    )
-
-
-def _tests(measures: Measures, clusters: dict[int, str]) -> dict[str, PairedTest]:
-    clean, missing = Condition.CLEAN.value, Condition.MISSING_ORACLE.value
-    wanted = {
-        "grounded_correct": ("grounded_correct", clean),
-        "citation_recall": ("citation_recall", clean),
-        "over_refusal": ("over_refusal", clean),
-        "missing_oracle": ("rightly_declined", missing),
-    }
-    found = {key: _pairs(measures, clusters, name, condition) for key, (name, condition) in wanted.items()}
-    return {key: test for key, test in found.items() if test is not None}
-
-
-def _by(
-    items: Sequence[BenchmarkItem], measures: Measures, clusters: dict[int, str], attribute: str
+def _comparison(
+    measured: Measured, items: Sequence[BenchmarkItem], primary: PairedTest, rule: GateRule
 ) -> dict[str, Any]:
-    """Where the gain comes from: the primary measure for each kind, or slice, of questions."""
-    groups: dict[str, set[int]] = defaultdict(set)
-    for item in items:
-        if value := getattr(item, attribute):
-            groups[value].add(item.pk)
-    out = {}
-    for value, only in sorted(groups.items()):
-        test = _pairs(measures, clusters, "grounded_correct", Condition.CLEAN.value, only)
-        if test is not None:
-            both = {
-                arm: sum(measures[arm, Condition.CLEAN.value][pk]["grounded_correct"] for pk in only) / len(only)
-                for arm in (Arm.BASE_RAG.value, Arm.ADAPTER_RAG.value)
-            }
-            out[value] = {**test.as_dict(), **both, "n": len(only)}
-    return out
+    n = primary.difference.n
+    # Power at the difference that was found, had it been expected: proves nothing, and helps to plan the next one.
+    power = power_of(n, (primary.better + primary.worse) / n, primary.difference.value)
+    arms = sorted({arm for arm, _ in measured.answers})
+    return {
+        **_tests(measured),
+        "primary": {**primary.as_dict(), "measure": rule.primary, "power": power},
+        "secondary": secondary(measured),
+        "interaction": interaction(measured),
+        "robustness": robustness(measured),
+        "declining": {arm: declining(measured, arm) for arm in arms},
+        "retrieval": retrieval_quality(items, measured.clusters),
+        **{f"by_{name}": by_group(items, measured, name) for name in ("kind", "slice", "topic", "document")},
+    }
 
 
-def _interaction(measures: Measures, clusters: dict[int, str]) -> dict[str, float]:
-    """(adapter + retrieval − base + retrieval) − (adapter − base): above zero, the adapter improved the *use* of what
-    is retrieved, and not only what it remembers or how it phrases things.
-
-    Of right behaviour and content, not of `grounded_correct`: arms without retrieval have nothing to cite, and could
-    never gain there."""
-    clean = Condition.CLEAN.value
-    names = (Arm.ADAPTER_RAG, Arm.BASE_RAG, Arm.ADAPTER, Arm.BASE)
-    arms = [measures[name.value, clean] for name in names]
-    shared = [pk for pk in arms[0] if all(pk in arm for arm in arms)]
-    right = [[_right(arm[pk]) for arm in arms] for pk in shared]
-    values = [candidate - today - adapter + base for candidate, today, adapter, base in right]
-    return cluster_bootstrap(values, [clusters[pk] for pk in shared]).as_dict()
-
-
-def _right(values: dict[str, float]) -> float:
-    """Behaviour and content, support aside. Exactly one of these is measured of every answer."""
-    return next(values[name] for name in RIGHT if name in values)
+def _guardrail(evaluation: Evaluation, rule: GateRule, name: str, measured: Measured) -> Estimate | None:
+    """What the gate holds against the margin; None where it was not measured."""
+    rail = GUARDRAILS[name]
+    if name == "judge":
+        return judged_preference(evaluation, rule.judge_agreement)
+    if rail.kind == "ratio":
+        found = evaluation.comparison["latency"].get("slower")
+        return Estimate(**found) if found else None
+    if rail.kind == "level":
+        by_item = measured.of(CANDIDATE, str(rail.condition))
+        known = [pk for pk, values in by_item.items() if rail.metric in values]
+        values = [-by_item[pk][rail.metric] for pk in known]
+        return cluster_bootstrap(values, measured.names(known)) if known else None
+    against = Arm.RIVAL_RAG.value if name == "rival" else TODAY
+    test = measured.pairs(rail.metric, str(rail.condition), against=against)
+    return test.difference if test else None
 
 
-def sentence(evaluation: Evaluation, primary: PairedTest, verdict: GateVerdict) -> str:
-    share = evaluation.results[Arm.ADAPTER_RAG.value][Condition.CLEAN.value]["grounded_correct"]["value"]
+def _tests(measured: Measured) -> dict[str, Any]:
+    """The standard comparisons by name; those that apply to no question in both arms are left out."""
+    wanted = {"grounded_correct": ("grounded_correct", CLEAN)}
+    rails = {name: rail for name, rail in GUARDRAILS.items() if rail.kind == "loss" and name not in ("rival", "judge")}
+    wanted |= {name: (rail.metric, str(rail.condition)) for name, rail in rails.items()}
+    found = {key: measured.pairs(name, condition) for key, (name, condition) in wanted.items()}
+    return {key: test.as_dict() for key, test in found.items() if test is not None}
+
+
+def sentence(evaluation: Evaluation, primary: PairedTest, verdict: GateVerdict, table: Sequence[Criterion]) -> str:
+    """The verdict in one sentence, with its interval and what keeps it from passing."""
+    clean = evaluation.results[CANDIDATE][CLEAN]
+    share, how = clean["grounded_correct"]["value"], "correctly and grounded"
+    if evaluation.gate_rule.get("primary") == "right":
+        n = sum(clean[name]["n"] for name in RIGHT if name in clean)
+        share = sum(clean[name]["value"] * clean[name]["n"] for name in RIGHT if name in clean) / max(n, 1)
+        how = "rightly, support aside"
     d = primary.difference
     points = f"{abs(d.value) * 100:.1f} points {'more' if d.value >= 0 else 'fewer'} than today"
     interval = f"95 % interval {d.low * 100:+.1f} to {d.high * 100:+.1f}, n = {d.n}"
@@ -140,7 +143,9 @@ def sentence(evaluation: Evaluation, primary: PairedTest, verdict: GateVerdict) 
         GateVerdict.NOT_PROVEN: "the gate is not proven",
         GateVerdict.WORSE: "it is worse than today",
     }[verdict]
+    failed = [line.label for line in table if not line.passed]
+    because = f" for {'; '.join(failed)}" if failed and verdict == GateVerdict.NOT_PROVEN else ""
     return (
-        f"{evaluation.adapter} answers {share * 100:.0f} % of the held-out questions correctly and grounded, "
-        f"{points} ({interval}): {said}."
+        f"{evaluation.adapter} answers {share * 100:.0f} % of the held-out questions {how}, "
+        f"{points} ({interval}): {said}{because}."
     )

@@ -2,7 +2,15 @@
    An arm has the same colour in every chart; the table behind each chart says the same in words. */
 (() => {
   "use strict";
-  const ARM = { base: "#94a3b8", base_rag: "#64809c", adapter: "#fdba74", adapter_rag: "#ea7317" };
+  const ARM = {
+    extractive: "#cbd5e1",
+    base: "#94a3b8",
+    base_rag: "#64809c",
+    few_shot: "#7c8fb0",
+    adapter: "#fdba74",
+    rival_rag: "#c084fc",
+    adapter_rag: "#ea7317",
+  };
   const dark = () => document.documentElement.classList.contains("dark");
   const ink = () => (dark() ? "#cbd5e1" : "#334155");
 
@@ -36,7 +44,7 @@
         maintainAspectRatio: false,
         plugins: { legend: { display: false } },
         scales: {
-          y: { min: 0, max: 100, title: { display: true, text: data.axis, color: ink() }, ticks: { color: ink() } },
+          y: { ...(data.signed ? {} : { min: 0, max: 100 }), title: { display: true, text: data.axis, color: ink() }, ticks: { color: ink() } },
           x: { ticks: { color: ink(), maxRotation: 0, autoSkip: false }, grid: { display: false } },
         },
       },
@@ -45,12 +53,5 @@
   document.querySelectorAll("canvas[data-chart]").forEach((canvas) => {
     const block = document.getElementById(canvas.dataset.chart);
     if (block && window.Chart) bars(canvas, JSON.parse(block.textContent));
-  });
-
-  // w and l: next win or loss, as on the page of filters.
-  document.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const link = document.querySelector(`[data-key="${event.key}"]`);
-    if (link) link.click();
   });
 })();

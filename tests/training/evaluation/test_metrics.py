@@ -8,9 +8,7 @@ from training.evaluation.metrics import answer_presence, citation_quality, exact
 
 HOUSE = House(decline="That is not in our pages.")
 PASSAGES = [PromptPassage(1, "Fees", "The exit fee is £35 per fuel. A paper bill costs £1.50.")]
-PROMPT = build_prompt(
-    house=HOUSE, question="?", passages=PASSAGES, evidence=[SentenceRef(1, 1), SentenceRef(1, 0)]
-)
+PROMPT = build_prompt(house=HOUSE, question="?", passages=PASSAGES, evidence=[SentenceRef(1, 1), SentenceRef(1, 0)])
 
 
 def answer(text: str):

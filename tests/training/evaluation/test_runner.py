@@ -14,13 +14,13 @@ from tests.factories import make_adapter, make_assistant, make_benchmark
 from tests.tiny_model import shared_base
 from tests.training.finetune.conftest import make_dataset
 from training.data.benchmark import freeze_benchmark, read_items
-from training.evaluation import runner
-from training.evaluation.gate import GateRule, GateRuleError
+from training.evaluation import asking
+from training.evaluation.gate import GateRule, GateRuleError, standard_margins
+from training.evaluation.plan import STANDARD_ARMS
 from training.evaluation.runner import Task, task_prompt
 from training.evaluation.summary import cluster_of
 from training.models import (
     Adapter,
-    Arm,
     Benchmark,
     BenchmarkItem,
     Condition,
@@ -43,13 +43,13 @@ ITEMS = """
 {"id": "h1", "question": "I want to talk to somebody about my late father's account.", "kind": "handoff"}
 """  # noqa: E501 - one item a line, as in a file
 EXPECTED = (
-    5 * 2 + 5 * 2 + 3 * 2
+    5 * 2 + 5 * 3 + 3 * 3
 )  # every arm on all under clean; the arms with retrieval on answerable ones without oracle
 
 
 @pytest.fixture
 def assistant(db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Assistant:
-    monkeypatch.setattr(runner, "MAX_ANSWER_TOKENS", 12)  # a random model never ends by itself
+    monkeypatch.setattr(asking, "MAX_ANSWER_TOKENS", 12)  # a random model never ends by itself
     settings.RATCHET_BASE_MODEL_PATH = settings.RATCHET_BASE_MODEL = str(shared_base())
     assistant = make_assistant(retrieval_k=2, handoff_sentence="I'll pass you to a colleague.")
     for path, text in DOCUMENTS.items():
@@ -90,10 +90,11 @@ def test_all_arms_answer_all_items_once_and_the_verdict_is_written(adapter: Adap
     assert (evaluation.state, evaluation.error) == ("succeeded", "")
     found = answers(evaluation)
     assert len(found) == evaluation.answers.count() == EXPECTED
-    for arm in Arm.values:
+    for arm in STANDARD_ARMS:
         assert {key for key, a, c in found if (a, c) == (arm, "clean")} == {"a1", "a2", "a3", "d1", "h1"}
     missing = {(key, arm) for key, arm, condition in found if condition == Condition.MISSING_ORACLE}
-    assert missing == {(key, arm) for key in ("a1", "a2", "a3") for arm in ("base_rag", "adapter_rag")}
+    with_retrieval = ("base_rag", "adapter_rag", "extractive")
+    assert missing == {(key, arm) for key in ("a1", "a2", "a3") for arm in with_retrieval}
     differ = [
         key
         for key in ("a1", "a2", "a3", "d1", "h1")
@@ -104,16 +105,14 @@ def test_all_arms_answer_all_items_once_and_the_verdict_is_written(adapter: Adap
 
     assert evaluation.verdict == "not_proven"
     assert evaluation.gate[0]["name"] == "primary"
-    assert {line["name"] for line in evaluation.gate} <= {
-        "primary",
-        "citation_recall",
-        "over_refusal",
-        "missing_oracle",
-    }
+    assert [line["name"] for line in evaluation.gate] == ["primary", *standard_margins()]
+    not_shown = [line for line in evaluation.gate if line["value"] is None]
+    assert "recited" in {line["name"] for line in not_shown}  # no dataset is known of this adapter
+    assert all(not line["passed"] and line["reason"].startswith("not shown. ") for line in not_shown)
     assert evaluation.sentence.startswith("Adapter 1 answers ")
     assert "n = 5" in evaluation.sentence
     assert "not proven" in evaluation.sentence
-    assert set(evaluation.results) == set(Arm.values)
+    assert set(evaluation.results) == set(STANDARD_ARMS)
     primary = evaluation.results["base_rag"]["clean"]["grounded_correct"]
     assert set(primary) == {"value", "low", "high", "n", "clusters"}
     assert primary["n"] == 5
@@ -134,17 +133,17 @@ def test_killed_it_goes_on_and_answers_nothing_twice(
     adapter: Adapter, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(start(adapter, benchmark))
-    monkeypatch.setattr(runner, "BATCH", 4)
-    real, asked = runner._answer, []
+    monkeypatch.setattr(asking, "BATCH", 4)
+    real, asked = asking.Examination.answer, []
 
-    def killed(engine: Any, evaluation: Evaluation, batch: list[Task]) -> list[EvaluationAnswer]:
+    def killed(self: asking.Examination, batch: list[Task]) -> list[EvaluationAnswer]:
         if len(asked) == 3:
             asked.append([])
             raise KeyboardInterrupt
         asked.append(batch)
-        return real(engine, evaluation, batch)
+        return real(self, batch)
 
-    monkeypatch.setattr(runner, "_answer", killed)
+    monkeypatch.setattr(asking.Examination, "answer", killed)
     evaluation = start(adapter, benchmark)
     with pytest.raises(KeyboardInterrupt):
         launch(evaluation, foreground=True)
@@ -187,12 +186,13 @@ def test_what_was_said_is_what_a_reader_would_see(adapter: Adapter, benchmark: B
         prompt = task_prompt(evaluation, Task(answer.item, answer.arm, answer.condition))
         read = parse_answer(house=adapter.assistant.house, prompt=prompt, completion=answer.completion)
         assert (answer.text, answer.declined) == (read.marked, read.declined)
-        assert answer.completion_tokens > 0
+        assert (answer.completion_tokens > 0) is (answer.arm != "extractive")
 
 
 def test_refusals(adapter: Adapter, benchmark: Benchmark) -> None:
     empty = run(start(adapter, make_benchmark(adapter.assistant)))
-    assert (empty.state, empty.error) == ("failed", "The benchmark has no questions.")
+    assert empty.state == "failed"
+    assert empty.error.startswith("The benchmark has no questions.")
     Adapter.objects.filter(pk=adapter.pk).update(prompt_digest="f" * 16)
     adapter.refresh_from_db()
     other_format = run(start(adapter, benchmark))

@@ -122,6 +122,6 @@ def test_a_decline_that_goes_on_is_none() -> None:
 
 def test_served_answers_may_be_as_long_as_evaluated_ones() -> None:
     from serving.wire import DEFAULT_NEW_TOKENS
-    from training.evaluation.runner import MAX_ANSWER_TOKENS
+    from training.evaluation.asking import MAX_ANSWER_TOKENS
 
     assert DEFAULT_NEW_TOKENS == MAX_ANSWER_TOKENS

@@ -76,13 +76,14 @@ def of(gain: int, loss: int, n: int = 200):
 
 
 def test_a_clear_gain_passes_a_tie_is_not_proven_a_loss_is_worse():
-    assert judge(GateRule(), of(40, 5), {})[0] is GateVerdict.PASSED
-    assert judge(GateRule(), of(10, 9), {})[0] is GateVerdict.NOT_PROVEN
-    assert judge(GateRule(), of(5, 40), {})[0] is GateVerdict.WORSE
+    assert judge(GateRule(margins={}), of(40, 5), {})[0] is GateVerdict.PASSED
+    assert judge(GateRule(margins={}), of(10, 9), {})[0] is GateVerdict.NOT_PROVEN
+    assert judge(GateRule(margins={}), of(5, 40), {})[0] is GateVerdict.WORSE
 
 
 def test_a_guardrail_beyond_its_margin_stops_a_clear_gain():
-    verdict, table = judge(GateRule(), of(40, 5), {"over_refusal": of(0, 20)})
+    rule = GateRule(margins={"over_refusal": 0.03})
+    verdict, table = judge(rule, of(40, 5), {"over_refusal": of(0, 20).difference})
     assert verdict is GateVerdict.NOT_PROVEN
     assert [line.passed for line in table] == [True, False]
 
