@@ -110,11 +110,20 @@ def compare_rates(control: Sums, candidate: Sums, *, alpha: float = 0.05, best_a
     as more certain than both together are. Of canaries with 5 % of the units and an outcome that 1 in 20 has, plain
     variances call 9 of 100 equal ones better; with this, at most 3 in all shares and rates tried
     (``manage.py simulate_experiment``)."""
-    n = control.n + candidate.n
-    own = [float(steadied(arm.n, arm.mean, arm.variance)) for arm in (control, candidate)]
-    pooled = (control.n * own[0] + candidate.n * own[1]) / n if n else 0.0
-    careful = [Sums(arm.n, arm.mean, max(value, pooled)) for arm, value in zip((control, candidate), own, strict=True)]
+    variances = careful_variances(
+        (float(control.n), control.mean, control.variance), (float(candidate.n), candidate.mean, candidate.variance)
+    )
+    careful = [Sums(arm.n, arm.mean, float(value)) for arm, value in zip((control, candidate), variances, strict=True)]
     return compare(*careful, alpha=alpha, best_at=best_at)
+
+
+def careful_variances(
+    control: tuple[Numbers, Numbers, Numbers], candidate: tuple[Numbers, Numbers, Numbers]
+) -> tuple[Numbers, Numbers]:
+    """Of (n, mean, variance) of each arm: `steadied`, and none below that of both arms together."""
+    own = steadied(*control), steadied(*candidate)
+    pooled = (control[0] * own[0] + candidate[0] * own[1]) / (control[0] + candidate[0])
+    return np.maximum(own[0], pooled), np.maximum(own[1], pooled)
 
 
 def units_needed(effect: float, variance: float, share: float, *, alpha: float = 0.05, best_at: int = BEST_AT) -> int:
