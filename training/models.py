@@ -15,6 +15,7 @@ from training.data.models import CuratedRow, CuratedSet, DatasetPreview
 from training.finetune.methods import LABELS
 from training.providers.models import TrainingProvider
 from training.registry.models import AdapterMerge
+from training.retrieval.models import RetrievalComparison
 from training.rules.models import RetrainingProposal, RetrainingRule
 from training.synthesis.models import SpotCheck
 
@@ -407,6 +408,8 @@ class Adapter(models.Model):
     @property
     def engine_name(self) -> str:
         """The immutable name under which engines hold it: never reused for other weights."""
+        if self.source == self.Source.REMOTE:
+            return self.remote_model
         return f"{self.assistant.slug}--{self.number}"
 
 
@@ -519,6 +522,7 @@ __all__ = [
     "ReplayAnswer",
     "RetrainingProposal",
     "RetrainingRule",
+    "RetrievalComparison",
     "SpotCheck",
     "TrainingProvider",
 ]

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
+from assistants.background import launch
 from assistants.models import Assistant
 from assistants.services import audit
 from knowledge.configuration import (
@@ -19,7 +20,7 @@ from knowledge.configuration import (
     settings_of,
     surroundings,
 )
-from knowledge.retrieval_models import RetrievalConfiguration
+from knowledge.retrieval_models import RetrievalCheck, RetrievalConfiguration
 
 MAX_NAME = 120
 UNNAMED = "Settings as they were"
@@ -121,3 +122,15 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, A
         for name, field in fields.items()
         if one.get(name) != other.get(name)
     ]
+
+
+def start_check(*, assistant: Assistant, actor: User | None = None) -> RetrievalCheck:
+    """Queues a self-test; one that is under way already is returned instead."""
+    with transaction.atomic():
+        Assistant.objects.select_for_update(no_key=True).only("pk").get(pk=assistant.pk)
+        if running := RetrievalCheck.objects.active().filter(assistant=assistant).first():
+            return running
+        check = RetrievalCheck.objects.create(assistant=assistant, created_by=actor)
+        audit(assistant=assistant, actor=actor, action="retrieval.checked", target=str(check))
+    launch(check)
+    return check

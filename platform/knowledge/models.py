@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVectorField
 from django.db import models
+from django.db.models import Func, Value
+from django.db.models.functions import Substr
 from pgvector.django import HalfVectorField, HnswIndex
 
 from assistants.models import Assistant
 from assistants.policy_model import DocumentMasking
 from knowledge.lexicon import ChunkWords
-from knowledge.retrieval_models import LexemeCount, Lexicon, RetrievalConfiguration
+from knowledge.retrieval_models import LexemeCount, Lexicon, RetrievalCheck, RetrievalConfiguration
 from knowledge.upload_models import Upload, UploadedFile
 from knowledge.version_models import DocumentVersion
 
@@ -25,6 +27,7 @@ __all__ = [
     "DocumentVersion",
     "LexemeCount",
     "Lexicon",
+    "RetrievalCheck",
     "RetrievalConfiguration",
     "Upload",
     "UploadedFile",
@@ -40,6 +43,17 @@ class DocumentQuerySet(models.QuerySet["Document"]):
 
     def in_force(self) -> Self:
         return self.ready().filter(superseded=False)
+
+    def folders_in(self, folder: str = "") -> models.QuerySet[Any, tuple[str, int, int]]:
+        """(name, documents below, of them failed) of each folder in ``folder``, by name; one query for any number."""
+        start = f"{folder}/" if folder else ""
+        below = self.filter(path__startswith=start) if start else self
+        rest = Substr("path", len(start) + 1)
+        name = Func(rest, Value("/"), Value(1), function="split_part", output_field=models.CharField())
+        return (
+            below.annotate(rest=rest).filter(rest__contains="/").annotate(name=name).order_by("name")
+            .values_list("name").annotate(n=models.Count("pk"), bad=models.Count("pk", filter=models.Q(state="failed")))
+        )  # fmt: skip
 
 
 class Document(models.Model):

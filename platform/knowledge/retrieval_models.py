@@ -7,6 +7,7 @@ from typing import ClassVar
 from django.conf import settings as django_settings
 from django.db import models
 
+from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
 
 
@@ -34,6 +35,28 @@ class RetrievalConfiguration(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number}. {self.name}"
+
+
+class RetrievalCheck(BackgroundWork):
+    """One self-test: the vector index against exact search, on a sample of an assistant's chunks."""
+
+    needs_device = False
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="retrieval_checks")
+    result = models.JSONField(default=dict, editable=False, help_text="knowledge.selftest.SelfTest as a dict.")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"Self-test {self.pk}"
+
+    def perform(self) -> None:
+        from knowledge.selftest import perform
+
+        perform(self)
 
 
 class Lexicon(models.Model):

@@ -19,6 +19,7 @@ from knowledge import candidates
 from knowledge.configuration import RetrievalSettings, settings_of
 from knowledge.lexicon import Terms
 from knowledge.query import Query
+from knowledge.retrieval_models import RetrievalCheck
 
 SAMPLE = 100
 MAX_SAMPLE = 1000
@@ -81,6 +82,17 @@ def self_test(
         index_ms=round(median(times[False][1:]), 2),
         exact_ms=round(median(times[True][1:]), 2),
     )
+
+
+def perform(check: RetrievalCheck) -> None:
+    """
+    Raises:
+        NothingToTest: the assistant has no documents.
+    """
+    check.beat(stage="asking the index and searching exactly", done=0, total=SAMPLE)
+    result = self_test(assistant=check.assistant, progress=lambda done, total: check.beat(done=done, total=total))
+    check.result = result.as_dict()
+    check.save(update_fields=["result"])
 
 
 def nearest(assistant: Assistant, vector: np.ndarray, settings: RetrievalSettings, *, exact: bool) -> set[int]:

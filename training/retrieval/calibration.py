@@ -1,0 +1,184 @@
+"""Below which similarity nothing should be offered: read off an assistant's own labels.
+
+Each question has the similarity of the best sentence that was found for it, and a label that says whether declining was
+right. A threshold declines everything below it; it is right where declining was right and loses an answer elsewhere.
+Nothing is embedded: both are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from annotations.becoming import Wording, kind_of
+from annotations.models import Resolution
+from assistants.models import Assistant
+from capture.models import Retrieval
+from training.models import Benchmark, BenchmarkItem, Condition, Kind
+
+LABELS, BENCHMARKS = "labels", "benchmarks"
+MAX_POINTS = 5_000
+STEPS = 60
+FEWEST = 10
+"""Questions of either kind below which nothing is proposed."""
+ALLOWED = 0.05
+"""Share of the answerable questions that may be declined for it."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """``decline``: declining was right. ``group``: questions of one conversation or document are alike."""
+
+    similarity: float
+    decline: bool
+    group: str
+
+
+@dataclass(frozen=True)
+class Operating:
+    """What a threshold does. ``precision``: of what it declines, the share that is right; ``recall``: of what should be
+    declined, the share that it declines; ``lost``: of what could be answered, the share that it declines."""
+
+    threshold: float
+    declined: int
+    precision: float
+    recall: float
+    lost: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``proposed`` is chosen on all questions; ``honest`` is what such a choice does on questions that it has not seen
+    (chosen on one half, counted on the other, both ways). None where there are too few."""
+
+    answerable: int
+    unanswerable: int
+    auc: float | None
+    curve: list[Operating]
+    proposed: Operating | None
+    honest: Operating | None
+
+
+def labelled_turns(assistant: Assistant) -> list[Labelled]:
+    """The newest resolved turns of which evidence is stored. Turns that go to a person are neither."""
+    wording = Wording(decline=assistant.decline_sentence, handoff=assistant.handoff_sentence)
+    rows = (
+        Resolution.objects.filter(turn__conversation__assistant=assistant)
+        .exclude(response="")
+        .order_by("-resolved_at", "pk")
+        .values_list("turn_id", "turn__conversation_id", "response")[:MAX_POINTS]
+    )
+    resolved = {turn: (str(conversation), kind_of(response, wording)) for turn, conversation, response in rows}
+    best: dict[object, float] = {}
+    for turn, evidence in Retrieval.objects.filter(turn__in=list(resolved)).values_list("turn_id", "evidence"):
+        for _, _, similarity in evidence:
+            best[turn] = max(best.get(turn, 0.0), float(similarity))
+    return [
+        Labelled(best[turn], kind == Kind.DECLINE, group)
+        for turn, (group, kind) in resolved.items()
+        if turn in best and kind != Kind.HANDOFF
+    ]
+
+
+def labelled_items(benchmark: Benchmark) -> list[Labelled]:
+    """The questions of a benchmark with what was frozen for them. Where the answer was not among what was offered,
+    declining is right."""
+    out: list[Labelled] = []
+    rows = BenchmarkItem.objects.filter(benchmark=benchmark).exclude(kind=Kind.HANDOFF).order_by("pk")[:MAX_POINTS]
+    for item in rows.only("kind", "contexts", "gold", "key"):
+        frozen = item.contexts.get(Condition.CLEAN.value) or {}
+        if not frozen.get("evidence"):
+            continue
+        best = max(float(similarity) for _, _, similarity in frozen["evidence"])
+        group = next((str(gold.get("path", "")) for gold in item.gold), "") or item.key
+        out.append(Labelled(best, item.kind == Kind.DECLINE or not frozen.get("has_gold"), group))
+    return out
+
+
+def calibrate(questions: Sequence[Labelled], allowed: float = ALLOWED) -> Calibration:
+    """
+    Args:
+        allowed: share of the answerable questions that may be declined.
+    """
+    wrong = [q.similarity for q in questions if q.decline]
+    right = [q.similarity for q in questions if not q.decline]
+    enough = min(len(wrong), len(right)) >= FEWEST
+    return Calibration(
+        answerable=len(right),
+        unanswerable=len(wrong),
+        auc=round(_auc(right, wrong), 3) if right and wrong else None,
+        curve=[operating(questions, t) for t in thresholds(questions)],
+        proposed=choose(questions, allowed) if enough else None,
+        honest=_honest(questions, allowed) if enough else None,
+    )
+
+
+def operating(questions: Sequence[Labelled], threshold: float) -> Operating:
+    declined = [q for q in questions if q.similarity < threshold]
+    rightly = sum(q.decline for q in declined)
+    should, could = sum(q.decline for q in questions), sum(not q.decline for q in questions)
+    return Operating(
+        threshold=round(threshold, 4),
+        declined=len(declined),
+        precision=rightly / len(declined) if declined else 1.0,
+        recall=rightly / should if should else 0.0,
+        lost=(len(declined) - rightly) / could if could else 0.0,
+    )
+
+
+def choose(questions: Sequence[Labelled], allowed: float) -> Operating:
+    """The threshold that declines most of what it should, and no more than ``allowed`` of the rest."""
+    fitting = [point for t in thresholds(questions) if (point := operating(questions, t)).lost <= allowed]
+    # 0 declines nothing and always fits.
+    return max([operating(questions, 0.0), *fitting], key=lambda p: (p.recall, p.precision, -p.threshold))
+
+
+def thresholds(questions: Sequence[Labelled]) -> list[float]:
+    """Between the similarities that occur, at most STEPS of them; evenly over the questions, not over the scale."""
+    seen = sorted({round(q.similarity, 4) for q in questions})
+    if not seen:
+        return []
+    step = max(1, len(seen) // STEPS)
+    return sorted({*seen[::step], min(1.0, round(seen[-1] + 0.0001, 4))})
+
+
+def _honest(questions: Sequence[Labelled], allowed: float) -> Operating | None:
+    halves: tuple[list[Labelled], list[Labelled]] = ([], [])
+    for question in questions:
+        halves[hashlib.sha256(question.group.encode()).digest()[0] % 2].append(question)
+    if not all(any(q.decline for q in half) and any(not q.decline for q in half) for half in halves):
+        return None
+    declined = rightly = 0
+    chosen = []
+    for own, other in (halves, halves[::-1]):
+        threshold = choose(own, allowed).threshold
+        chosen.append(threshold)
+        point = [q.decline for q in other if q.similarity < threshold]
+        declined, rightly = declined + len(point), rightly + sum(point)
+    should = sum(q.decline for q in questions)
+    return Operating(
+        threshold=round(sum(chosen) / 2, 4),
+        declined=declined,
+        precision=rightly / declined if declined else 1.0,
+        recall=rightly / should,
+        lost=(declined - rightly) / (len(questions) - should),
+    )
+
+
+def _auc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """How often an answerable question is more similar to its best sentence than an unanswerable one (ties half)."""
+    merged = sorted([(s, 1) for s in right] + [(s, 0) for s in wrong])
+    ranks = 0.0
+    place = 0
+    while place < len(merged):
+        end = place
+        while end < len(merged) and merged[end][0] == merged[place][0]:
+            end += 1
+        mean_rank = (place + 1 + end) / 2
+        ranks += mean_rank * sum(kind for _, kind in merged[place:end])
+        place = end
+    return (ranks - len(right) * (len(right) + 1) / 2) / (len(right) * len(wrong))
