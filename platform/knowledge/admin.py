@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.auth.models import User
+from django.contrib.postgres.search import SearchQuery
 from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import URLPattern, path
@@ -27,19 +29,24 @@ EXPORT_LIMIT = 10_000
 
 
 class FolderFilter(SimpleListFilter):
-    """The tree of paths, one level deep at a time is enough: folders are few."""
+    """The tree of paths, one level at a time: the folders in the chosen one, and the way back up."""
 
     title = "folder"
     parameter_name = "folder"
     TOP = "-"
+    SHOWN = 100
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        here = request.GET.get(self.parameter_name, "").replace("\x00", "").strip("/")
+        here = "" if here == self.TOP else here
         own = Document.objects.filter(assistant__in=assistants_of(request.user, *READERS))
-        folders: dict[str, int] = {}
-        for name in own.values_list("path", flat=True)[:20_000]:
-            folder = name.rpartition("/")[0] or self.TOP
-            folders[folder] = folders.get(folder, 0) + 1
-        return [(f, f"{'(no folder)' if f == self.TOP else f} · {n}") for f, n in sorted(folders.items())[:100]]
+        parents = list(accumulate(here.split("/"), lambda a, b: f"{a}/{b}")) if here else []
+        found = [(parent, f"{'· ' * depth}{parent.rpartition('/')[2]}/") for depth, parent in enumerate(parents)]
+        for name, count, failed in own.folders_in(here)[: self.SHOWN]:
+            path = f"{here}/{name}" if here else name
+            note = f" · ✗ {failed}" if failed else ""
+            found.append((path, f"{'· ' * len(parents)}{name}/ · {count}{note}"))
+        return [(self.TOP, "(no folder)"), *found]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Document]) -> QuerySet[Document]:
         value = self.value()
@@ -47,7 +54,7 @@ class FolderFilter(SimpleListFilter):
             return queryset
         if value == self.TOP:
             return queryset.exclude(path__contains="/")
-        return queryset.filter(path__startswith=f"{value}/")
+        return queryset.filter(path__startswith=f"{value.strip('/')}/")
 
 
 @admin.register(Document)
@@ -63,7 +70,7 @@ class DocumentAdmin(ScopedAdmin):
     list_select_related = ("assistant",)
     list_before_template = "knowledge/document_list_top.html"
     list_per_page = 50
-    search_fields = ("title", "path", "text")
+    search_fields = ("title", "path")
     search_help_text = "Words of the title, the path or the text"
     show_full_result_count = False
     actions = ("set_superseded", "set_in_force", "export")
@@ -71,6 +78,19 @@ class DocumentAdmin(ScopedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Document]:
         rows: QuerySet[Document] = super().get_queryset(request)
         return rows.defer("text").annotate(n_chunks=Count("chunks"))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Document], search_term: str
+    ) -> tuple[QuerySet[Document], bool]:
+        """Title and path by their letters, the text by its words: chunks have an index of them."""
+        words = search_term.replace("\x00", " ").strip()
+        found, duplicates = super().get_search_results(request, queryset, words)
+        if not words:
+            return found, duplicates
+        asked = SearchQuery(words[:500], config="english", search_type="websearch")
+        own = assistants_of(request.user, *READERS)
+        saying = Chunk.objects.filter(assistant__in=own, words=asked).values("document")
+        return queryset.filter(Q(pk__in=found.order_by().values("pk")) | Q(pk__in=saying)), False
 
     @display(description="Title", ordering="title")
     def named(self, document: Document) -> str:
@@ -88,7 +108,8 @@ class DocumentAdmin(ScopedAdmin):
     @display(description="Note")
     def note(self, document: Document) -> str:
         masked = f"masked: {document.masked_words}" if document.masked else ""
-        return document.error or " · ".join(filter(None, ["◌ superseded" if document.superseded else "", masked]))
+        superseded = "◌ superseded" if document.superseded else ""
+        return document.error or " · ".join(filter(None, [superseded, masked, excerpt(document.notes)]))
 
     @display(description="Updated", ordering="updated_at")
     def updated(self, document: Document) -> SafeString | str:
@@ -175,8 +196,14 @@ class DocumentAdmin(ScopedAdmin):
                     assistant=assistant, actor=_actor(request), action="documents.exported",
                     target=f"{count} documents",
                 )  # fmt: skip
-        columns = ("path", "title", "version", "state", "error", "superseded", "media_type", "digest", "masked", "text")
-        return json_lines_response(chosen.values(*columns).iterator(chunk_size=100), "documents.jsonl")
+        columns = (
+            "path", "title", "version", "state", "error", "notes", "superseded", "superseded_by__path", "media_type",
+            "size", "pages", "digest", "masked", "via", "created_at", "updated_at", "text",
+        )  # fmt: skip
+        times = ("created_at", "updated_at")
+        rows = chosen.values(*columns).iterator(chunk_size=100)
+        told = ({**row, **{name: row[name].isoformat() for name in times}} for row in rows)
+        return json_lines_response(told, "documents.jsonl")
 
 
 @admin.register(Chunk)

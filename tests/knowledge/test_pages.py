@@ -78,6 +78,37 @@ def test_the_list_shows_what_failed_and_why(assistant: Assistant, document: Docu
         assert ("tariffs/fees.md</td>" in shown(enter("ada").get(reverse(LIST), query))) is fits, query
 
 
+def test_the_list_shows_the_tree_level_by_level_and_finds_words(assistant: Assistant) -> None:
+    for path in ("a/one.md", "a/b/two.md", "a/b/c/three.md", "four.md"):
+        load_document(assistant=assistant, path=path, data=f"# Tale {path}\n\nReading meters of {path[0]}.".encode())
+    load_document(assistant=assistant, path="a/b/bad.md", data=b"\x00")
+    load_document(assistant=make_assistant("stranger"), path="z/five.md", data=b"# Five\n\nReading meters.")
+    client = enter("ada")
+    top = shown(client.get(reverse(LIST)))
+    assert "a/ · 4 · ✗ 1" in top
+    assert "z/" not in top
+    inside = shown(client.get(reverse(LIST), {"folder": "a/b"}))
+    assert "c/ · 1" in inside
+    assert ("a/b/c/three.md</td>" in inside, "a/one.md</td>" in inside) == (True, False)
+    said = shown(client.get(reverse(LIST), {"q": "meter reading", "folder": "a"}))  # words, not letters
+    assert ("a/one.md</td>" in said, "four.md</td>" in said) == (True, False)
+    for hostile in ("%", "a/%00", "'", "a" * 5000):
+        assert client.get(reverse(LIST), {"folder": hostile, "q": hostile}).status_code == 200
+
+
+def test_the_list_costs_the_same_for_any_number(assistant: Assistant, django_assert_max_num_queries: Any) -> None:
+    client = enter("ada")
+    counted = []
+    for n in (2, 9):
+        for i in range(n):
+            load_document(assistant=assistant, path=f"{n}/{i}/x.md", data=f"# Tale {n} {i}\n\nWords.".encode())
+        client.get(reverse(LIST))
+        with django_assert_max_num_queries(16) as queries:
+            shown(client.get(reverse(LIST)))
+        counted.append(len(queries))
+    assert counted[0] == counted[1]
+
+
 def test_an_empty_list_says_what_fills_it(assistant: Assistant) -> None:
     assert "Nothing is known yet" in shown(enter("ada").get(reverse(LIST)))
 

@@ -25,12 +25,12 @@ class _Query(BaseModel):
 class DocumentQuery(_Query):
     """Parameters of the list; all that are given must hold."""
 
-    path: _Text | None = Field(None, description="Exactly as it was given when it was loaded.")
-    folder: _Text | None = Field(None, description="Documents below this folder.")
+    path: _Text | None = Field(default=None, description="Exactly as it was given when it was loaded.")
+    folder: _Text | None = Field(default=None, description="Documents below this folder.")
     state: Literal["ready", "failed", "pending"] | None = None
     superseded: bool | None = None
-    q: _Text | None = Field(None, description="Words of the title or the path.")
-    after: Id | None = Field(None, description="`next` of the page before.")
+    q: _Text | None = Field(default=None, description="Words of the title or the path.")
+    after: Id | None = Field(default=None, description="`next` of the page before.")
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 100
 
 
@@ -38,7 +38,7 @@ class UploadQuery(_Query):
     """Which files of an upload are told."""
 
     outcome: Literal["waiting", "ready", "loaded", "unchanged", "unpacked", "discarded", "failed"] | None = None
-    after: Id | None = Field(None, description="`next` of the page before.")
+    after: Id | None = Field(default=None, description="`next` of the page before.")
     limit: Annotated[int, Field(ge=1, le=MAX_FILES_LISTED)] = MAX_FILES_LISTED
 
 

@@ -198,11 +198,13 @@ def _ensure_admin() -> str:
 
 def _ensure_schedules() -> None:
     """What runs by itself, also on a fresh platform: scrubbing what waits, repairing work, storing spooled turns (each
-    minute), experiments (each minute), drift (each week), forgetting who looked at what (each day)."""
+    minute), experiments (each minute), drift (each week), forgetting who looked at what, and files that
+    nobody decided about (each day)."""
     from assistants.background import ensure_sweep
     from assistants.jobs import ensure_forgetting
     from capture.jobs import ensure_schedule
     from knowledge.jobs import ensure_counting
+    from knowledge.upload_jobs import ensure_forgetting as ensure_forgetting_files
     from serving.jobs import ensure_drain, ensure_schedules
 
     ensure_schedule()
@@ -211,6 +213,7 @@ def _ensure_schedules() -> None:
     ensure_drain()
     ensure_schedules()
     ensure_forgetting()
+    ensure_forgetting_files()
 
 
 def _stop_on_signals(supervisor: Supervisor, *, attached: bool) -> None:
