@@ -57,6 +57,13 @@ def watch_alerts() -> int:
     return sending.send_due()
 
 
+def count_traffic() -> int:
+    """The hours in which something changed. Run each minute."""
+    from serving.traffic.counting import count
+
+    return count()
+
+
 def ensure_schedules() -> None:
     """What runs by itself for experiments, drift and alerts."""
     from django_q.models import Schedule
@@ -65,6 +72,7 @@ def ensure_schedules() -> None:
     for name, func, when in (
         ("Step experiments", "serving.jobs.step_experiments", minutely),
         ("Answer in shadow", "serving.jobs.answer_shadows", minutely),
+        ("Count traffic", "serving.jobs.count_traffic", minutely),
         ("Watch for alerts", "serving.jobs.watch_alerts", minutely),
         ("Report drift", "serving.jobs.report_drift", {"schedule_type": Schedule.WEEKLY, "repeats": -1}),
     ):

@@ -12,6 +12,7 @@ from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 from serving.drift.models import DriftReport
 from serving.erasure.record import Erasure
 from serving.experiments.models import Experiment, ExperimentLook, Exposure, ShadowAnswer
+from serving.traffic.models import TrafficHour, TrafficMark
 from training.models import Adapter, Evaluation
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Exposure",
     "Promotion",
     "ShadowAnswer",
+    "TrafficHour",
+    "TrafficMark",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.core.validators import RegexValidator
 from django.db import models
 
@@ -57,6 +58,7 @@ class TurnUpdate(models.Model):
 
     class Meta:
         ordering = ("received_at", "pk")
+        indexes: ClassVar = [BrinIndex(fields=["received_at"], autosummarize=True, name="turn_update_came")]
 
     def __str__(self) -> str:
         return ", ".join(sorted(self.changes))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.contrib.postgres.search import SearchQuery, SearchVector, SearchVectorField
 from django.db import models
 from django.utils import timezone
@@ -244,6 +244,7 @@ class Turn(models.Model):
             models.Index(
                 fields=["assistant", "-asked_at", "-id"], condition=models.Q(declined=True), name="turn_newest_declined"
             ),
+            BrinIndex(fields=["created_at"], autosummarize=True, name="turn_came"),  # what is new since a moment
             GinIndex(fields=["tags"], name="turn_tags_gin"),
             GinIndex(fields=["words"], name="turn_words_gin"),
             HnswIndex(  # search by meaning
@@ -316,6 +317,7 @@ class Feedback(models.Model):
 
     class Meta:
         ordering = ("-given_at",)
+        indexes: ClassVar = [BrinIndex(fields=["received_at"], autosummarize=True, name="feedback_came")]
 
     def __str__(self) -> str:
         return f"{self.metric or self.kind} {'' if self.value is None else self.shown_value}".strip()

@@ -381,4 +381,16 @@ class Migration(migrations.Migration):
             """,
             migrations.RunSQL.noop,
         ),
+        migrations.AddIndex(
+            model_name='feedback',
+            index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['received_at'], name='feedback_came'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['created_at'], name='turn_came'),
+        ),
+        migrations.AddIndex(
+            model_name='turnupdate',
+            index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['received_at'], name='turn_update_came'),
+        ),
     ]

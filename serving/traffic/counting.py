@@ -1,0 +1,125 @@
+"""Counts the hours in which something changed: turns that came, feedback and updates of earlier ones.
+
+An hour is always counted whole, from its turns, and put in place of what was there: counting twice changes nothing, and
+a crash in between is made up for by the next minute.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from capture.late import TurnUpdate
+from capture.models import Feedback, Turn
+from serving.traffic.latency import EDGES
+from serving.traffic.models import TrafficHour, TrafficMark
+
+OVERLAP = timedelta(minutes=15)
+"""A row's time is taken before its transaction ends: what ended late may lie behind the mark."""
+REBUILT = timedelta(days=35)
+"""What is counted anew each day: erasures and re-scrubs leave no time behind."""
+_LOCK = 0x54524146
+_HOURS_AT_ONCE = 20_000
+
+_TURN, _FEEDBACK, _UPDATE = (model._meta.db_table for model in (Turn, Feedback, TurnUpdate))
+_TABLE = TrafficHour._meta.db_table
+
+_TOUCHED = f"""
+CREATE TEMPORARY TABLE touched ON COMMIT DROP AS
+SELECT DISTINCT assistant_id, date_trunc('hour', asked_at, 'UTC') AS hour FROM {_TURN} WHERE created_at >= %(since)s
+UNION
+SELECT DISTINCT t.assistant_id, date_trunc('hour', t.asked_at, 'UTC')
+FROM {_FEEDBACK} f JOIN {_TURN} t ON t.id = f.turn_id WHERE f.received_at >= %(since)s
+UNION
+SELECT DISTINCT t.assistant_id, date_trunc('hour', t.asked_at, 'UTC')
+FROM {_UPDATE} u JOIN {_TURN} t ON t.id = u.turn_id WHERE u.received_at >= %(since)s
+"""  # noqa: S608
+
+_EVERYTHING = f"""
+CREATE TEMPORARY TABLE touched ON COMMIT DROP AS
+SELECT DISTINCT assistant_id, date_trunc('hour', asked_at, 'UTC') AS hour FROM {_TURN} WHERE asked_at >= %(since)s
+UNION
+SELECT DISTINCT assistant_id, hour FROM {_TABLE} WHERE hour >= date_trunc('hour', %(since)s::timestamptz, 'UTC')
+"""  # noqa: S608
+
+_BINS = ", ".join(
+    f"count(*) FILTER (WHERE bin = {place})::int"  # bins are numbers of ours
+    for place in range(len(EDGES) + 1)
+)
+
+# One pass over the turns of each hour by their index (assistant, asked_at); what hangs on a turn is looked up by key.
+_COUNT = f"""
+INSERT INTO {_TABLE} (assistant_id, hour, model, adapter, turns, declined, up, down, escalated, prompt_tokens,
+                      completion_tokens, latencies, masked)
+SELECT one.assistant_id, one.hour, one.model, one.adapter, count(*), count(*) FILTER (WHERE one.declined),
+       count(*) FILTER (WHERE one.up), count(*) FILTER (WHERE one.down), count(*) FILTER (WHERE one.escalated),
+       coalesce(sum(one.prompt_tokens), 0), coalesce(sum(one.completion_tokens), 0), ARRAY[{_BINS}], '{{}}'
+FROM (
+    SELECT touched.assistant_id, touched.hour, t.model, t.adapter, t.declined, t.prompt_tokens, t.completion_tokens,
+           width_bucket(t.latency_ms, %(edges)s::int[]) AS bin, said.up, said.down,
+           said.escalated OR t.outcome = 'escalated' AS escalated
+    FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
+         AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+    CROSS JOIN LATERAL (
+        SELECT coalesce(bool_or(f.kind = 'thumb' AND f.value > 0), false) AS up,
+               coalesce(bool_or(f.kind = 'thumb' AND f.value < 0), false) AS down,
+               coalesce(bool_or(f.kind = 'escalation'), false) AS escalated
+        FROM {_FEEDBACK} f WHERE f.turn_id = t.id
+    ) said
+) one
+GROUP BY one.assistant_id, one.hour, one.model, one.adapter
+"""  # noqa: S608
+
+_MASKED = f"""
+UPDATE {_TABLE} SET masked = found.masked FROM (
+    SELECT assistant_id, hour, model, adapter, jsonb_object_agg(type, n) AS masked FROM (
+        SELECT touched.assistant_id, touched.hour, t.model, t.adapter, mask.value ->> 'type' AS type, count(*) AS n
+        FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
+             AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+        CROSS JOIN LATERAL jsonb_array_elements(t.pii) AS mask WHERE mask.value ->> 'type' IS NOT NULL
+        GROUP BY 1, 2, 3, 4, 5
+    ) each GROUP BY 1, 2, 3, 4
+) found
+WHERE {_TABLE}.assistant_id = found.assistant_id AND {_TABLE}.hour = found.hour
+      AND {_TABLE}.model = found.model AND {_TABLE}.adapter = found.adapter
+"""  # noqa: S608
+
+
+def count(*, now: datetime | None = None) -> int:
+    """Counts what changed since the last time, and once a day the last weeks anew. Returns the hours counted; 0 also
+    when another process is at it."""
+    now = now or timezone.now()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])
+        if not cursor.fetchone()[0]:
+            return 0
+        mark, _ = TrafficMark.objects.get_or_create(pk=1)
+        whole = mark.rebuilt_at is None or now - mark.rebuilt_at > timedelta(days=1)
+        first = mark.counted_until is None
+        if whole:
+            since = datetime.min.replace(year=1970, tzinfo=now.tzinfo) if first else now - REBUILT
+            cursor.execute(_EVERYTHING, {"since": since})
+        else:
+            assert mark.counted_until is not None
+            cursor.execute(_TOUCHED, {"since": mark.counted_until - OVERLAP})
+        hours = _count_touched(cursor)
+        mark.counted_until = now
+        mark.rebuilt_at = now if whole else mark.rebuilt_at
+        mark.save()
+    return hours
+
+
+def _count_touched(cursor: Any) -> int:
+    run = cursor.execute
+    run("SELECT count(*) FROM touched")
+    (hours,) = cursor.fetchone()
+    run(f"DELETE FROM {_TABLE} USING touched WHERE {_TABLE}.assistant_id = touched.assistant_id "  # noqa: S608
+        f"AND {_TABLE}.hour = touched.hour")  # fmt: skip
+    run("ANALYZE touched")
+    run(_COUNT, {"edges": list(EDGES)})
+    run(_MASKED)
+    run("DROP TABLE touched")
+    return int(hours)

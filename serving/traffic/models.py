@@ -1,0 +1,40 @@
+"""Traffic by the hour: a page over months reads hundreds of rows, not millions. Models of `serving.models`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+from assistants.models import Assistant
+
+
+class TrafficHour(models.Model):
+    """What one model with one adapter answered in one hour. Written by `serving.traffic.counting` alone."""
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    hour = models.DateTimeField()
+    model = models.CharField(max_length=200, blank=True)
+    adapter = models.CharField(max_length=120, blank=True, help_text="Empty: the base model.")
+    turns = models.PositiveIntegerField()
+    declined = models.PositiveIntegerField()
+    up = models.PositiveIntegerField(help_text="Turns with a thumb up.")
+    down = models.PositiveIntegerField(help_text="Turns with a thumb down.")
+    escalated = models.PositiveIntegerField(help_text="Turns that were handed to a person.")
+    prompt_tokens = models.PositiveBigIntegerField()
+    completion_tokens = models.PositiveBigIntegerField()
+    latencies = ArrayField(models.PositiveIntegerField(), help_text="Turns by latency; see `serving.traffic.latency`.")
+    masked = models.JSONField(default=dict, help_text="{type: how many values were masked}")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["assistant", "hour", "model", "adapter"], name="traffic_hour_once")
+        ]
+
+
+class TrafficMark(models.Model):
+    """One row: what came before this moment is counted."""
+
+    counted_until = models.DateTimeField(null=True)
+    rebuilt_at = models.DateTimeField(null=True, help_text="When the last weeks were counted anew.")

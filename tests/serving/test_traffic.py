@@ -1,0 +1,96 @@
+"""Traffic by the hour is what the turns say, however often it is counted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assistants.models import Assistant
+from capture.models import Turn
+from serving.models import TrafficHour, TrafficMark
+from serving.traffic.counting import count
+from serving.traffic.latency import BINS, EDGES, added, percentile
+from tests.factories import make_assistant, make_feedback, make_turn
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def assistant(db: None) -> Assistant:
+    return make_assistant("helpdesk")
+
+
+def ask(assistant: Assistant, at: datetime = NOON, **fields: Any) -> Turn:
+    return make_turn(assistant, asked_at=at, **fields)
+
+
+def rows() -> dict[tuple[datetime, str], TrafficHour]:
+    return {(row.hour, row.adapter): row for row in TrafficHour.objects.all()}
+
+
+def test_an_hour_holds_what_its_turns_say(assistant: Assistant) -> None:
+    first = ask(assistant, latency_ms=100, prompt_tokens=10, pii=[{"type": "PERSON"}, {"type": "PERSON"}])
+    ask(assistant, NOON + timedelta(minutes=59), latency_ms=900, declined=True, pii=[{"type": "EMAIL_ADDRESS"}])
+    ask(assistant, NOON + timedelta(minutes=60), adapter="bot-1")
+    ask(make_assistant("other"))
+    make_feedback(first, value=-1.0)
+    make_feedback(first, value=1.0)
+    assert count() == 3
+    found = {key: row for key, row in rows().items() if row.assistant == assistant}
+    hour = found[NOON, ""]
+    assert (hour.turns, hour.declined, hour.up, hour.down, hour.prompt_tokens) == (2, 1, 1, 1, 10)
+    assert hour.masked == {"PERSON": 2, "EMAIL_ADDRESS": 1}
+    assert sum(hour.latencies) == 2
+    assert found[NOON + timedelta(hours=1), "bot-1"].turns == 1
+    assert sum(found[NOON + timedelta(hours=1), "bot-1"].latencies) == 0
+
+
+def test_what_comes_later_changes_its_hour_and_no_other(assistant: Assistant) -> None:
+    turn = ask(assistant)
+    ask(assistant, NOON + timedelta(hours=5))
+    assert count() == 2
+    TrafficMark.objects.update(counted_until=datetime.now(UTC) + timedelta(hours=1))
+    assert count() == 0
+    TrafficMark.objects.update(counted_until=datetime.now(UTC) - timedelta(minutes=30))
+    Turn.objects.update(created_at=datetime.now(UTC) - timedelta(days=2))
+    make_feedback(turn, value=-1.0)
+    assert count() == 1
+    assert rows()[NOON, ""].down == 1
+    assert rows()[NOON + timedelta(hours=5), ""].down == 0
+
+
+def test_counting_twice_changes_nothing_and_the_daily_count_sees_what_was_erased(assistant: Assistant) -> None:
+    now = datetime.now(UTC)
+    turn = ask(assistant, now - timedelta(days=3))
+    ask(assistant, now - timedelta(days=4))
+    count()
+    count()
+    assert sum(row.turns for row in rows().values()) == 2
+    turn.delete()
+    TrafficMark.objects.update(rebuilt_at=now - timedelta(days=2))
+    count()
+    assert sum(row.turns for row in rows().values()) == 1
+
+
+@given(st.lists(st.integers(0, 200_000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95]))
+def test_percentiles_lie_within_a_bin_of_the_truth(latencies: list[int], share: float) -> None:
+    counts = [0] * BINS
+    for latency in latencies:
+        counts[sum(edge <= latency for edge in EDGES)] += 1
+    found = percentile(counts, share)
+    assert found is not None
+    truth = sorted(latencies)[max(0, -(-len(latencies) * share // 1).__int__() - 1)]
+    place = sum(edge <= truth for edge in EDGES)
+    low = EDGES[place - 1] if place else 0
+    high = EDGES[place] if place < len(EDGES) else EDGES[-1]
+    assert low <= found <= high or truth >= EDGES[-1]
+
+
+def test_no_turns_have_no_percentile() -> None:
+    assert percentile([0] * BINS, 0.5) is None
+    assert added([]) == [0] * BINS
+    assert added([[1] * BINS, [2] * BINS]) == [3] * BINS
