@@ -199,11 +199,11 @@ def start_run(
         raise NotPossible(f"There is no method {method[:40]!r}; there are {', '.join(METHODS)}, and auto.")
     if why := shortage(method, counts):
         raise NotPossible(why)
+    if provider is not None and (why := why_not_there(method, parent)):
+        raise NotPossible(why)
     digest = digest_of_base() if provider is None else ""
     if parent is not None:
         _refuse_parent(assistant, parent, digest)
-    if provider is not None and (why := why_not_there(method, parent)):
-        raise NotPossible(why)
     with transaction.atomic():
         run = Run.objects.create(
             assistant=assistant,

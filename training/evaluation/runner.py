@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.db import transaction
 
+from generation.engines import AdapterRefused
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe
 from training.engine import bulk_engine
@@ -22,6 +23,7 @@ from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
 from training.evaluation.summary import summarise
 from training.models import Adapter, Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
+from training.providers.serving import served_elsewhere
 
 if TYPE_CHECKING:
     from generation.engines import Engine
@@ -72,7 +74,11 @@ def refuse_unfit(evaluation: Evaluation, adapter: Adapter) -> None:
             f"{adapter} was trained with prompt format {adapter.prompt_digest}; the assistant now uses "
             f"{assistant.prompt_digest}. Train a new adapter, or set style, decline sentence and instructions back."
         )
-    if not (Path(settings.VAR_DIR) / adapter.folder).is_dir():
+    try:
+        elsewhere = served_elsewhere(adapter)
+    except AdapterRefused as error:
+        raise EvaluationRefused(str(error)) from error
+    if not elsewhere and not (Path(settings.VAR_DIR) / adapter.folder).is_dir():
         raise EvaluationRefused(
             f"The files of {adapter} are not there any more. Restore its folder from a backup, or train a new adapter."
         )
@@ -107,6 +113,8 @@ def _adapters(evaluation: Evaluation) -> list[Adapter]:
 def _engine(evaluation: Evaluation) -> Engine:
     engine = bulk_engine()
     for adapter in _adapters(evaluation):
+        if served_elsewhere(adapter):
+            continue
         engine.load_adapter(
             adapter.engine_name,
             Path(settings.VAR_DIR) / adapter.folder,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from django.conf import settings
@@ -81,24 +83,27 @@ def _merge_apart(merge: AdapterMerge, base: Path, folder: Path, home: Path) -> N
     fresh = home.with_name(f".{home.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     command = [sys.executable, "-W", "ignore", "-m", "training.finetune.merge", str(base), str(folder), str(fresh)]
-    child = subprocess.Popen(
-        command, cwd=settings.BASE_DIR, env=recipe_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        while True:
-            try:
-                _, errors = child.communicate(timeout=2)
-                break
-            except subprocess.TimeoutExpired:
+    with tempfile.TemporaryFile() as said:
+        # The other end of its standard input is ours: it ends when we do, however we end.
+        child = subprocess.Popen(
+            command, cwd=settings.BASE_DIR, env=recipe_environment(), stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, stderr=said,
+        )  # fmt: skip
+        try:
+            while child.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(2)
                 merge.beat()
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            assert child.stdin is not None
+            child.stdin.close()
+        said.seek(0)
+        lines = [line for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
     if child.returncode:
         shutil.rmtree(fresh, ignore_errors=True)
-        lines = [line for line in errors.splitlines() if line.strip()]
         raise MergeRefused(f"Merging failed: {lines[-1][:300] if lines else 'the process was killed.'}")
     shutil.rmtree(home, ignore_errors=True)
     fresh.rename(home)

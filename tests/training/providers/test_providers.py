@@ -1,0 +1,248 @@
+"""Training at a provider, against a server over HTTP that speaks OpenAI's fine-tuning API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.test import Client
+from django.urls import reverse
+
+from assistants.background import launch
+from assistants.models import Assistant, AuditEvent
+from generation.engines import AdapterRefused, GenerationRequest
+from generation.openai_compatible import OpenAIEngine
+from tests.factories import make_assistant, make_user
+from tests.training.finetune.conftest import make_dataset
+from tests.training.providers.provider import KEY, Provider
+from training.models import Adapter, Example, Run, TrainingProvider
+from training.providers import running
+from training.providers.client import FineTuningClient
+from training.providers.services import save_provider
+from training.providers.serving import served_elsewhere
+from training.services import NotPossible, cancel, resume_run, start_run
+
+pytestmark = pytest.mark.usefixtures("run_settings", "quick")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(running, "BEAT_SECONDS", 0.01)
+    start = FineTuningClient.__init__
+    monkeypatch.setattr(
+        FineTuningClient, "__init__", lambda self, url, key, pause=0.01: start(self, url, key, pause=pause)
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture
+def assistant(db: None) -> Assistant:
+    return make_assistant(members={"admin": [make_user("ada")], "reviewer": [make_user("rob")]})
+
+
+@pytest.fixture
+def there(assistant: Assistant, server: Provider) -> TrainingProvider:
+    return save_provider(
+        assistant=assistant, name="Elsewhere", base_url=server.url, model="small-1", api_key=KEY, actor=None
+    )
+
+
+@pytest.fixture
+def run(assistant: Assistant, there: TrainingProvider) -> Run:
+    return start_run(
+        assistant=assistant,
+        dataset=make_dataset(assistant, rows=4, validation=1),
+        settings={"epochs": 2.4, "batch": 4},
+        provider=there,
+        method="sft",
+        seed=7,
+    )
+
+
+def perform(run: Run) -> Run:
+    launch(run, foreground=True)
+    run.refresh_from_db()
+    return run
+
+
+def test_a_run_there_becomes_an_adapter_here(run: Run, server: Provider) -> None:
+    perform(run)
+    assert (run.state, run.error) == (Run.State.SUCCEEDED, "")
+    (job,) = server.jobs.values()
+    asked = job["asked"]
+    assert (asked["model"], asked["seed"]) == ("small-1", 7)
+    assert asked["method"] == {
+        "type": "supervised",
+        "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}},
+    }
+    rows = [json.loads(line) for line in server.files[asked["training_file"]].splitlines()]
+    assert len(rows) == 5  # the first row weighs 2
+    assert rows[0] == rows[1]
+    assert [m["role"] for m in rows[0]["messages"]] == ["system", "user", "assistant"]
+    assert rows[0]["messages"][-1]["content"].startswith("[1] Plan 0 costs")
+
+    assert [(m.step, m.loss) for m in run.metrics.all()] == [(1, 2.0), (2, 1.0)]
+    assert sorted(server.deleted) == sorted(server.files)  # nothing of ours stays there
+    adapter = Adapter.objects.get()
+    assert (adapter.source, adapter.folder, adapter.run) == ("remote", "", run)
+    assert adapter.remote_model.startswith("ft:small-1:")
+    assert adapter.manifest["provider"]["trained_tokens"] == 4321
+    assert KEY not in json.dumps(adapter.manifest) + json.dumps(run.remote)
+
+
+def test_pairs_go_in_the_shape_of_preferences(assistant: Assistant, there: TrainingProvider, server: Provider) -> None:
+    dataset = make_dataset(assistant, rows=3, validation=0)
+    Example.objects.filter(dataset=dataset).update(rejected="[2] Plan 1 costs £99.", weight=1)
+    run = start_run(assistant=assistant, dataset=dataset, provider=there, method="dpo", settings={"beta": 0.2})
+    perform(run)
+    assert run.error == ""
+    (job,) = server.jobs.values()
+    assert job["asked"]["method"]["dpo"]["hyperparameters"]["beta"] == 0.2
+    row = json.loads(server.files["file-1"].splitlines()[0])
+    assert set(row) == {"input", "preferred_output", "non_preferred_output"}
+    assert row["preferred_output"][0]["role"] == "assistant"
+
+
+def test_what_it_cannot_do_is_said_before_anything_leaves(assistant: Assistant, there: TrainingProvider) -> None:
+    dataset = make_dataset(assistant, rows=3)
+    Example.objects.filter(dataset=dataset).update(rejected="[2] Plan 1 costs £99.")
+    with pytest.raises(NotPossible, match="not kto"):
+        start_run(assistant=assistant, dataset=dataset, provider=there, method="kto")
+    parent = Adapter.objects.create(assistant=assistant, number=1, base_digest="", prompt_digest="p")
+    with pytest.raises(NotPossible, match="cannot continue"):
+        start_run(assistant=assistant, dataset=dataset, provider=there, parent=parent)
+    stranger = make_assistant()
+    with pytest.raises(NotPossible, match="another assistant"):
+        start_run(assistant=stranger, dataset=make_dataset(stranger), provider=there)
+
+
+def test_a_provider_that_is_away_for_a_moment_is_waited_for(run: Run, server: Provider) -> None:
+    server.looks_until_done = 3
+    look = server.look
+
+    def away_once(job: dict[str, Any]) -> dict[str, Any]:
+        server.look = look  # type: ignore[method-assign]
+        server.fail = 6  # more than one request is tried
+        return look(job)
+
+    server.look = away_once  # type: ignore[method-assign]
+    perform(run)
+    assert (run.state, run.error) == (Run.State.SUCCEEDED, "")
+    assert len(server.jobs) == 1
+
+
+def test_a_job_that_fails_says_what_the_provider_said(run: Run, server: Provider) -> None:
+    server.outcome = "failed"
+    perform(run)
+    assert run.state == Run.State.FAILED
+    assert run.error == "The provider's job failed: The file has a row that we refuse."
+    assert sorted(server.deleted) == sorted(server.files)
+    assert not Adapter.objects.exists()
+
+
+def test_a_wrong_key_is_one_sentence(run: Run, there: TrainingProvider) -> None:
+    there.api_key = "sk-wrong"
+    there.save()
+    perform(Run.objects.get(pk=run.pk))
+    run.refresh_from_db()
+    assert run.state == Run.State.FAILED
+    assert "(401)" in run.error
+    assert "does not know the key" in run.error
+
+
+def test_who_takes_over_makes_no_second_job(run: Run, server: Provider) -> None:
+    server.lose_answer_of_create = True  # it made the job, and we never heard of it
+    perform(run)
+    assert run.state == Run.State.FAILED
+    assert "does not answer" in run.error
+    assert resume_run(run=run, actor=None)
+    perform(run)
+    assert (run.state, run.error) == (Run.State.SUCCEEDED, "")
+    assert len(server.jobs) == 1
+    assert len(server.files) == 2  # the rows went once
+
+
+def test_a_cancel_reaches_the_provider(run: Run, server: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.looks_until_done = 10_000
+    take = running._take
+
+    def cancel_then_take(work: Run, event: Any) -> None:
+        Run.objects.get(pk=run.pk).request_cancel()
+        take(work, event)
+
+    monkeypatch.setattr(running, "_take", cancel_then_take)
+    perform(run)
+    assert run.state == Run.State.CANCELLED
+    assert [job["status"] for job in server.jobs.values()] == ["cancelled"]
+    assert sorted(server.deleted) == sorted(server.files)
+
+
+def test_a_run_there_leaves_the_machine_to_others(run: Run) -> None:
+    assert not run.needs_device
+    assert Run.needs_device
+    assert list(Run.objects.filter(Run.elsewhere())) == [run]
+    assert cancel(work=run, actor=None)
+
+
+def test_its_model_answers_where_it_was_trained(run: Run, server: Provider, settings: Any) -> None:
+    perform(run)
+    adapter = Adapter.objects.get()
+    with pytest.raises(AdapterRefused, match="answers only there"):
+        served_elsewhere(adapter)
+    settings.RATCHET_OPENAI_BASE_URL = server.url + "/"
+    assert served_elsewhere(adapter)
+    engine = OpenAIEngine(server.url, KEY, "small-1")
+    ask = [{"role": "user", "content": "Hello?"}]
+    base, tuned = engine.generate(
+        [
+            GenerationRequest(messages=ask),  # type: ignore[arg-type]
+            GenerationRequest(messages=ask, adapter=adapter.engine_name),  # type: ignore[arg-type]
+        ]
+    )
+    assert (base.text, tuned.text) == ("small-1 says hello", f"{adapter.remote_model} says hello")
+
+
+def test_a_key_does_not_follow_to_another_address(assistant: Assistant, there: TrainingProvider) -> None:
+    def change(**values: str) -> TrainingProvider:
+        given = {"name": "Elsewhere", "base_url": there.base_url, "model": "small-1", "api_key": "", **values}
+        return save_provider(assistant=assistant, provider=there, actor=None, **given)
+
+    assert change(model="small-2").api_key == KEY
+    with pytest.raises(ValidationError, match="Enter the key of this address"):
+        change(base_url="https://evil.example.org/v1")
+    for bad in ("ftp://x/v1", "https://user:pw@x/v1", "nonsense"):
+        with pytest.raises(ValidationError):
+            change(base_url=bad, api_key=KEY)
+
+
+def login(name: str) -> Client:
+    client = Client()
+    assert client.login(username=name, password="tulip-cable-96")
+    return client
+
+
+def test_the_pages_are_for_admins_and_never_show_the_key(assistant: Assistant, there: TrainingProvider) -> None:
+    make_assistant(members={"admin": [make_user("eve")]})
+    page = reverse("admin:training_trainingprovider_change", args=[there.pk])
+    assert login("eve").get(page).status_code == 404
+    assert login("rob").get(page).status_code in (403, 404)
+    shown = login("ada").get(page).content.decode()
+    assert there.base_url in shown
+    assert KEY not in shown
+    assert KEY.encode() not in bytes(TrainingProvider.objects.get().sealed_key)
+    values = {"assistant": assistant.pk, "name": "Second", "base_url": there.base_url, "model": "m", "api_key": "k"}
+    assert login("ada").post(reverse("admin:training_trainingprovider_add"), values).status_code == 302
+    added = AuditEvent.objects.filter(action="provider.added").first()
+    assert added is not None
+    assert added.details["key_changed"] is True
+    assert login("ada").get(reverse("admin:training_trainingprovider_changelist")).status_code == 200
