@@ -164,6 +164,10 @@ def erase_files(runs: Iterable[Run]) -> Counter[str]:
             run.progress = {key: value for key, value in run.progress.items() if key != "samples"}
             run.save(update_fields=["progress"])
             counts["sampled answers of runs"] += 1
+        if run.provider_id is not None and run.error:
+            run.error = "The provider refused or failed; what it said was erased with the rows."  # it may quote them
+            run.save(update_fields=["error"])
+            counts["messages of providers"] += 1
     return counts
 
 

@@ -11,21 +11,20 @@ import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
-from django.db.models import Sum
+from django.db.models import F, Sum, Value
 
 from generation.engines import EngineError
-from training.data.render import dpo_rows, kto_rows, sft_rows
+from training.data.render import dpo_row, kto_rows_of, sft_row
 from training.finetune.bases import base_folder
 from training.finetune.config import FinetuneConfig
 from training.finetune.counting import counts_of_dataset
 from training.finetune.methods import NAMES, Counts, Stage, recommend, shortage, stages
 from training.finetune.sizes import BaseSize, size_of_base
-from training.models import Adapter, DatasetVersion, Example, Run, RunMetric
+from training.models import Adapter, DatasetVersion, Example, Origin, Run, RunMetric
 
 SAMPLE = 200
 MARKS = 4
@@ -164,10 +163,23 @@ def _prompt_problem(dataset: DatasetVersion) -> str:
 
 
 def _rows(dataset: DatasetVersion, stage: Stage) -> Iterator[Any]:
-    split = Example.Split.TRAIN
-    if stage == "sft":
-        return iter(sft_rows(dataset, split))
-    return iter(kto_rows(dataset, split) if stage == "kto" else dpo_rows(dataset, split))
+    """Rows of at most `SAMPLE` examples, taken at equal distances over the whole dataset. Placeholders stay: drawing
+    invented values would read every row."""
+    house = dataset.assistant.house
+    examples = dataset.examples.filter(split=Example.Split.TRAIN, erased_at=None)
+    if stage != "kto":
+        examples = examples.exclude(origin=Origin.BAD)
+    if stage == "dpo":
+        examples = examples.exclude(rejected="")
+    every = max(1, -(-examples.count() // SAMPLE))
+    spread = examples.annotate(place=F("position") % Value(every)).filter(place=0).order_by("position")[:SAMPLE]
+    for example in spread:
+        if stage == "sft":
+            yield sft_row(house, example)
+        elif stage == "kto":
+            yield from kto_rows_of(house, example)
+        elif (pair := dpo_row(house, example)) is not None:
+            yield pair
 
 
 def _lengths(dataset: DatasetVersion, stage: Stage, folder: Path) -> list[int]:
@@ -175,7 +187,7 @@ def _lengths(dataset: DatasetVersion, stage: Stage, folder: Path) -> list[int]:
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     found = []
-    for row in islice(_rows(dataset, stage), SAMPLE):
+    for row in _rows(dataset, stage):
         answers = [row.get(name) for name in ("completion", "chosen", "rejected")]
         texts = [[m["content"] for m in answer] for answer in answers if answer]
         prompt = [m["content"] for m in row["prompt"]]

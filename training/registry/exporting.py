@@ -29,10 +29,12 @@ def export_zip(*, adapter: Adapter, actor: User | None) -> IO[bytes]:
     """The zip, open at its beginning; the caller closes it. Weights are stored and not packed: they do not shrink.
 
     Raises:
-        ExportRefused: it was trained elsewhere, or its folder was changed or damaged.
+        ExportRefused: it was trained elsewhere, holds erased data, or its folder was changed or damaged.
     """
     if adapter.source == Adapter.Source.REMOTE:
         raise ExportRefused(f"{adapter} was trained elsewhere; its weights are at the provider.")
+    if adapter.erased_rows:
+        raise ExportRefused(f"{adapter} holds erased data. Train a new adapter, and export that one.")
     folder = from_state(adapter.folder)
     try:
         check_adapter(folder, base_digest=adapter.base_digest, prompt_digest=adapter.prompt_digest)

@@ -149,7 +149,10 @@ def check(rule: RetrainingRule, *, drift: str = "", now: datetime | None = None)
 
 
 def report_drift(assistant: Assistant, sentence: str) -> RetrainingProposal | None:
-    """For the drift report: its alarm, in one sentence, may fire the assistant's rule. None when it does not."""
+    """For the drift report: its alarm, in one sentence, may fire the assistant's rule. None when it does not.
+
+    The sentence is kept with the proposal: figures and dates, no words of users (an erasure does not look there).
+    """
     rule = RetrainingRule.objects.filter(assistant=assistant, enabled=True, on_drift=True).first()
     return check(rule, drift=sentence[:500]) if rule is not None else None
 
