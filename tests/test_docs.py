@@ -84,9 +84,14 @@ def test_every_system_check_is_on_the_operations_page() -> None:
     assert {check for check in ids if f"`{check}`" not in operations()} == set()
 
 
+def test_every_filter_of_a_synthesis_is_on_its_page() -> None:
+    rows = set(re.findall(r"^\| ([a-z ]+) \|", text_of(ROOT / "docs/data.md"), re.MULTILINE))
+    assert set(EXPLAINED) - rows == set()
+
+
 def test_every_choice_of_training_is_on_its_page() -> None:
     page = text_of(ROOT / "docs/training.md")
-    names = {field.name for kind in (Recipe, FinetuneConfig) for field in fields(kind)} | set(EXPLAINED)
+    names = {field.name for kind in (Recipe, FinetuneConfig) for field in fields(kind)}
     assert {name for name in names if name not in page} == set()
     rows = dict(re.findall(r"^\| (`[a-z_`, ]+) \| ([^|]+) \|", page, re.MULTILINE))
     for given, default in rows.items():
