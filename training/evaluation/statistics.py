@@ -118,16 +118,22 @@ def sign_flip(values: Sequence[float], clusters: Sequence[str], *, seed: int = 0
         raise ValueError(f"{len(values)} values with {len(clusters)} clusters cannot be permuted")
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
-    sums = sums[np.abs(sums) > 1e-12]
-    if not len(sums):
+    some = sums[np.abs(sums) > 1e-12]
+    if not len(some):
         return 1.0
     observed = abs(float(sums.sum())) - 1e-9
-    if len(sums) <= EXACT_FLIPS:
-        ways = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))[None, :] & 1
-        return float(np.mean(np.abs((1 - 2 * ways) @ sums) >= observed))
-    drawn = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, len(sums)), dtype=np.int8)
-    hits = int(np.sum(np.abs((1.0 - 2.0 * drawn) @ sums) >= observed))
+    if len(some) <= EXACT_FLIPS:
+        ways = np.arange(2 ** len(some))[:, None] >> np.arange(len(some))[None, :] & 1
+        return float(np.mean(np.abs((1 - 2 * ways) @ some) >= observed))
+    hits = int(np.sum(np.abs(_signs(len(sums), seed) @ sums) >= observed))
     return (hits + 1) / (FLIPS + 1)
+
+
+@lru_cache(maxsize=4)
+def _signs(k: int, seed: int) -> NDArray[np.float32]:
+    """−1 or 1 for each of ``k`` clusters in each of FLIPS draws."""
+    drawn = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, k), dtype=np.int8)
+    return (1 - 2 * drawn).astype(np.float32)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
