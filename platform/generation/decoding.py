@@ -5,6 +5,9 @@ different adapters. A row that joins is read alone with the others that join (it
 costs the rest one longer step) and its key-value cache is then stacked under theirs, padded on the left; a row that has
 ended leaves at once. Rotary positions are each row's own, so a row's tokens do not depend on its neighbours beyond the
 rounding of the matrix products.
+
+A row may bring guesses for its next tokens (`generation.copying`). They are read in the step in which the model says
+whether they are right; those that are wrong leave holes in the cache, which the mask covers.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from generation.copying import BUDGET, LONGEST_GUESS, Copier
 from generation.engines import FinishReason
 from generation.loops import LoopWatch
+from generation.prefixes import MIN_TOKENS, Key, Layers, Prefixes
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +39,16 @@ class Row:
     looped: bool = False
     """It ran into a loop; ``tokens`` hold the repeated block once."""
     cut_loops: bool = True
+    shared: int = 0
+    """Tokens at the beginning that other prompts begin with too."""
+    copies: bool = False
+    """Its next tokens are guessed from the prompt: the same text in fewer steps."""
     watch: LoopWatch = field(init=False)
+    copier: Copier | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.watch = LoopWatch(self.prompt)
+        self.copier = Copier(self.prompt) if self.copies else None
 
     @property
     def settled(self) -> list[int]:
@@ -64,15 +75,18 @@ class ModelSource(Protocol):
         ...
 
     def forward(self, adapters: Sequence[str | None], **inputs: Any) -> Any:
-        """One pass, row i with ``adapters[i]``; the output has ``logits`` (rows, 1, vocabulary)."""
+        """One pass, row i with ``adapters[i]``; the output has ``logits`` (rows, as many as asked for, vocabulary)."""
         ...
 
 
 class Batch:
     """Rows that are decoded together. Not safe for use from several threads."""
 
-    def __init__(self, source: ModelSource, *, end_tokens: frozenset[int], pad_token: int) -> None:
+    def __init__(
+        self, source: ModelSource, *, end_tokens: frozenset[int], pad_token: int, prefixes: Prefixes | None = None
+    ) -> None:
         self.rows: list[Row] = []
+        self._prefixes = prefixes
         self._source = source
         self._end_tokens = end_tokens
         self._pad = pad_token
@@ -83,50 +97,147 @@ class Batch:
     def add(self, rows: Sequence[Row]) -> None:
         """Reads the prompts of new rows and writes the first token of each."""
         import torch
-        from transformers import DynamicCache
 
-        width = max(len(row.prompt) for row in rows)
+        shared, cache = self._opening(rows)
+        width = max(len(row.prompt) for row in rows) - shared
         ids = torch.full((len(rows), width), self._pad, dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        mask = torch.zeros((len(rows), shared + width), dtype=torch.long)
+        mask[:, :shared] = 1
         for i, row in enumerate(rows):
-            ids[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[i, width - len(row.prompt) :] = 1
+            rest = row.prompt[shared:]
+            ids[i, width - len(rest) :] = torch.tensor(rest)
+            mask[i, shared + width - len(rest) :] = 1
         mask = mask.to(self._device)
-        cache = DynamicCache()
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
         following = self._forward(ids.to(self._device), mask, positions, cache, rows)
         if self._cache is None:
             self._cache, self._mask = cache, mask
         else:
             self._stack(cache, mask)
         self.rows += rows
-        for row, token in zip(rows, following, strict=True):
+        for row, (token,) in zip(rows, following, strict=True):
             self._append(row, token)
         self._drop_finished()
 
+    def _opening(self, rows: Sequence[Row]) -> tuple[int, Any]:
+        """A cache that holds what these prompts begin with, and how many tokens that is; 0: read them whole.
+
+        Only where all begin with the same number of tokens, as all questions of one house do, whatever the adapter.
+        """
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        shared = rows[0].shared
+        if self._prefixes is None or shared < MIN_TOKENS or any(row.shared != shared for row in rows):
+            return 0, cache
+        keys = [(row.adapter, tuple(row.prompt[:shared])) for row in rows]
+        known = {key: self._prefixes.get(key) for key in keys}
+        self._prefixes.reused += sum(known[key] is not None for key in keys)
+        if missing := [key for key, layers in known.items() if layers is None]:
+            for key, read in zip(missing, self._read(missing), strict=True):
+                self._prefixes.put(key, read)
+                known[key] = read
+        self._fill(cache, [layers for key in keys if (layers := known[key]) is not None])
+        return shared, cache
+
+    def _read(self, beginnings: Sequence[Key]) -> list[Layers]:
+        """One pass over beginnings of one length."""
+        import torch
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        ids = torch.tensor([tokens for _, tokens in beginnings], device=self._device)
+        positions = torch.arange(ids.shape[1], device=self._device).expand(ids.shape)
+        with torch.inference_mode():
+            self._source.forward(
+                [adapter for adapter, _ in beginnings],
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return [
+            [(layer.keys[i : i + 1].clone(), layer.values[i : i + 1].clone()) for layer in cache.layers]
+            for i in range(len(beginnings))
+        ]
+
+    def _fill(self, cache: Any, layers_of_rows: Sequence[Layers]) -> None:
+        import torch
+
+        for number in range(len(layers_of_rows[0])):
+            keys = torch.cat([layers[number][0] for layers in layers_of_rows])
+            values = torch.cat([layers[number][1] for layers in layers_of_rows])
+            cache.update(keys, values, number)
+
     def step(self) -> None:
-        """One more token for every row; rows that have ended leave."""
+        """One more token for every row, or several where guesses were right; rows that have ended leave."""
         import torch
 
         self._drop_finished()
         if not self.rows:
             return
         assert self._mask is not None
-        ids = torch.tensor([[row.tokens[-1]] for row in self.rows], device=self._device)
-        positions = self._mask.sum(1, keepdim=True)
-        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
-        following = self._forward(ids, self._mask, positions, self._cache, self.rows)
-        for row, token in zip(self.rows, following, strict=True):
-            self._append(row, token)
+        guesses = self._guesses()
+        width = 1 + max(map(len, guesses))
+        fed = [[row.tokens[-1], *guess] for row, guess in zip(self.rows, guesses, strict=True)]
+        ids = torch.tensor([tokens + [self._pad] * (width - len(tokens)) for tokens in fed], device=self._device)
+        real = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in fed], device=self._device)
+        positions = self._mask.sum(1, keepdim=True) + torch.arange(width, device=self._device)
+        mask = torch.cat([self._mask, real], dim=1)
+        following = self._forward(ids, mask, positions, self._cache, self.rows, last=width)
+        read = []
+        for row, guess, chosen in zip(self.rows, guesses, following, strict=True):
+            right = next((i for i, token in enumerate(guess) if token != chosen[i]), len(guess))
+            if row.copier is not None:
+                row.copier.learn(len(guess), right)
+            for token in chosen[: right + 1]:
+                self._append(row, token)
+                if row.finish is not None:
+                    break
+            read.append(1 + right)
+        self._keep(read, width)
         self._drop_finished()
+
+    def _guesses(self) -> list[list[int]]:
+        """For each row what may come next, without a token that it may not write any more."""
+        room = min(LONGEST_GUESS, BUDGET // len(self.rows))
+        return [
+            row.copier.guess(row.tokens, min(room, row.max_new_tokens - len(row.tokens) - 1))
+            if row.copier is not None and row.finish is None
+            else []
+            for row in self.rows
+        ]
+
+    def _keep(self, read: Sequence[int], width: int) -> None:
+        """After a step of ``width`` columns: row i keeps the first ``read[i]`` of them."""
+        import torch
+
+        assert self._mask is not None
+        most = max(read)
+        kept = torch.tensor([[1] * n + [0] * (most - n) for n in read], device=self._device)
+        self._mask = torch.cat([self._mask, kept], dim=1)
+        if most < width:  # what nobody keeps goes at once, so that a batch of one row has no holes at all
+            for layer in self._cache.layers:
+                layer.keys = layer.keys[:, :, : most - width]
+                layer.values = layer.values[:, :, : most - width]
 
     def clear(self) -> None:
         """Forgets all rows, finished or not."""
         self.rows, self._cache, self._mask = [], None, None
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any, rows: Sequence[Row]
-    ) -> list[int]:
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Any,
+        rows: Sequence[Row],
+        *,
+        last: int = 1,
+    ) -> list[list[int]]:
+        """What follows each of the ``last`` tokens of every row."""
         import torch
 
         with torch.inference_mode():
@@ -137,9 +248,9 @@ class Batch:
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=last,
             )
-            chosen: list[int] = output.logits[:, -1].argmax(-1).tolist()
+            chosen: list[list[int]] = output.logits[:, -last:].argmax(-1).tolist()
         return chosen
 
     def _append(self, row: Row, token: int) -> None:

@@ -29,11 +29,13 @@ from generation.engines import (
 )
 from generation.folders import BUNDLED_EMBEDDER, model_folder, online
 from generation.loading import AdapterSet, load_base
+from generation.prefixes import Prefixes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MAX_OPENINGS = 256
 BULK_ROWS = 16
 BULK_TOKENS = 12_288
 """Rows × (longest prompt + longest completion) in one bulk batch: bounds memory, and padding is not free."""
@@ -52,6 +54,7 @@ class TransformersEngine:
         threads: int = 1,
         embedder: str = BUNDLED_EMBEDDER,
         cut_loops: bool = True,
+        copies: bool = True,
     ) -> None:
         """``base``: a folder, or a hub name that is in the local cache (or RATCHET_ONLINE=1).
 
@@ -59,6 +62,8 @@ class TransformersEngine:
         finds clearly faster, elsewhere bfloat16).
 
         ``cut_loops``: see `generation.loops`; False is for random weights, which do little else.
+
+        ``copies``: see `generation.copying`; the text is the same either way.
 
         Raises:
             EngineUnavailable: no such model, a broken folder, or weights other than ``expected_digest``.
@@ -75,6 +80,7 @@ class TransformersEngine:
             )
         self.threads = threads
         self.cut_loops = cut_loops
+        self.copies = copies
         self._embedder_name = embedder
         self._lock = threading.Lock()
         self._tokenizer_lock = threading.Lock()
@@ -85,6 +91,8 @@ class TransformersEngine:
         self.end_tokens = loaded.end_tokens
         self.device, self.dtype = loaded.device, loaded.dtype
         self._adapters = AdapterSet(loaded.model)
+        self.prefixes = Prefixes()
+        self._openings: dict[str, list[int]] = {}
         self._rows: WeakSet[Row] = WeakSet()
         self._control_tokens = control_tokens(self.tokenizer)
 
@@ -150,6 +158,7 @@ class TransformersEngine:
             if self.uses(name):
                 raise EngineBusy(f"The adapter {name} is writing just now.", "Try again in a moment.")
             self._adapters.unload(name)
+            self.prefixes.forget(name)
 
     def uses(self, name: str) -> bool:
         """Whether an unfinished row uses this adapter."""
@@ -169,7 +178,12 @@ class TransformersEngine:
     # --- For the scheduler of the engine process ----------------------------------------------------------------------
 
     def batch(self) -> Batch:
-        return Batch(self._adapters, end_tokens=self.end_tokens, pad_token=self.tokenizer.pad_token_id or 0)
+        return Batch(
+            self._adapters,
+            end_tokens=self.end_tokens,
+            pad_token=self.tokenizer.pad_token_id or 0,
+            prefixes=self.prefixes,
+        )
 
     def row(self, request: GenerationRequest, *, index: int = 0) -> Row:
         """Raises PromptTooLong or UnknownAdapter."""
@@ -186,10 +200,32 @@ class TransformersEngine:
                 index=index,
             )
         row = Row(
-            prompt=prompt, max_new_tokens=request.max_new_tokens, adapter=request.adapter, cut_loops=self.cut_loops
+            prompt=prompt,
+            max_new_tokens=request.max_new_tokens,
+            adapter=request.adapter,
+            cut_loops=self.cut_loops,
+            shared=self._shared(request, prompt),
+            # A stop text is looked for after every step, and a step of several tokens could run past it.
+            copies=self.copies and not request.stop,
         )
         self._rows.add(row)
         return row
+
+    def _shared(self, request: GenerationRequest, prompt: Sequence[int]) -> int:
+        """How many tokens of the prompt are its system message, which the next question will have too."""
+        first = request.messages[0]
+        if first["role"] != "system" or len(request.messages) < 2:
+            return 0
+        opening = self._openings.get(first["content"])
+        if opening is None:
+            try:
+                opening = self.encode(GenerationRequest(messages=[first]))
+            except BadRequest:  # a template that does not take a system message alone
+                opening = []
+            if len(self._openings) >= MAX_OPENINGS:
+                self._openings.clear()
+            self._openings[first["content"]] = opening
+        return next((i for i, (a, b) in enumerate(zip(opening, prompt, strict=False)) if a != b), len(opening))
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """The prompt's tokens, up to where the assistant begins to speak.

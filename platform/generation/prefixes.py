@@ -1,0 +1,47 @@
+"""What all questions of a house begin with, the system message, is read once and kept.
+
+A prompt's beginning says nothing about what comes after it, so its keys and values are the same for every question that
+is asked with the same adapter. Nothing of a user or a document is in it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+MIN_TOKENS = 24
+"""A shorter beginning costs less to read than to fetch."""
+MAX_KEPT_TOKENS = 8192
+"""Of all beginnings together; with a large model a token takes some 200 kB."""
+
+Key = tuple[str | None, tuple[int, ...]]
+Layers = list[tuple[Any, Any]]
+"""Keys and values of each layer, shape (1, heads, tokens, width)."""
+
+
+class Prefixes:
+    """Beginnings that were read, the least recently used forgotten first. For one thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Key, Layers] = OrderedDict()
+        self._tokens = 0
+        self.reused = 0
+
+    def get(self, key: Key) -> Layers | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: Key, layers: Layers) -> None:
+        self._kept[key] = layers
+        self._tokens += len(key[1])
+        while self._tokens > MAX_KEPT_TOKENS and len(self._kept) > 1:
+            (_, tokens), _ = self._kept.popitem(last=False)
+            self._tokens -= len(tokens)
+
+    def forget(self, adapter: str) -> None:
+        """An adapter that goes takes along what was read with it."""
+        for key in [key for key in self._kept if key[0] == adapter]:
+            del self._kept[key]
+            self._tokens -= len(key[1])

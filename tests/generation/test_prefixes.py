@@ -1,0 +1,82 @@
+"""The system message is read once for each adapter, and nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generation.engines import GenerationRequest
+from generation.local import TransformersEngine
+from generation.prefixes import MAX_KEPT_TOKENS, Prefixes
+
+SYSTEM = "Answer from the passages and cite them. If they do not say, reply: I cannot find that in our documents."
+
+
+def ask(words: int, adapter: str | None = None, system: str = SYSTEM, **more: Any) -> GenerationRequest:
+    content = f"Question: {'What is the exit fee? ' * words}"
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+    return GenerationRequest(messages=messages, **{"adapter": adapter, "max_new_tokens": 30, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engine(models: Path) -> TransformersEngine:
+    made = TransformersEngine(models / "base", cut_loops=False)
+    for name in ("one", "two"):
+        made.load_adapter(name, models / name)
+    return made
+
+
+def without(engine: TransformersEngine, requests: list[GenerationRequest]) -> list[str]:
+    kept, engine.prefixes = engine.prefixes, None  # type: ignore[assignment]
+    texts = [result.text for result in engine.generate(requests)]
+    engine.prefixes = kept
+    return texts
+
+
+def test_answers_are_the_same_with_what_was_kept(engine: TransformersEngine) -> None:
+    requests = [ask(i % 5 + 1, (None, "one", "two")[i % 3]) for i in range(9)]
+    expected = without(engine, requests)
+    for reused in (0, 9):  # read first, then found
+        assert [result.text for result in engine.generate(requests)] == expected
+        assert engine.prefixes.reused == reused
+    assert [engine.generate([request])[0].text for request in requests] == expected
+    assert engine.prefixes.reused == 18
+
+
+def test_houses_are_not_mixed_up(engine: TransformersEngine) -> None:
+    other = "You are the help of a water company. Be brief, and answer from the passages alone, in one sentence please."
+    requests = [ask(2), ask(2, system=other), ask(3, "one"), ask(3, "one", system=other)]
+    expected = without(engine, requests)
+    assert [engine.generate([request])[0].text for request in requests] == expected
+    assert [result.text for result in engine.generate(requests)] == expected
+    assert len(set(expected)) == 4
+
+
+def test_a_prompt_without_a_system_message_or_with_a_short_one_is_read_whole(engine: TransformersEngine) -> None:
+    plain = GenerationRequest(messages=[{"role": "user", "content": "Question: fee?"}], max_new_tokens=5)
+    for request in (plain, ask(1, system="Be brief.")):
+        for _ in range(2):
+            engine.generate([request])
+    assert engine.prefixes.reused == 0
+
+
+def test_an_adapter_that_goes_takes_its_beginnings_along(engine: TransformersEngine, models: Path) -> None:
+    said = engine.generate([ask(2, "one")])[0].text
+    engine.unload_adapter("one")
+    engine.load_adapter("one", models / "two")  # another voice under that name
+    assert engine.generate([ask(2, "one")])[0].text == engine.generate([ask(2, "two")])[0].text != said
+
+
+def test_the_least_used_is_forgotten() -> None:
+    kept = Prefixes()
+    tokens = tuple(range(MAX_KEPT_TOKENS // 2))
+    kept.put((None, tokens), [])
+    kept.put(("a", tokens), [])
+    assert kept.get((None, tokens)) is not None
+    kept.put(("b", tokens), [])
+    assert kept.get(("a", tokens)) is None
+    assert kept.get((None, tokens)) is not None
+    kept.forget("b")
+    assert kept.get(("b", tokens)) is None
