@@ -1,24 +1,20 @@
 """`POST /v1/chat/completions` and `GET /v1/models`: plain async views, because an answer is streamed as it is written.
 
 Database work runs in threads and holds no connection while the engine writes. The turn is captured after the answer has
-gone out; when capture is down, or the process has to stop, it is spooled, so the user never waits for the log and the
-log never loses the turn of an answer that was given whole. An answer that broke off on its way leaves no turn.
+gone out (`serving.capturing`); an answer that broke off on its way becomes a turn too, tagged as unfinished, since
+somebody has read its beginning.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from functools import lru_cache, wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -27,69 +23,41 @@ from assistants import limits
 from assistants.auth import authenticate_key, require_scope
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Scope
-from generation.engines import (
-    EngineBusy,
-    EngineError,
-    GenerationRequest,
-    GenerationResult,
-    PromptTooLong,
-    UnknownAdapter,
-)
+from generation.engines import BadRequest, EngineBusy, EngineError, GenerationResult, PromptTooLong
 from generation.streaming import AnswerStream
-from serving import chat, spool, wire
+from serving import answering, chat, measures, wire
+from serving.answering import Piece, client
+from serving.capturing import LOOPED, UNFINISHED, capture_later, in_thread
 from serving.experiments.assignment import Unit
 from serving.wire import WireError
 
-if TYPE_CHECKING:
-    from generation.client import EngineClient
-    from generation.openai_compatible import OpenAIEngine
+__all__ = ["chat_completions", "client", "models"]
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-Piece = str | GenerationResult
-View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 MAX_BODY = 2_000_000
 UNAVAILABLE = "service_unavailable"
-_background: set[asyncio.Task[None]] = set()
-"""Running captures: the event loop itself keeps only weak references to tasks."""
-
-
-def client() -> EngineClient | OpenAIEngine:
-    """What writes the answers."""
-    # httpx is needed when the first question comes, not for every command
-    if settings.RATCHET_OPENAI_BASE_URL:
-        return _foreign(
-            settings.RATCHET_OPENAI_BASE_URL, settings.RATCHET_OPENAI_API_KEY, settings.RATCHET_OPENAI_MODEL
-        )
-    from generation.client import default_client
-
-    return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
-
-
-@lru_cache(maxsize=2)
-def _foreign(url: str, key: str, model: str) -> OpenAIEngine:
-    from generation.openai_compatible import OpenAIEngine
-
-    return OpenAIEngine(url, key, model)
 
 
 def _in_openai_shape(view: View) -> View:
     """Every refusal of the view as OpenAI's clients expect it."""
 
     @wraps(view)
-    async def answer(request: HttpRequest) -> HttpResponseBase:
+    async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            return await view(request)
+            return await view(request, *args, **kwargs)
         except WireError as error:
-            return error.response()
+            found = error
         except ApiError as error:
-            return _from_api_error(error).response()
+            found = _from_api_error(error)
         except EngineError as error:
-            return _from_engine(error).response()
+            found = from_engine(error)
         except (OperationalError, InterfaceError):
             logger.exception("The database does not answer.")
-            return WireError(503, "The service is busy or starting; try again shortly.", kind=UNAVAILABLE).response()
+            found = WireError(503, "The service is busy or starting; try again shortly.", kind=UNAVAILABLE)
+        measures.ANSWERS.labels("failed" if found.status >= 500 else "refused").inc()
+        return found.response()
 
     return answer
 
@@ -97,129 +65,129 @@ def _in_openai_shape(view: View) -> View:
 @csrf_exempt
 @_in_openai_shape
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
+    started = time.perf_counter()
     if request.method != "POST":
         raise WireError(405, "Use POST.", headers={"Allow": "POST"})
-    key = await _in_thread(lambda: _authenticate(request))
+    key = await in_thread(lambda: _authenticate(request))
     wanted = wire.read_request(_body(request))
-    asked = await _in_thread(lambda: _ask(key, wanted))
-    if wanted.stream:
-        return await _streamed(asked, key, wanted)
-    return await _whole(asked, key, wanted)
+    asked = await in_thread(lambda: _ask(key, wanted))
+    answer = _Answer(key, wanted, started)
+    return await (answer.streamed(asked) if wanted.stream else answer.whole(asked))
 
 
 @csrf_exempt
 @_in_openai_shape
-async def models(request: HttpRequest) -> HttpResponse:
+async def models(request: HttpRequest, name: str = "") -> HttpResponse:
+    """All models of the key's assistant, or the one that is named."""
     if request.method != "GET":
         raise WireError(405, "Use GET.", headers={"Allow": "GET"})
-    key = await _in_thread(lambda: _authenticate(request))
-    names = await _in_thread(lambda: chat.models_of(key.assistant))
+    key = await in_thread(lambda: _authenticate(request))
+    names = await in_thread(lambda: chat.models_of(key.assistant))
     created = int(key.assistant.created_at.timestamp())
-    data = [{"id": name, "object": "model", "created": created, "owned_by": key.assistant.slug} for name in names]
-    return JsonResponse({"object": "list", "data": data})
+    data = [{"id": each, "object": "model", "created": created, "owned_by": key.assistant.slug} for each in names]
+    if not name:
+        return JsonResponse({"object": "list", "data": data})
+    if name not in names:
+        raise WireError(404, "This key has no such model.", param="model", code="model_not_found")
+    return JsonResponse(data[names.index(name)])
 
 
-async def _whole(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> JsonResponse:
-    started = time.perf_counter()
-    request = _generation(asked, wanted)
-    try:
-        result = await client().agenerate(request)
-    except UnknownAdapter:
-        await _load(asked)
-        result = await client().agenerate(request)
-    answer = chat.read_answer(asked, result.text)
-    usage = _usage(result.prompt_tokens, result.completion_tokens)
-    message = {"role": "assistant", "content": answer.marked, "context": chat.message_context(asked, answer)}
-    _capture_later(asked, key, wanted, completion=result.text, started=started, usage=usage)
-    return JsonResponse(wire.completion(asked.id, wanted.model, message, _finish(result), usage))
+class _Answer:
+    """One request on its way back."""
 
+    def __init__(self, key: ApiKey, wanted: wire.ChatRequest, started: float) -> None:
+        self.key, self.wanted, self.started = key, wanted, started
 
-async def _streamed(asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest) -> StreamingHttpResponse:
-    """The first piece is fetched before the response starts, so that an engine that is away is a 503, not a broken
-    stream."""
-    started = time.perf_counter()
-    request = _generation(asked, wanted)
-    pieces = client().astream(request)
-    try:
-        first = await anext(pieces)
-    except UnknownAdapter:
-        await _load(asked)
-        pieces = client().astream(request)
-        first = await anext(pieces)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    events = _events(asked, key, wanted, _from(first, pieces), started)
-    return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
+    async def whole(self, asked: chat.Asked) -> JsonResponse:
+        asked, result = await answering.whole(asked, max_new_tokens=self.wanted.max_new_tokens, stop=self.wanted.stops)
+        answer = chat.read_answer(asked, result.text)
+        usage = _usage(result)
+        message = {"role": "assistant", "content": answer.marked, "context": chat.message_context(asked, answer)}
+        body = wire.completion(asked.id, self.wanted.model, message, _finish(result), usage)
+        response = JsonResponse(body)
+        retrieval, engine = asked.retrieval.seconds * 1000, result.seconds * 1000
+        total = (time.perf_counter() - self.started) * 1000
+        response["Server-Timing"] = f"retrieval;dur={retrieval:.1f}, engine;dur={engine:.1f}, total;dur={total:.1f}"
+        self._done(asked, result.text, result)
+        return response
 
+    async def streamed(self, asked: chat.Asked) -> StreamingHttpResponse:
+        asked, first, rest = await answering.streamed(
+            asked, max_new_tokens=self.wanted.max_new_tokens, stop=self.wanted.stops
+        )
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingHttpResponse(
+            self._events(asked, first, rest), content_type="text/event-stream", headers=headers
+        )
 
-async def _from(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    """``first`` and then ``rest``, which is closed with it: a client that leaves stops the engine's work."""
-    try:
-        yield first
-        async for piece in rest:
-            yield piece
-    finally:
-        await rest.aclose()
+    async def _events(self, asked: chat.Asked, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[bytes]:
+        """The answer as server-sent events: text as it is written, citations behind their sentences."""
+        wanted, shown = self.wanted, AnswerStream(asked.prompt)
+        with_usage = bool(wanted.stream_options and wanted.stream_options.include_usage)
+        written: list[str] = []
+        result: GenerationResult | None = None
+        ended = False
 
+        def part(delta: dict[str, Any], finish: str | None = None) -> bytes:
+            return wire.event(wire.chunk(asked.id, wanted.model, delta, finish, with_usage=with_usage))
 
-async def _events(
-    asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest, pieces: AsyncGenerator[Piece, None], started: float
-) -> AsyncIterator[bytes]:
-    """The answer as server-sent events: text as it is written, citations behind their sentences."""
-
-    def part(delta: dict[str, Any], finish: str | None = None) -> bytes:
-        return wire.event(wire.chunk(asked.id, wanted.model, delta, finish))
-
-    shown, completion, result = AnswerStream(asked.prompt), "", None
-    yield part({"role": "assistant", "content": "", "context": chat.message_context(asked)})
-    try:
-        async for piece in pieces:
-            if isinstance(piece, str):
-                completion += piece
+        try:
+            yield part({"role": "assistant", "content": "", "context": chat.message_context(asked)})
+            async for piece in _chained(first, rest):
+                if isinstance(piece, GenerationResult):
+                    result = piece
+                    break
+                written.append(piece)
                 if text := shown.feed(piece):
                     yield part({"content": text})
-            else:
-                result = piece
-    except EngineError as error:
-        yield wire.event(_from_engine(error).body())
-        return
-    finally:
-        await pieces.aclose()
-    if text := shown.finish():
-        yield part({"content": text})
-    yield part({"context": {"declined": chat.read_answer(asked, completion).declined}}, _finish(result))
-    usage = _usage(result.prompt_tokens, result.completion_tokens) if result is not None else _usage(0, 0)
-    if wanted.stream_options and wanted.stream_options.include_usage:
-        yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": usage})
-    # Before the last event: a client that has read it leaves, and takes this generator with it.
-    _capture_later(asked, key, wanted, completion=completion, started=started, usage=usage)
-    yield wire.event("[DONE]")
+            if text := shown.finish():
+                yield part({"content": text})
+            declined = chat.read_answer(asked, "".join(written)).declined
+            yield part({"context": {"declined": declined}}, _finish(result))
+            if with_usage:
+                yield wire.event({**wire.chunk(asked.id, wanted.model, {}), "choices": [], "usage": _usage(result)})
+            # Before the last event: a client that has read it leaves, and takes this generator with it.
+            ended = True
+            self._done(asked, "".join(written), result)
+            yield wire.event("[DONE]")
+        except EngineError as error:
+            yield wire.event(from_engine(error).body())
+        finally:
+            if not ended:  # the reader has gone, or the engine broke: what was read was read
+                self._done(asked, "".join(written), None)
+            await rest.aclose()
+
+    def _done(self, asked: chat.Asked, completion: str, result: GenerationResult | None) -> None:
+        """Counts the answer and has its turn captured. ``result`` None: it broke off."""
+        seconds = time.perf_counter() - self.started
+        outcome = UNFINISHED if result is None else _finish(result)
+        if result is not None and chat.read_answer(asked, completion).declined:
+            outcome = "declined"
+        measures.answered(outcome, seconds=seconds, engine_seconds=result.seconds if result else seconds)
+        if asked.dropped:
+            measures.DROPPED.inc()
+        item = chat.turn_item(
+            asked,
+            completion=completion,
+            conversation=self.wanted.conversation,
+            latency_ms=round(seconds * 1000, 1),
+            prompt_tokens=result.prompt_tokens if result else None,
+            completion_tokens=result.completion_tokens if result else None,
+            user={"id": self.wanted.user} if self.wanted.user else {},
+            tags=[UNFINISHED] if result is None else [LOOPED] if result.looped else [],
+        )
+        capture_later(asked, self.key, item)
 
 
-def _generation(asked: chat.Asked, wanted: wire.ChatRequest) -> GenerationRequest:
-    adapter = asked.arm.adapter.engine_name if asked.arm.adapter else None
-    return GenerationRequest(
-        messages=asked.prompt.messages,
-        adapter=adapter,
-        max_new_tokens=wanted.max_new_tokens,
-        deadline=settings.RATCHET_ENGINE_TIMEOUT,
-    )
+async def _chained(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncIterator[Piece]:
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 def _finish(result: GenerationResult | None) -> str:
     """OpenAI's word: an answer that ran out of tokens or of time was cut short."""
     return "length" if result is not None and result.finish_reason in ("length", "deadline") else "stop"
-
-
-async def _load(asked: chat.Asked) -> None:
-    """The engine has just started, or has never served this adapter: give it the folder and ask again."""
-    adapter = asked.arm.adapter
-    assert adapter is not None
-    await sync_to_async(client().load_adapter, thread_sensitive=False)(
-        adapter.engine_name,
-        Path(settings.VAR_DIR) / adapter.folder,
-        base_digest=adapter.base_digest,
-        prompt_digest=asked.assistant.prompt_digest,
-    )
 
 
 def _authenticate(request: HttpRequest) -> ApiKey:
@@ -246,54 +214,18 @@ def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
         raise WireError(404, str(unknown), param="model", code="model_not_found") from unknown
     except chat.ForeignPrompt as foreign:
         raise WireError(409, str(foreign), param="model", code="prompt_mismatch") from foreign
-    return chat.ask(assistant=key.assistant, arm=arm, question=wanted.question, history=wanted.history)
-
-
-def _usage(prompt: int, written: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-
-
-def _capture_later(
-    asked: chat.Asked, key: ApiKey, wanted: wire.ChatRequest, *, completion: str, started: float, usage: dict[str, int]
-) -> None:
-    item = chat.turn_item(
-        asked,
-        completion=completion,
-        conversation=wanted.conversation,
-        latency_ms=round((time.perf_counter() - started + asked.retrieval.seconds) * 1000, 1),
-        prompt_tokens=usage["prompt_tokens"],
-        completion_tokens=usage["completion_tokens"],
-        user={"id": wanted.user} if wanted.user else {},
+    return chat.ask(
+        assistant=key.assistant,
+        arm=arm,
+        question=wanted.question,
+        history=wanted.history,
+        retrieval_options=wanted.retrieval.model_dump(exclude_none=True),
     )
-    task = asyncio.create_task(_capture(asked, key, item))
-    _background.add(task)
-    task.add_done_callback(_background.discard)
 
 
-async def _capture(asked: chat.Asked, key: ApiKey, item: dict[str, Any]) -> None:
-    try:
-        await _in_thread(lambda: chat.capture(asked, key, item))
-    except asyncio.CancelledError:  # the process stops; twice is harmless, ids are idempotent
-        spool.keep(asked.assistant, key, item)
-        raise
-    except Exception:
-        logger.exception("A turn of ours was not captured; it is spooled.")
-        await asyncio.to_thread(spool.keep, asked.assistant, key, item)
-        return
-    if await asyncio.to_thread(spool.has_waiting):
-        await _in_thread(spool.drain)  # capture is back
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Database work off the event loop, with its connection given back to the pool at once."""
-
-    def run() -> T:
-        try:
-            return function()
-        finally:
-            close_old_connections()
-
-    return await sync_to_async(run, thread_sensitive=False)()
+def _usage(result: GenerationResult | None) -> dict[str, int]:
+    prompt, written = (result.prompt_tokens, result.completion_tokens) if result else (0, 0)
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
 def _from_api_error(error: ApiError) -> WireError:
@@ -304,11 +236,14 @@ def _from_api_error(error: ApiError) -> WireError:
     )
 
 
-def _from_engine(error: EngineError) -> WireError:
+def from_engine(error: EngineError) -> WireError:
+    """The engine's words, and OpenAI's status for them."""
     if isinstance(error, PromptTooLong):
         return WireError(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, BadRequest):
+        return WireError(400, str(error), param="messages")
     if isinstance(error, EngineBusy):
         wait = {"Retry-After": str(int(error.retry_after) + 1)}
-        return WireError(429, str(error), kind="rate_limit_error", headers=wait)
+        return WireError(503, str(error), kind=UNAVAILABLE, code="engine_busy", headers=wait)
     logger.warning("engine: %s", error)
-    return WireError(503, str(error), kind=UNAVAILABLE)
+    return WireError(503, str(error), kind=UNAVAILABLE, code="engine_unavailable")

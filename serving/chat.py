@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from django.utils import timezone
 from assistants.models import ApiKey, Assistant
 from capture.services import receive_turns
 from generation.prompts import Answer, Message, Prompt, PromptPassage, build_prompt, parse_answer
+from knowledge.configuration import checked, settings_of
 from knowledge.retrieval import RetrievalResult, retrieve
 from serving.experiments import exposures
 from serving.experiments.assignment import Exposed, Unit, choose_arm
@@ -42,6 +43,8 @@ class Arm:
     model: str
     adapter: Adapter | None
     exposed: Exposed | None = None
+    pinned: bool = False
+    """Asked for by number: then nothing else may answer in its place."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Asked:
     history: Sequence[Message]
     retrieval: RetrievalResult
     prompt: Prompt
+    dropped: int = 0
+    """Sentences of evidence (in the style ``passages``: passages) that were left out because they did not fit."""
 
 
 def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> Arm:
@@ -90,7 +95,7 @@ def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> 
             f"{adapter} was trained with prompt format {adapter.prompt_digest}; {assistant.slug!r} now uses "
             f"{assistant.prompt_digest}. Train a new adapter."
         )
-    return Arm(name, adapter)
+    return Arm(name, adapter, pinned=True)
 
 
 def models_of(assistant: Assistant) -> list[str]:
@@ -98,10 +103,43 @@ def models_of(assistant: Assistant) -> list[str]:
     return [assistant.slug, f"{assistant.slug}{BASE_SUFFIX}", *(f"{assistant.slug}:{n}" for n in numbers)]
 
 
-def ask(*, assistant: Assistant, arm: Arm, question: str, history: Sequence[Message]) -> Asked:
-    """Retrieves and builds the prompt."""
-    retrieval = retrieve(assistant=assistant, question=question, history=history)
-    prompt = build_prompt(
+def ask(
+    *,
+    assistant: Assistant,
+    arm: Arm,
+    question: str,
+    history: Sequence[Message],
+    retrieval_options: Mapping[str, Any] | None = None,
+) -> Asked:
+    """Retrieves and builds the prompt.
+
+    ``retrieval_options``: fields of `RetrievalSettings` for this question only; ``k`` 0: nothing is retrieved.
+
+    Raises:
+        knowledge.configuration.SettingsRefused: an option is unknown or out of bounds.
+    """
+    options = dict(retrieval_options or {})
+    if options.get("k") == 0:
+        retrieval = _nothing()
+    else:
+        # None: the active settings, which `retrieve` then also remembers under their digest.
+        settings = checked(settings_of(assistant).model_dump() | options) if options else None
+        retrieval = retrieve(assistant=assistant, question=question, history=history, settings=settings)
+    prompt = prompt_of(assistant, question, history, retrieval)
+    asked = Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)
+    if arm.exposed is not None:
+        exposures.note(arm.exposed, asked.id)
+    return asked
+
+
+def _nothing() -> RetrievalResult:
+    import numpy as np
+
+    return RetrievalResult([], [], "none", np.zeros(0, dtype=np.float32), 0.0)
+
+
+def prompt_of(assistant: Assistant, question: str, history: Sequence[Message], retrieval: RetrievalResult) -> Prompt:
+    return build_prompt(
         house=assistant.house,
         question=question,
         passages=[PromptPassage(p.rank, p.title, p.text) for p in retrieval.passages],
@@ -109,10 +147,6 @@ def ask(*, assistant: Assistant, arm: Arm, question: str, history: Sequence[Mess
         similarity=[e.similarity for e in retrieval.evidence],
         history=history,
     )
-    asked = Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)
-    if arm.exposed is not None:
-        exposures.note(arm.exposed, asked.id)
-    return asked
 
 
 def read_answer(asked: Asked, completion: str) -> Answer:
@@ -123,10 +157,15 @@ def message_context(asked: Asked, answer: Answer | None = None) -> dict[str, Any
     """The passages behind an answer, in the shape that Azure's "on your data" made usual: ``message.context``."""
     context: dict[str, Any] = {
         "citations": [
-            {"title": p.title, "filepath": p.source, "content": p.text, "chunk_id": str(p.chunk_id), "rank": p.rank}
+            {
+                "title": p.title, "filepath": p.source, "content": p.text, "chunk_id": str(p.chunk_id), "rank": p.rank,
+                "score": p.score,
+            }
             for p in asked.retrieval.passages
         ]
-    }
+    }  # fmt: skip
+    if asked.dropped:
+        context["dropped"] = asked.dropped
     if answer is not None:
         context["declined"] = answer.declined
         context["sentences"] = [[ref.rank, ref.sentence] for ref in answer.citations]
@@ -134,8 +173,8 @@ def message_context(asked: Asked, answer: Answer | None = None) -> dict[str, Any
 
 
 def turn_item(
-    asked: Asked, *, completion: str, conversation: str, latency_ms: float, prompt_tokens: int, completion_tokens: int,
-    user: dict[str, str],
+    asked: Asked, *, completion: str, conversation: str, latency_ms: float, prompt_tokens: int | None,
+    completion_tokens: int | None, user: dict[str, str], tags: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The turn as the log API would take it, with the provenance that only we know."""
     answer = read_answer(asked, completion)
@@ -165,7 +204,7 @@ def turn_item(
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "time": timezone.now().isoformat(),
-        "tags": ["chat"],
+        "tags": ["chat", *tags],
         "metadata": {"user": user} if user else {},
     }  # fmt: skip
 

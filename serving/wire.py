@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from django.http import JsonResponse
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from capture.payloads import clean_text
-from generation.prompts import Message
+from generation.engines import MAX_STOPS
+from generation.prompts import MAX_POINTER, Message
 
 MAX_MESSAGES = 60
 DEFAULT_NEW_TOKENS = 96
@@ -20,6 +30,8 @@ what is served."""
 MAX_CHARS = 20_000
 """Of one message, its parts together."""
 MAX_ID = 200
+MAX_PASSAGES = 20
+MAX_STOP_CHARS = 100
 
 
 class WireError(Exception):
@@ -50,7 +62,7 @@ def _printable(value: str) -> str:
 
 
 # As capture takes it: a stray NUL byte or half a character becomes U+FFFD, since the question is still one.
-Text = Annotated[str, BeforeValidator(clean_text), Field(max_length=MAX_CHARS)]
+Text = Annotated[str, StringConstraints(max_length=MAX_CHARS), BeforeValidator(clean_text)]
 Identifier = Annotated[str, Field(max_length=MAX_ID), AfterValidator(_printable)]
 
 
@@ -78,6 +90,29 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+Folder = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)]
+
+
+class RetrievalOptions(BaseModel):
+    """For this one question, instead of what the assistant's settings say; what is not given stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    k: Annotated[int, Field(ge=0, le=MAX_PASSAGES)] | None = None
+    """Passages; 0: without retrieval."""
+    evidence_sentences: Annotated[int, Field(ge=1, le=MAX_POINTER)] | None = None
+    evidence_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    folders: Annotated[tuple[Folder, ...], Field(max_length=20)] | None = None
+    """Only documents whose path begins with one of these."""
+
+
+class ResponseFormat(BaseModel):
+    type: Literal["text"]
+
+
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
 class ChatRequest(BaseModel):
     """What is used of a request. Sampling settings are accepted and have no effect: answers are greedy, so that what
     was evaluated is what is served. What would change the *kind* of answer is refused rather than ignored."""
@@ -95,6 +130,11 @@ class ChatRequest(BaseModel):
     metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] = {}
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: Literal[False] | None = None
+    modalities: list[Literal["text"]] | None = None
+    retrieval: RetrievalOptions = RetrievalOptions()
 
     @property
     def question(self) -> str:
@@ -115,6 +155,10 @@ class ChatRequest(BaseModel):
         return self.metadata.get("conversation", "")
 
     @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
     def max_new_tokens(self) -> int:
         return self.max_completion_tokens or self.max_tokens or DEFAULT_NEW_TOKENS
 
@@ -122,25 +166,51 @@ class ChatRequest(BaseModel):
 def _place(error: Any) -> str:
     """Where an error is, as a path: without what pydantic adds to a place inside "a text or a list of texts"."""
     parts = [str(part) for part in error["loc"]]
-    return ".".join(part for part in parts if part != "str" and not set(part) & set("[("))
+    return ".".join(part for part in parts if part not in ("str", "constrained-str") and not set(part) & set("[("))
+
+
+UNSUPPORTED = {
+    "tools": "Tools are not supported here.",
+    "functions": "Functions are not supported here.",
+    "n": "Only n = 1 is supported: answers are greedy.",
+    "response_format": "Only text is written here: response_format must be text.",
+    "logprobs": "Log probabilities are not given here.",
+    "modalities": "Only text is written here.",
+}
+
+
+def _refuse_parts(body: Any) -> None:
+    """Said by name, because "must be a text" would be no help to somebody who sends an image."""
+    messages = body.get("messages") if isinstance(body, dict) else None
+    for i, message in enumerate(messages if isinstance(messages, list) else []):
+        content = message.get("content") if isinstance(message, dict) else None
+        for j, part in enumerate(content if isinstance(content, list) else []):
+            if isinstance(part, dict) and part.get("type") not in (None, "text"):
+                raise WireError(
+                    400,
+                    "Only text is read here: images, audio and files are not supported.",
+                    param=f"messages.{i}.content.{j}.type",
+                    code="unsupported",
+                )
 
 
 def read_request(body: bytes) -> ChatRequest:
     """Raises WireError 400 with the field that is wrong."""
     try:
-        request = ChatRequest.model_validate(json.loads(body))
+        parsed = json.loads(body)
+        _refuse_parts(parsed)
+        request = ChatRequest.model_validate(parsed)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(400, "The body is not valid JSON.") from error
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         param = _place(first)
-        if first["loc"][:1] in (("tools",), ("functions",)):
-            raise WireError(400, "Tools are not supported here.", param=param, code="unsupported") from error
-        if first["loc"][:1] == ("n",):
-            sentence = "Only n = 1 is supported: answers are greedy."
-            raise WireError(400, sentence, param="n", code="unsupported") from error
+        field = str(first["loc"][0]) if first["loc"] else ""
+        if field in UNSUPPORTED:
+            raise WireError(400, UNSUPPORTED[field], param=field, code="unsupported") from error
         where = f"{param}: " if param else ""
-        raise WireError(400, f"{where}{first['msg']}", param=param or None) from error
+        code = "string_above_max_length" if first["type"] == "string_too_long" else None
+        raise WireError(400, f"{where}{first['msg']}", param=param or None, code=code) from error
     if len(request.conversation) > MAX_ID or not request.conversation.isprintable():
         sentence = f"metadata.conversation: at most {MAX_ID} characters, no control characters"
         raise WireError(400, sentence, param="metadata.conversation")
@@ -149,10 +219,13 @@ def read_request(body: bytes) -> ChatRequest:
     return request
 
 
-def chunk(completion_id: str, model: str, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+def chunk(
+    completion_id: str, model: str, delta: dict[str, Any], finish: str | None = None, *, with_usage: bool = False
+) -> dict[str, Any]:
+    """``with_usage``: the last chunk will carry the usage, so this one says that it does not."""
     return {
         "id": completion_id, "object": "chat.completion.chunk", "created": int(time.time()), "model": model,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **({"usage": None} if with_usage else {}),
     }  # fmt: skip
 
 

@@ -104,9 +104,9 @@ def shop(web_url: str, transactional_db: None, settings: Any) -> Iterator[Shop]:
 
 
 def _captures_running() -> bool:
-    from serving import api
+    from serving import capturing
 
-    return bool(api._background)
+    return bool(capturing.running())
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:

@@ -280,9 +280,11 @@ def test_too_many_requests(shop: Shop, settings: Any) -> None:
 def test_an_answer_may_take_as_long_as_the_setting_says(shop: Shop, settings: Any) -> None:
     settings.RATCHET_ENGINE_TIMEOUT = 1e-9
     for stream in (False, True):
-        with pytest.raises(openai.RateLimitError) as late:
+        with pytest.raises(openai.InternalServerError) as late:
             shop.ask(stream=stream)
         assert "deadline" in str(late.value)
+        assert (late.value.status_code, late.value.code) == (503, "engine_busy")
+        assert int(late.value.response.headers["retry-after"]) >= 1
 
 
 def test_without_an_engine_there_is_a_clear_answer(shop: Shop, settings: Any) -> None:

@@ -1,0 +1,122 @@
+"""What a request may say besides its messages."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import openai
+import pytest
+
+from capture.models import Turn
+from knowledge.configuration import config_digest
+from tests.serving.conftest import QUESTION, Shop, turn_of
+
+
+def context_of(answer: Any) -> Any:
+    return answer.choices[0].message.context
+
+
+def test_retrieval_options_hold_for_one_question(shop: Shop) -> None:
+    usual = shop.ask()
+    one = shop.ask(extra_body={"retrieval": {"k": 1, "evidence_sentences": 1}})
+    assert len(context_of(usual)["citations"]) == 3
+    (citation,) = context_of(one)["citations"]
+    assert citation["score"] > 0
+    turn = turn_of(one.id)
+    assert turn.retrievals.count() == 1
+    assert sum(len(r.evidence) for r in turn.retrievals.all()) == 1
+    assert turn.retrieval_config != config_digest(shop.assistant)
+    assert Turn.objects.get(client_id=usual.id).retrieval_config == config_digest(shop.assistant)
+    within = shop.ask(extra_body={"retrieval": {"folders": ["mov"]}})
+    assert [c["filepath"] for c in context_of(within)["citations"]] == ["moving.md"]
+    none = shop.ask(extra_body={"retrieval": {"k": 0}})
+    assert context_of(none)["citations"] == []
+    nothing = shop.ask(extra_body={"retrieval": {"evidence_threshold": 1.0}})
+    assert nothing.usage.prompt_tokens == none.usage.prompt_tokens  # nothing is near enough to be offered
+    shop.assistant.refresh_from_db()
+    assert (shop.assistant.retrieval_k, shop.assistant.evidence_threshold) == (6, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code"),
+    [
+        ({"retrieval": {"k": 21}}, "retrieval.k", None),
+        ({"retrieval": {"k": -1}}, "retrieval.k", None),
+        ({"retrieval": {"evidence_sentences": 41}}, "retrieval.evidence_sentences", None),
+        ({"retrieval": {"evidence_threshold": 2}}, "retrieval.evidence_threshold", None),
+        ({"retrieval": {"index": "x"}}, "retrieval.index", None),
+        ({"retrieval": {"folders": ["a\x00b"]}}, "retrieval.folders.0", None),
+        ({"stop": ""}, "stop", None),
+        ({"stop": ["a"] * 5}, "stop", None),
+        ({"stop": "x" * 101}, "stop", "string_above_max_length"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported"),
+        ({"logprobs": True}, "logprobs", "unsupported"),
+        ({"modalities": ["audio"]}, "modalities", "unsupported"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported"),
+        ({"n": 3}, "n", "unsupported"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0.role", None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+            "messages.0.content.0.type",
+            "unsupported",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]},
+            "messages.0.content.0.type",
+            "unsupported",
+        ),
+    ],
+)
+def test_what_is_not_possible_is_refused_by_name(shop: Shop, change: dict[str, Any], param: str, code: Any) -> None:
+    body = {"model": shop.assistant.slug, "messages": [{"role": "user", "content": QUESTION}], **change}
+    refused = shop.post(body)
+    assert refused.status_code == 400, refused.text
+    error = refused.json()["error"]
+    assert (error["param"], error["code"]) == (param, code), error
+    assert error["type"] == "invalid_request_error"
+
+
+def test_what_clients_send_by_habit_is_taken(shop: Shop) -> None:
+    answer = shop.ask(
+        temperature=0.7, top_p=0.9, seed=1, stop=[], n=1, response_format={"type": "text"}, presence_penalty=0.1,
+        logprobs=False, store=False, tools=[],
+    )  # fmt: skip
+    assert answer.choices[0].message.content == shop.ask().choices[0].message.content
+
+
+def test_a_stop_text_ends_the_answer(shop: Shop) -> None:
+    whole = shop.ask(max_tokens=40).choices[0].message.content
+    stop = next(found[0] for found in re.finditer(r"[A-Za-z]{2,4}", whole) if found.start() > 4)
+    for stops in (stop, [stop, "never said"]):
+        cut = shop.ask(max_tokens=40, stop=stops)
+        assert cut.choices[0].finish_reason == "stop"
+        assert stop not in cut.choices[0].message.content
+        chunks = list(shop.ask(max_tokens=40, stop=stops, stream=True))
+        assert "".join(c.choices[0].delta.content or "" for c in chunks) == cut.choices[0].message.content
+
+
+def test_usage_of_a_stream_comes_last_and_only_when_asked(shop: Shop) -> None:
+    plain = list(shop.ask(stream=True))
+    assert all(chunk.usage is None for chunk in plain)
+    assert all(chunk.choices for chunk in plain)
+    *parts, last = list(shop.ask(stream=True, stream_options={"include_usage": True}))
+    assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in parts)
+    assert last.choices == []
+    assert last.usage.completion_tokens == 12
+
+
+def test_one_model_by_name(shop: Shop) -> None:
+    slug = shop.assistant.slug
+    assert shop.openai.models.retrieve(f"{slug}:base").id == f"{slug}:base"
+    with pytest.raises(openai.NotFoundError) as unknown:
+        shop.openai.models.retrieve("gpt-4o")
+    assert unknown.value.code == "model_not_found"
+
+
+def test_how_long_what_took(shop: Shop) -> None:
+    body = {"model": shop.assistant.slug, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 3}
+    timing = shop.post(body).headers["server-timing"]
+    parts = dict(part.strip().split(";dur=") for part in timing.split(","))
+    assert float(parts["total"]) >= float(parts["engine"]) > 0
+    assert float(parts["total"]) >= float(parts["retrieval"]) > 0
