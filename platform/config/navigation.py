@@ -16,6 +16,15 @@ from assistants.models import Role
 # admin page, or to those whose roles stand in `PAGES`.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
+        "Overview",
+        (
+            ("Live", "monitoring", "dashboards:overview-of live"),
+            ("Labels", "label", "dashboards:overview-of labels"),
+            ("Data", "stacked_bar_chart", "dashboards:overview-of data"),
+            ("Privacy", "shield", "dashboards:overview-of privacy"),
+        ),
+    ),
+    (
         "Capture",
         (
             ("Turns", "forum", "capture.turn"),
@@ -35,6 +44,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("Documents", "description", "knowledge.document"),
             ("Chunks", "article", "knowledge.chunk"),
+            ("Retrieval", "manage_search", "knowledge.retrievalconfiguration"),
         ),
     ),
     (
@@ -48,6 +58,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Agreement", "handshake", "annotations:agreement"),
             ("Machine labels", "robot_2", "annotations.machinelabel"),
             ("Comparisons", "balance", "annotations.comparisonround"),
+            ("Spot checks", "task_alt", "admin:training_synthesis_checks"),
         ),
     ),
     (
@@ -56,6 +67,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Benchmarks", "quiz", "training.benchmark"),
             ("Syntheses", "auto_awesome", "training.synthesis"),
             ("Datasets", "dataset", "training.datasetversion"),
+            ("Imported sets", "upload_file", "training.curatedset"),
             ("Runs", "model_training", "training.run"),
             ("Adapters", "extension", "training.adapter"),
             ("Retraining", "autorenew", "training.retrainingrule"),
@@ -71,6 +83,8 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Deployments", "rocket_launch", "serving.deployment"),
             ("Promotions", "history", "serving.promotion"),
             ("Experiments", "science", "serving.experiment"),
+            ("Drift", "trending_up", "serving.driftreport"),
+            ("Playground", "play_circle", "dashboards:playground"),
         ),
     ),
     (
@@ -92,8 +106,14 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
 )
 
 PAGES: dict[str, tuple[str, ...]] = {
+    "dashboards:overview-of live": (Role.REVIEWER, Role.ADMIN),
+    "dashboards:overview-of labels": (Role.REVIEWER, Role.ADMIN),
+    "dashboards:overview-of data": (Role.REVIEWER, Role.ADMIN),
+    "dashboards:overview-of privacy": (Role.PRIVACY, Role.ADMIN),
     "annotations:agreement": (Role.REVIEWER, Role.ADMIN),
+    "dashboards:playground": (Role.REVIEWER, Role.ADMIN),
     "annotations:mine": (Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN),
+    "admin:training_synthesis_checks": (Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN),
 }
 
 
@@ -110,7 +130,8 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
 def _item(request: HttpRequest, title: str, icon: str, label: str) -> dict[str, Any] | None:
     if label in PAGES:
         shown = holds_anywhere(request.user, *PAGES[label])
-        return {"title": title, "icon": icon, "link": reverse(label)} if shown else None
+        name, *given = label.split()
+        return {"title": title, "icon": icon, "link": reverse(name, args=given)} if shown else None
     app, model = label.split(".")
     try:
         page = admin.site._registry[apps.get_model(app, model)]

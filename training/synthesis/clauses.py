@@ -8,35 +8,39 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-BE = frozenset("is are was were".split())
-MODALS = frozenset("can may must will should cannot could".split())
-_VERBS = """accept add affect allow amount answer appear apply approve arrange arrive ask assume attend avoid become
-begin belong block bring build buy calculate call cancel carry cause change charge check choose claim clear close
-collect complete confirm consist contain continue correct cost count cover create cut decide define deliver depend
-describe disconnect display drop earn end ensure enter exceed expire explain fall fill find finish fit fix follow
-forward give go grant hang happen hold include increase inform inspect install issue join keep know last lead leave
-lend let lie limit list look lose make manage mean measure meet move need notify obtain occur offer open order own pass
-pay perform permit prevent process produce protect prove provide publish put reach read receive record reduce refund
-register reject remain remove renew repair replace report represent require reset review run save say sell send serve
-set settle show sign stand start state stay stop store suit supply support take tell test track transfer transmit treat
-try turn update use vary verify visit wait waive want warn work write""".split()
+from privacy.wordlists import words
+
+BE = frozenset(words("is are was were"))
+MODALS = frozenset(words("can may must will should cannot could"))
+_VERBS = words("""
+accept add affect allow amount answer appear apply approve arrange arrive ask assume attend avoid become begin
+belong block bring build buy calculate call cancel carry cause change charge check choose claim clear close collect
+complete confirm consist contain continue correct cost count cover create cut decide define deliver depend describe
+disconnect display drop earn end ensure enter exceed expire explain fall fill find finish fit fix follow forward
+give go grant hang happen hold include increase inform inspect install issue join keep know last lead leave lend let
+lie limit list look lose make manage mean measure meet move need notify obtain occur offer open order own pass pay
+perform permit prevent process produce protect prove provide publish put reach read receive record reduce refund
+register reject remain remove renew repair replace report represent require reset review run save say sell send
+serve set settle show sign stand start state stay stop store suit supply support take tell test track transfer
+transmit treat try turn update use vary verify visit wait waive want warn work write
+""")
 _DETERMINERS = frozenset(
-    "the a an each every any all some most no new both another our your this these two three four five".split()
+    words("the a an each every any all some most no new both another our your this these two three four five")
 )
 _NOT_A_SUBJECT = frozenset(
-    """it they he she this that these those there here such then so however also alternatively otherwise therefore
+    words("""it they he she this that these those there here such then so however also alternatively otherwise therefore
     if when while after before until unless once because since although in on at for from with without by to of as
     during under over within between among please not only instead see and or but both what which who where why how
-    otherwise usually sometimes often note""".split()
+    otherwise usually sometimes often note""")
 )
-_RELATIVE = frozenset("that which who whose where when because while if".split())
-_ADVERBS = frozenset("always usually normally then still now also often generally".split())
+_RELATIVE = frozenset(words("that which who whose where when because while if"))
+_ADVERBS = frozenset(words("always usually normally then still now also often generally"))
 _REFUSED = _RELATIVE | {"never", "not", "only", "rarely"}
-_LINKING = frozenset("and or but nor".split())
-_PREPOSITIONS = frozenset("of in on at for from with without by to into than between under over per as".split())
+_LINKING = frozenset(words("and or but nor"))
+_PREPOSITIONS = frozenset(words("of in on at for from with without by to into than between under over per as"))
 MAX_SUBJECT = 9
 
 
@@ -95,29 +99,34 @@ def read_clause(sentence: str, names: Collection[str] = frozenset()) -> Clause |
     )
 
 
-def _verb_at(tokens: list[str]) -> int | None:
-    for at, token in enumerate(tokens[: MAX_SUBJECT + 1]):
-        if at == 0 or token.endswith(","):
-            continue
-        if token in BE or token in MODALS:
-            return at
-        if token not in _BASES:
-            continue
-        before = tokens[at - 1].casefold()
-        # "the charges", "of charges", "late and charges": a noun.
-        if before in _DETERMINERS or before in _PREPOSITIONS or before in _LINKING:
-            continue
-        after = tokens[at + 1].casefold() if at + 1 < len(tokens) else ""
-        if after in BE or after in MODALS or after in ("of",):
-            continue
-        # A bare verb needs a plural subject: "statements show", never "a statement show".
-        if token not in _SINGULAR and not _is_plural(tokens[:at]):
-            continue
-        return at
-    return None
+def finite_verbs(tokens: Sequence[str]) -> list[int]:
+    """Where finite verbs stand among the tokens of a noun phrase, as far as the lists know; not the last token, which
+    is more often a noun ("the standing charges")."""
+    return [at for at in range(1, len(tokens) - 1) if _is_verb(tokens, at) and tokens[at] not in _BASES.values()]
 
 
-def _is_plural(subject: list[str]) -> bool:
+def _verb_at(tokens: Sequence[str]) -> int | None:
+    return next((at for at in range(1, min(len(tokens), MAX_SUBJECT + 1)) if _is_verb(tokens, at)), None)
+
+
+def _is_verb(tokens: Sequence[str], at: int) -> bool:
+    token = tokens[at]
+    if token.endswith(","):
+        return False
+    if token in BE or token in MODALS:
+        return True
+    before = tokens[at - 1].casefold()
+    # "the charges", "of charges", "late and charges": a noun.
+    if token not in _BASES or before in _DETERMINERS or before in _PREPOSITIONS or before in _LINKING:
+        return False
+    after = tokens[at + 1].casefold() if at + 1 < len(tokens) else ""
+    if after in BE or after in MODALS or after == "of":
+        return False
+    # A bare verb needs a plural subject: "statements show", never "a statement show".
+    return token in _SINGULAR or _is_plural(tokens[:at])
+
+
+def _is_plural(subject: Sequence[str]) -> bool:
     head = subject[-1].casefold()
     for at, token in enumerate(subject):
         if token.casefold() in _PREPOSITIONS and at:
@@ -126,7 +135,7 @@ def _is_plural(subject: list[str]) -> bool:
     first = subject[0].casefold()
     if first in ("a", "an", "each", "every", "this", "another"):
         return False
-    return head.endswith("s") and not head.endswith("ss") or head in ("people", "children", "you", "we")
+    return (head.endswith("s") and not head.endswith("ss")) or head in ("people", "children", "you", "we")
 
 
 def names_in(texts: Iterable[str]) -> frozenset[str]:

@@ -1,7 +1,8 @@
-"""Questions written from documents: by the tiny model (which cannot), and by one that asks well."""
+"""Questions written from documents: by the tiny model (which cannot), by one that asks well, and by rule."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 from assistants.background import BackgroundWork, launch
 from assistants.models import Assistant
 from generation.engines import GenerationRequest, GenerationResult
+from generation.overlap import STOP_WORDS, words
 from generation.prompts import SYSTEM_QUESTION, split_sentences
+from knowledge.models import Chunk
 from knowledge.services import load_document
-from tests.factories import make_assistant
+from tests.factories import make_assistant, make_benchmark, make_turn
 from tests.tiny_model import shared_base
-from training.models import Synthesis, SyntheticItem
+from training.data.candidates import from_item
+from training.models import BenchmarkItem, Synthesis, SyntheticItem
 from training.synthesis import generate
-from training.synthesis.sentences import sources
+from training.synthesis.sentences import Material, sources
 
 SENTENCES = {
     "leaving.md": [
@@ -35,6 +39,23 @@ SENTENCES = {
         "We send the final statement within three weeks of your move.",
     ],
 }
+BY_MODEL = {"writer": "base", "mix": {"single": 1.0}, "style": "plain", "missing_share": 0.0}
+TARIFFS = """# Tariffs
+
+Electricity on Owl costs 30p per kWh. Electricity on Drift costs 27p per kWh. Gas on Owl costs 8p per kWh.
+The standing charge on Owl is 50p a day. The standing charge on Drift is 54p a day.
+The exit fee on Drift is £40 per fuel.
+
+# Visits
+
+A gas safety check costs £72. A gas safety check takes 40 minutes. A boiler repair costs £95.
+The yearly boiler service takes 90 minutes. Moving a meter costs £145. The key card is posted within 3 working days.
+
+# Papers
+
+The refund of a deposit is paid within 10 working days. The paper bill is printed every 3 months.
+The guarantee of the Tern is 10 years. The monthly report is sent within 5 working days.
+"""
 
 
 @pytest.fixture
@@ -50,6 +71,23 @@ def assistant(db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Assis
         path="old.md",
         data=b"# Old\n\nSuperseded by leaving.md.\n\nThe exit fee of old plans was high.",
     )
+    return assistant
+
+
+@pytest.fixture
+def no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sentence goes to the model."""
+    monkeypatch.setattr(Material, "asked", lambda self, source: [])
+
+
+@pytest.fixture
+def tariffs(db: None, settings: Any) -> Assistant:
+    """Documents from which every form can be built; there is no model, and by rule none is needed."""
+    settings.RATCHET_BASE_MODEL_PATH = "/nonexistent/base"
+    assistant = make_assistant()
+    for part in TARIFFS.split("# ")[1:]:
+        name = part.split("\n", 1)[0]
+        load_document(assistant=assistant, path=f"{name.lower()}.md", data=f"# {part}".encode())
     return assistant
 
 
@@ -72,15 +110,15 @@ class Writer:
         (line,) = [line for line in body.splitlines() if line.startswith(f"{number} ")]
         sentence = line.removeprefix(f"{number} ").rstrip(".")
         self.asked.append(sentence)
-        words = [w for w in sentence.split() if not any(c.isdigit() for c in w)]
+        told = dict.fromkeys(w for w in words(sentence) if w not in STOP_WORDS and w.isalpha())
         return GenerationResult(
-            text=f"What about {' '.join(words[::-1])}?", prompt_tokens=1, completion_tokens=1, finish_reason="stop",
-            seconds=0.0,
+            text=f"What about {' '.join(list(told)[::-1])}?", prompt_tokens=5, completion_tokens=5,
+            finish_reason="stop", seconds=0.0,
         )  # fmt: skip
 
 
 def start(assistant: Assistant, wanted: int = 5, **fields: Any) -> Synthesis:
-    return Synthesis.objects.create(assistant=assistant, wanted=wanted, **fields)
+    return Synthesis.objects.create(assistant=assistant, wanted=wanted, **{"plan": BY_MODEL, **fields})
 
 
 def run(synthesis: Synthesis) -> Synthesis:
@@ -94,10 +132,13 @@ def adds_up(synthesis: Synthesis) -> bool:
     return bool(
         funnel["written"] == synthesis.items.count() == funnel["kept"] + sum(funnel["dropped"].values())
         and funnel["kept"] == synthesis.items.filter(dropped_by="").count()
+        and sum(form["kept"] for form in funnel["forms"].values()) == funnel["kept"]
     )
 
 
-def test_a_model_that_cannot_write_is_stopped_and_its_questions_are_dropped(assistant: Assistant) -> None:
+def test_a_model_that_cannot_write_is_stopped_and_its_questions_are_dropped(
+    assistant: Assistant, no_rules: None
+) -> None:
     synthesis = run(start(assistant))
     assert (synthesis.state, synthesis.error) == ("succeeded", "")
     assert adds_up(synthesis)
@@ -112,12 +153,13 @@ def test_a_model_that_cannot_write_is_stopped_and_its_questions_are_dropped(assi
 
 
 def test_good_questions_are_kept_with_what_production_retrieves(
-    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+    assistant: Assistant, no_rules: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer()
     monkeypatch.setattr(generate, "bulk_engine", lambda: writer)
     synthesis = run(start(assistant, wanted=100))
     assert (synthesis.state, synthesis.error) == ("succeeded", "")
+    assert "nothing more to ask" in synthesis.stopped_by
     assert adds_up(synthesis)
     assert synthesis.funnel["kept"] >= 6
     assert len(writer.asked) == 9  # all sentences of documents in force, each once; none of the superseded one
@@ -128,13 +170,17 @@ def test_good_questions_are_kept_with_what_production_retrieves(
         assert item.contexts["gold"] in [row[:2] for row in item.contexts["evidence"]]
         assert passage["source"] == item.source
         assert item.response in SENTENCES[item.source]
+        assert item.lineage["writer"] == "base"
+        assert item.lineage["tokens"] == 10
+        assert len(item.lineage["prompt"]) == 16
+        assert item.lineage["chunks"] == [[item.chunk_id, item.source, item.sentence]]
     assert (
         synthesis.items.exclude(dropped_by="").filter(contexts={}).count()
         == synthesis.funnel["written"] - (synthesis.funnel["kept"])
     )
 
 
-def test_no_more_are_kept_than_wanted(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_are_kept_than_wanted(assistant: Assistant, no_rules: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "bulk_engine", Writer)
     synthesis = run(start(assistant, wanted=3))
     assert (synthesis.funnel["kept"], adds_up(synthesis)) == (3, True)
@@ -143,7 +189,7 @@ def test_no_more_are_kept_than_wanted(assistant: Assistant, monkeypatch: pytest.
 
 
 def test_killed_it_goes_on_where_it_stopped_and_doubles_nothing(
-    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+    assistant: Assistant, no_rules: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generate, "BATCH", 2)
     whole = Writer()
@@ -163,11 +209,13 @@ def test_killed_it_goes_on_where_it_stopped_and_doubles_nothing(
     run(synthesis)
     assert sorted(writer.asked) == sorted(whole.asked)  # nothing was asked for twice
     assert (synthesis.funnel, adds_up(synthesis)) == (expected.funnel, True)
-    kept = ("source", "sentence", "question", "response", "dropped_by")
+    kept = ("source", "sentence", "question", "response", "dropped_by", "task")
     assert list(synthesis.items.values_list(*kept)) == list(expected.items.values_list(*kept))
 
 
-def test_a_question_that_is_there_already_is_dropped(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_that_is_there_already_is_dropped(
+    assistant: Assistant, no_rules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Parrot(Writer):
         def _one(self, request: GenerationRequest) -> GenerationResult:
             made = super()._one(request)
@@ -177,13 +225,16 @@ def test_a_question_that_is_there_already_is_dropped(assistant: Assistant, monke
             )  # fmt: skip
 
     monkeypatch.setattr(generate, "bulk_engine", Parrot)
+    monkeypatch.setattr("training.synthesis.judging.why_unnatural", lambda *args, **kwargs: "")
     synthesis = run(start(assistant, wanted=100))
     assert synthesis.funnel["kept"] == 1
     assert synthesis.funnel["dropped"]["asked already"] >= 1
     assert adds_up(synthesis)
 
 
-def test_a_cancelled_one_keeps_what_it_has(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_one_keeps_what_it_has(
+    assistant: Assistant, no_rules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(generate, "BATCH", 2)
     synthesis = start(assistant, wanted=100)
 
@@ -208,9 +259,167 @@ def test_sources_depend_on_the_seed_alone_and_take_turns(assistant: Assistant) -
     assert list(sources(make_assistant(), 1)) == []
 
 
-def test_without_a_base_model_it_fails_with_a_sentence(assistant: Assistant, settings: Any) -> None:
+def test_the_least_covered_chunk_comes_first(tariffs: Assistant) -> None:
+    material = Material(tariffs, 1)
+    assert len(material.chunks) >= 3
+    one, *others = list(material.chunks)
+    order = [s.chunk.pk for s in material.least_covered({one: 1}, {one: 1}, (), by_rule_only=False)]
+    assert order[-1] == one
+    assert sorted(order) == sorted(material.chunks)  # one sentence of each
+    order = [s.chunk.pk for s in material.least_covered({}, {others[0]: 3}, (), by_rule_only=False)]
+    assert order[-1] == others[0]
+
+
+def test_without_a_base_model_it_fails_with_a_sentence(assistant: Assistant, no_rules: None, settings: Any) -> None:
     settings.RATCHET_BASE_MODEL_PATH = "/nonexistent/base"
     synthesis = run(start(assistant))
     assert synthesis.state == "failed"
     assert "missing" in synthesis.error
     assert SyntheticItem.objects.count() == 0
+
+
+# --- By rule, every form ----------------------------------------------------------------------------------------------
+
+
+def test_every_form_is_built_without_a_model(tariffs: Assistant) -> None:
+    mix = {"single": 0.3, "several": 0.1, "follow_up": 0.15, "near_miss": 0.1, "out_of_scope": 0.1}
+    plan = {"mix": {**mix, "counterfactual": 0.15}, "style": "plain"}
+    compared = run(start(tariffs, wanted=1, plan={"mix": {"comparison": 1.0}, "style": "plain"}))
+    synthesis = run(start(tariffs, wanted=20, plan=plan))
+    assert (synthesis.state, synthesis.error) == ("succeeded", "")
+    assert adds_up(synthesis)
+    kept = [*compared.items.filter(dropped_by=""), *synthesis.items.filter(dropped_by="")]
+    forms = Counter(item.form for item in kept)
+    assert {"single", "follow_up", "comparison", "near_miss", "out_of_scope", "counterfactual"} <= set(forms), forms
+    for item in kept:
+        row = from_item(item)  # what a dataset makes of it
+        by_rank = {c["rank"]: split_sentences(c["text"]) for c in row.contexts}
+        offered = [tuple(e[:2]) for e in row.evidence]
+        if item.form in ("near_miss", "out_of_scope", "missing"):
+            assert (item.kind, item.response) == ("decline", tariffs.decline_sentence)
+            assert [s["refs"] for s in row.sentences] == [[]]
+            continue
+        assert item.kind == "answer"
+        for sentence in row.sentences:
+            for rank, index in sentence["refs"]:
+                assert by_rank[rank][index] == sentence["text"]
+                assert (rank, index) in offered
+    (follow_up, *_) = [item for item in kept if item.form == "follow_up"]
+    assert [m["role"] for m in follow_up.history] == ["user", "assistant"]
+    (comparison, *_) = [item for item in kept if item.form == "comparison"]
+    assert len(comparison.answer) == 2
+
+
+def test_a_counterfactual_changes_passage_and_answer_alike(tariffs: Assistant) -> None:
+    synthesis = run(start(tariffs, wanted=3, plan={"mix": {"counterfactual": 1.0}, "style": "plain"}))
+    kept = list(synthesis.items.filter(dropped_by="", form="counterfactual"))
+    assert kept
+    for item in kept:
+        old, new = item.lineage["edit"]
+        original = split_sentences(Chunk.objects.get(pk=item.chunk_id).text)[item.sentence]
+        assert item.response == original.replace(old, new, 1) != original
+        told = [s for p in item.contexts["passages"] for s in split_sentences(p["text"])]
+        assert item.response in told
+        assert original not in told  # nothing that is offered says the old value
+
+
+def test_a_near_miss_asks_for_what_no_sentence_gives(tariffs: Assistant) -> None:
+    synthesis = run(start(tariffs, wanted=4, plan={"mix": {"near_miss": 1.0}, "style": "plain"}))
+    asked = set(synthesis.items.filter(dropped_by="").values_list("question", flat=True))
+    assert asked & {
+        "What is the exit fee on Owl?", "How much is the exit fee on Owl?", "How long does a boiler repair take?",
+        "How much does the yearly boiler service cost?", "How much does gas on Drift cost?",
+        "How long does moving a meter take?",
+    }  # fmt: skip
+    assert "How long does a gas safety check take?" not in asked
+
+
+def test_what_retrieval_does_not_find_becomes_a_missing_case(
+    tariffs: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.synthesis import found
+
+    real = found.retrieve
+
+    def blind(**kwargs: Any) -> Any:
+        result = real(**kwargs)
+        result.passages[:] = [p for p in result.passages if "Visits" not in p.title]
+        ranks = {p.rank for p in result.passages}
+        result.evidence[:] = [e for e in result.evidence if e.rank in ranks]
+        return result
+
+    monkeypatch.setattr(found, "retrieve", blind)
+    plan = {"mix": {"single": 1.0}, "style": "plain", "missing_share": 0.2}
+    synthesis = run(start(tariffs, wanted=10, plan=plan))
+    missing = list(synthesis.items.filter(dropped_by="", form="missing"))
+    assert 1 <= len(missing) <= 2  # no more than the share
+    for item in missing:
+        assert (item.kind, item.source) == ("decline", "visits.md")
+        assert item.lineage["expected"] not in str(item.contexts)
+    assert synthesis.funnel["dropped"]["not retrieved"] >= 1
+
+
+def test_held_out_questions_and_personal_data_are_dropped(tariffs: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    BenchmarkItem.objects.create(
+        benchmark=make_benchmark(tariffs), key="1", question="How much does a gas safety check cost?", kind="answer"
+    )
+    plan = {"mix": {"single": 1.0}, "style": "plain"}
+    synthesis = run(start(tariffs, wanted=50, plan=plan))
+    dropped = synthesis.items.get(task__startswith="single", question="How much does a gas safety check cost?")
+    assert (dropped.dropped_by, "held-out" in dropped.note) == ("held out", True)
+
+    real = Material.one_asked
+
+    def telling(self: Material, source: Any) -> Any:
+        from dataclasses import replace
+
+        asked = real(self, source)
+        return asked and replace(asked, question=f"{asked.question[:-1]} for 4111 1111 1111 1111?")
+
+    monkeypatch.setattr(Material, "one_asked", telling)
+    synthesis = run(start(tariffs, wanted=50, plan=plan))
+    private = list(synthesis.items.filter(dropped_by="personal data"))
+    assert private
+    for item in private:
+        assert (item.question, item.response, item.history) == ("", "", [])
+        assert "CREDIT_CARD" in item.note
+    assert not synthesis.items.filter(question__contains="4111").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        ({"max_items": 4}, "4 questions were written"),
+        ({"max_tokens": 30, "writer": "base"}, "30 tokens were used"),
+    ],
+)
+def test_a_budget_stops_it_with_a_sentence(
+    assistant: Assistant, no_rules: None, monkeypatch: pytest.MonkeyPatch, plan: dict[str, Any], why: str
+) -> None:
+    monkeypatch.setattr(generate, "BATCH", 1)
+    monkeypatch.setattr(generate, "bulk_engine", Writer)
+    synthesis = run(start(assistant, wanted=50, plan={**BY_MODEL, **plan}))
+    assert synthesis.state == "succeeded"
+    assert why in synthesis.stopped_by
+    assert adds_up(synthesis)
+
+
+def test_it_sounds_as_people_ask_here(tariffs: Assistant) -> None:
+    for number in range(60):
+        make_turn(tariffs, question=f"what about fee number {number} on my plan", contexts=())
+    synthesis = run(start(tariffs, wanted=6, plan={"mix": {"single": 1.0}}))
+    kept = list(synthesis.items.filter(dropped_by=""))
+    assert kept
+    for item in kept:
+        assert item.question == item.question.lower()
+        assert "?" not in item.question
+        assert item.lineage["style"] == "lower unmarked"
+
+
+def test_a_wrong_plan_is_said(tariffs: Assistant) -> None:
+    for plan, why in (
+        ({"writer": "x"}, "writer is one of"), ({"mix": {"x": 1}}, "no kind"), ({"nonsense": 1}, "no field"),
+        ({"max_attempts": 9}, "between 1 and 5"), ({"personas": "a"}, "wrong type"), ({"mix": {}}, "above 0"),
+    ):  # fmt: skip
+        synthesis = run(start(tariffs, plan=plan))
+        assert (synthesis.state, why in synthesis.error) == ("failed", True), synthesis.error
