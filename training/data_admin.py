@@ -18,7 +18,7 @@ from assistants.models import Role
 from assistants.presenting import moment
 from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS, READERS, WorkPageAdmin
-from training import views_benchmark, views_dataset, views_rows, views_synthesis
+from training import views_benchmark, views_dataset, views_rows, views_spot_checks, views_synthesis
 from training.models import Benchmark, BenchmarkUpload, DatasetVersion, Synthesis
 from training.services import cancel
 
@@ -142,8 +142,14 @@ class SynthesisAdmin(TrainingWorkAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         staff = self.admin_site.admin_view
-        export = path("<int:pk>/export/", staff(views_synthesis.synthesis_export), name="training_synthesis_export")
-        return [export, *super().get_urls()]
+        own = [
+            path("checks/", staff(views_spot_checks.checks_page), name="training_synthesis_checks"),
+            path("<int:pk>/check/", staff(views_spot_checks.check_page), name="training_synthesis_check"),
+            path("<int:pk>/sample/", staff(views_spot_checks.draw_page), name="training_synthesis_sample"),
+            path("<int:pk>/go-on/", staff(views_synthesis.synthesis_go_on), name="training_synthesis_go_on"),
+            path("<int:pk>/export/", staff(views_synthesis.synthesis_export), name="training_synthesis_export"),
+        ]
+        return [*own, *super().get_urls()]
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         return views_synthesis.start_page(request)
