@@ -18,7 +18,16 @@ from assistants.models import Role
 from assistants.presenting import moment
 from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS, READERS, WorkPageAdmin
-from training import views_benchmark, views_dataset, views_rows, views_spot_checks, views_synthesis
+from training import (
+    recipes_admin,  # noqa: F401 - registers its pages
+    views_benchmark,
+    views_dataset,
+    views_difference,
+    views_recipe,
+    views_rows,
+    views_spot_checks,
+    views_synthesis,
+)
 from training.models import Benchmark, BenchmarkUpload, DatasetVersion, Synthesis
 from training.services import cancel
 
@@ -194,14 +203,19 @@ class DatasetAdmin(TrainingWorkAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         staff = self.admin_site.admin_view
+        name = "training_datasetversion"
         own = [
-            path("<int:pk>/export/", staff(views_rows.dataset_export), name="training_datasetversion_export"),
-            path("<int:pk>/rows/<int:position>/", staff(views_rows.row_page), name="training_datasetversion_row"),
+            path("<int:pk>/export/", staff(views_rows.dataset_export), name=f"{name}_export"),
+            path("<int:pk>/recipe/", staff(views_recipe.recipe_download), name=f"{name}_recipe"),
+            path("<int:pk>/exclude/", staff(views_rows.rows_exclude), name=f"{name}_exclude"),
+            path("<int:pk>/difference/", staff(views_difference.difference_page), name=f"{name}_difference"),
+            path("<int:pk>/rows/<int:position>/", staff(views_rows.row_page), name=f"{name}_row"),
+            path("of-turn/<uuid:key>/", staff(views_rows.rows_of_turn), name=f"{name}_turn"),
         ]
         return [*own, *super().get_urls()]
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        return views_dataset.build_page(request)
+        return views_recipe.build_page(request)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

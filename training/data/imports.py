@@ -26,7 +26,7 @@ from assistants.models import Assistant
 from assistants.policies import rules_of
 from assistants.vault import PayloadUnreadable, decrypt
 from generation.alignment import AlignedSentence
-from generation.prompts import PromptPassage, SentenceRef, build_prompt, parse_answer
+from generation.prompts import PromptPassage, SentenceRef, build_prompt, parse_answer, split_sentences
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
 from privacy.scrubber import Scrubber, ScrubText
@@ -302,11 +302,14 @@ def _check_evidence(assistant: Assistant, row: CuratedRow) -> None:
     ranks = [context["rank"] for context in row.contexts]
     if len(set(ranks)) != len(ranks):
         raise Refused("two contexts have the same rank")
+    sentences = {context["rank"]: len(split_sentences(context["text"])) for context in row.contexts}
+    cited = [ref for sentence in row.sentences for ref in sentence["refs"]]
+    places = [*((int(rank), int(index)) for rank, index, _ in row.evidence), *((ref[0], ref[1]) for ref in cited)]
+    if any(not 0 <= index < sentences.get(rank, 0) for rank, index in places):
+        raise Refused("its evidence or its citations point outside its contexts")
     passages = [PromptPassage(c["rank"], c["title"], c["text"]) for c in row.contexts]
     refs = [SentenceRef(int(rank), int(index)) for rank, index, _ in row.evidence]
-    cited = [SentenceRef(*ref) for sentence in row.sentences for ref in sentence["refs"]]
     try:
         build_prompt(house=assistant.house, question=row.question, passages=passages, evidence=refs)
-        build_prompt(house=assistant.house, question=row.question, passages=passages, evidence=sorted(set(cited)))
     except ValueError:
-        raise Refused("its evidence or its citations point outside its contexts") from None
+        raise Refused("it offers more sentences than a prompt can number") from None

@@ -129,9 +129,7 @@ def test_a_gold_that_retrieval_misses_is_noted(assistant: Assistant) -> None:
 def test_the_same_items_are_the_same_benchmark_and_others_need_another_name(assistant: Assistant) -> None:
     items = read_items(lines(FEE, WEATHER))
     first = freeze_benchmark(assistant=assistant, name="b", items=items)
-    load_document(
-        assistant=assistant, path="new.md", data=b"# New\n\nA fixed plan costs nothing to leave early."
-    )
+    load_document(assistant=assistant, path="new.md", data=b"# New\n\nA fixed plan costs nothing to leave early.")
     again = freeze_benchmark(assistant=assistant, name="b", items=items)
     assert (again.pk, Benchmark.objects.count(), first.items.count()) == (first.pk, 1, 2)
     assert len(first.content_hash) == 64
