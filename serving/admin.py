@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
 
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from serving.alerts.admin import AlertAdmin, AlertChannelAdmin
+from serving.dashboards.adapters import deployment_context
 from serving.erasure_admin import ErasureAdmin
+from serving.experiment_admin import DriftReportAdmin, ExperimentAdmin
 from serving.models import Deployment, Promotion
 
-__all__ = ["AlertAdmin", "AlertChannelAdmin", "DeploymentAdmin", "ErasureAdmin", "PromotionAdmin"]
+__all__ = [
+    "AlertAdmin",
+    "AlertChannelAdmin",
+    "DeploymentAdmin",
+    "DriftReportAdmin",
+    "ErasureAdmin",
+    "ExperimentAdmin",
+    "PromotionAdmin",
+]
 
 READERS = (Role.ADMIN, Role.REVIEWER)
 
@@ -25,6 +36,15 @@ class DeploymentAdmin(ScopedAdmin):
     fields: ClassVar = ("assistant", "adapter", "previous", "changed_at")
     readonly_fields: ClassVar = fields
     change_form_template = "serving/deployment.html"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        deployment = self.get_object(request, object_id)
+        extra = dict(extra_context or {})
+        if deployment is not None:
+            extra |= deployment_context(request, deployment)
+        return super().change_view(request, object_id, form_url, extra)
 
     @admin.display(description="Live", ordering="adapter")
     def live(self, obj: Deployment) -> str:
@@ -43,7 +63,7 @@ class DeploymentAdmin(ScopedAdmin):
 class PromotionAdmin(ScopedAdmin):
     view_roles = READERS
     list_display: ClassVar = (
-        "at", "assistant", "action", "from_adapter", "to_adapter", "overrides_gate", "actor", "reason",
+        "at", "assistant", "action", "from_adapter", "to_adapter", "share", "overrides_gate", "actor", "reason",
     )  # fmt: skip
     list_filter: ClassVar = ("action", "overrides_gate", "assistant")
     list_select_related: ClassVar = ("assistant", "from_adapter", "to_adapter", "actor")

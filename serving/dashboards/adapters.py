@@ -1,8 +1,8 @@
-"""Taking an adapter back: one click, one reason."""
+"""What is live for an assistant, on the way there, and one step back: one click, one reason."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -11,9 +11,16 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
-from assistants.access import require_role
+from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
+from serving.dashboards.experiment_tables import step_rows
+from serving.models import Deployment, Promotion
 from serving.services import PromotionRefused, roll_back
+from training.models import Adapter, Evaluation
+from training.pages import page_of
+
+PER_PAGE = 20
+TRAIL = 10
 
 
 @require_POST
@@ -28,3 +35,43 @@ def roll_back_from_page(request: HttpRequest, slug: str) -> HttpResponse:
     except PromotionRefused as refused:
         messages.error(request, str(refused))
     return HttpResponseRedirect(reverse("admin:serving_deployment_changelist"))
+
+
+def deployment_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any]:
+    """What the page of a deployment shows beside the row itself: a fixed number of queries."""
+    assistant = deployment.assistant
+    adapters = Adapter.objects.filter(assistant=assistant).select_related("run__dataset").order_by("-number")
+    page = page_of(request, adapters, PER_PAGE)
+    shown = [adapter.pk for adapter in page.object_list]
+    newest: dict[int, Evaluation] = {}
+    done = Evaluation.objects.filter(adapter__in=shown, state=Evaluation.State.SUCCEEDED).order_by("created_at")
+    for evaluation in done.defer("results", "comparison", "gate"):
+        newest[evaluation.adapter_id] = evaluation
+    experiment = deployment.experiment
+    trail = Promotion.objects.filter(assistant=assistant).select_related("actor", "from_adapter", "to_adapter")
+    return {
+        "experiment": experiment,
+        "steps": step_rows(experiment) if experiment is not None else [],
+        "page": page,
+        "adapters": [_row(adapter, deployment, newest.get(adapter.pk)) for adapter in page.object_list],
+        "trail": trail[:TRAIL],
+        "may": has_role(request.user, assistant, Role.ADMIN),
+    }
+
+
+def _row(adapter: Adapter, deployment: Deployment, evaluation: Evaluation | None) -> dict[str, Any]:
+    experiment = deployment.experiment
+    where = ""
+    if adapter.pk == deployment.adapter_id:
+        where = "live"
+    elif experiment is not None and adapter.pk == experiment.candidate_id:
+        where = experiment.get_stage_display().lower()
+    elif deployment.has_previous and adapter.pk == deployment.previous_id:
+        where = "one step back"
+    return {
+        "adapter": adapter,
+        "where": where,
+        "evaluation": evaluation,
+        "fits": adapter.prompt_digest == deployment.assistant.prompt_digest,
+        "dataset": adapter.run.dataset if adapter.run is not None else None,
+    }

@@ -8,9 +8,9 @@ register = template.Library()
 
 
 @register.filter
-def percent(value: float | None) -> str:
-    """0.534 → “53.4 %”."""
-    return "–" if value is None else f"{value * 100:.1f} %"
+def percent(value: float | str | None) -> str:
+    """0.534 → “53.4 %”; a dash for what is not there (templates say an empty text)."""
+    return "–" if value is None or isinstance(value, str) else f"{value * 100:.1f} %"
 
 
 @register.filter

@@ -1,4 +1,4 @@
-"""The simulated day: the bad one is taken back by its guardrail, the good one goes live, and every step is on record."""
+"""The simulated day: the bad one is taken back by its guardrail, the good one goes live, every step is on record."""
 
 from __future__ import annotations
 

@@ -1,0 +1,99 @@
+"""What the page of an experiment lays out: rows and points, made of its looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from serving.experiments.models import ArmName, Experiment, ExperimentLook, ShadowAnswer
+from serving.experiments.plan import OUTCOMES
+
+POINTS = 200
+STAGES = (
+    (Experiment.Stage.SHADOW, "answers unseen, beside what is live"),
+    (Experiment.Stage.CANARY, "few users meet it"),
+    (Experiment.Stage.AB, "both are compared"),
+    ("live", "answers everybody"),
+)
+
+
+def step_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """The way from shadow to live, with where it is: done, here, or ahead; and on which step it was taken back."""
+    reached = Experiment.Stage(experiment.stage)
+    names = [name for name, _ in STAGES]
+    place = len(names) - 1 if experiment.ending == Experiment.Ending.PROMOTED else -1
+    if experiment.is_running:
+        place = names.index(reached)
+    rows = []
+    for number, (name, explained) in enumerate(STAGES):
+        state = "here" if number == place else "done" if number < place else "ahead"
+        label = "Live" if name == "live" else Experiment.Stage(name).label
+        rows.append({"label": label, "explained": explained, "state": state})
+    return rows
+
+
+def outcome_rows(experiment: Experiment, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    primary = experiment.plan.get("primary", "trouble")
+    rows = []
+    for name, one in (result.get("outcomes") or {}).items():
+        known = OUTCOMES.get(name)
+        if known is not None:
+            rows.append({"name": name, "label": known.label, "explained": known.explained,
+                         "primary": name == primary, **one})  # fmt: skip
+    return sorted(rows, key=lambda row: not row["primary"])
+
+
+def guardrail_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {**one, "label": OUTCOMES[one["name"]].label, "explained": OUTCOMES[one["name"]].explained}
+        for one in result.get("guardrails") or ()
+        if one["name"] in OUTCOMES
+    ]
+
+
+def chart_of(experiment: Experiment, looks: Sequence[ExperimentLook]) -> dict[str, Any]:
+    """The primary outcome's difference with its interval over time, in points: of the newest epoch that has any. Every
+    n-th look where there are many; the newest is always there."""
+    primary = experiment.plan.get("primary", "trouble")
+    points = [
+        (one, found)
+        for one in looks
+        if (found := (one.result.get("outcomes") or {}).get(primary)) and "difference" in found
+    ]
+    if not points:
+        return {}
+    epoch = points[-1][0].epoch
+    own = [point for point in points if point[0].epoch == epoch]
+    every = max(1, -(-len(own) // POINTS))
+    chosen = own[::-every][::-1]
+    return {
+        "labels": [one.at.strftime("%d %b %H:%M") for one, _ in chosen],
+        "difference": [round(100 * found["difference"], 2) for _, found in chosen],
+        "low": [round(100 * found["low"], 2) for _, found in chosen],
+        "high": [round(100 * found["high"], 2) for _, found in chosen],
+        "units": [sum(one.result.get("units", {}).values()) for one, _ in chosen],
+        "axis": f"{OUTCOMES[primary].label}: candidate − live, points",
+    }
+
+
+def table_of(chart: Mapping[str, Any], most: int = 24) -> list[tuple[Any, ...]]:
+    """The chart in numbers, the newest first."""
+    if not chart:
+        return []
+    rows = list(zip(*(chart[name] for name in ("labels", "units", "difference", "low", "high")), strict=True))[::-1]
+    every = max(1, -(-len(rows) // most))
+    return rows[::every]
+
+
+def answers_of(rows: Iterable[ShadowAnswer]) -> list[dict[str, Any]]:
+    """Both answers to each question, the live one first."""
+    found = []
+    for row in rows:
+        other = {"text": row.text, "declined": row.declined, "shown": False}
+        shown = {"text": row.turn.response, "declined": row.turn.declined, "shown": True}
+        control, candidate = (shown, other) if row.arm == ArmName.CANDIDATE else (other, shown)
+        found.append({
+            "turn": row.turn, "control": control, "candidate": candidate,
+            "same": " ".join(row.text.split()) == " ".join(row.turn.response.split()),
+        })  # fmt: skip
+    return found
