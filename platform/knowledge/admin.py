@@ -23,9 +23,13 @@ from assistants.services import audit
 from assistants.work_admin import ADMINS, READERS, WorkPageAdmin
 from knowledge import document_views, upload_views, views
 from knowledge.models import Chunk, Document, Upload
+from knowledge.retrieval_admin import RetrievalCheckAdmin, RetrievalConfigurationAdmin
 from knowledge.services import delete_document, mark_superseded
 
+__all__ = ["ChunkAdmin", "DocumentAdmin", "RetrievalCheckAdmin", "RetrievalConfigurationAdmin", "UploadAdmin"]
+
 EXPORT_LIMIT = 10_000
+MAX_FOLDERS = 100
 
 
 class FolderFilter(SimpleListFilter):
@@ -34,18 +38,14 @@ class FolderFilter(SimpleListFilter):
     title = "folder"
     parameter_name = "folder"
     TOP = "-"
-    SHOWN = 100
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        here = request.GET.get(self.parameter_name, "").replace("\x00", "").strip("/")
-        here = "" if here == self.TOP else here
-        own = Document.objects.filter(assistant__in=assistants_of(request.user, *READERS))
-        parents = list(accumulate(here.split("/"), lambda a, b: f"{a}/{b}")) if here else []
-        found = [(parent, f"{'· ' * depth}{parent.rpartition('/')[2]}/") for depth, parent in enumerate(parents)]
-        for name, count, failed in own.folders_in(here)[: self.SHOWN]:
-            path = f"{here}/{name}" if here else name
+        here = _folder_of(request)
+        parents = _trail(here)
+        found = [(parent, f"{'· ' * depth}{name}/") for depth, (parent, name) in enumerate(parents)]
+        for below, name, count, failed in _folders(request, here):
             note = f" · ✗ {failed}" if failed else ""
-            found.append((path, f"{'· ' * len(parents)}{name}/ · {count}{note}"))
+            found.append((below, f"{'· ' * len(parents)}{name}/ · {count}{note}"))
         return [(self.TOP, "(no folder)"), *found]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Document]) -> QuerySet[Document]:
@@ -55,6 +55,27 @@ class FolderFilter(SimpleListFilter):
         if value == self.TOP:
             return queryset.exclude(path__contains="/")
         return queryset.filter(path__startswith=f"{value.strip('/')}/")
+
+
+def _folder_of(request: HttpRequest) -> str:
+    here = request.GET.get(FolderFilter.parameter_name, "").replace("\x00", "").strip("/")
+    return "" if here == FolderFilter.TOP else here
+
+
+def _trail(here: str) -> list[tuple[str, str]]:
+    """(path, name) of each folder from the top down to ``here``."""
+    paths = accumulate(here.split("/"), lambda a, b: f"{a}/{b}") if here else ()
+    return [(path, path.rpartition("/")[2]) for path in paths]
+
+
+def _folders(request: HttpRequest, here: str) -> list[tuple[str, str, int, int]]:
+    """(path, name, documents, of them failed) of the folders in ``here``, read once for a request."""
+    if not hasattr(request, "_folders"):
+        own = Document.objects.filter(assistant__in=assistants_of(request.user, *READERS))
+        rows = own.folders_in(here)[:MAX_FOLDERS]
+        request._folders = [(f"{here}/{name}" if here else name, name, n, bad) for name, n, bad in rows]  # type: ignore[attr-defined]
+    found: list[tuple[str, str, int, int]] = request._folders  # type: ignore[attr-defined]
+    return found
 
 
 @admin.register(Document)
@@ -125,6 +146,8 @@ class DocumentAdmin(ScopedAdmin):
             "numbers": {**numbers, "chunks": Chunk.objects.filter(assistant__in=own).count()},
             "uploads": Upload.objects.filter(assistant__in=own).annotate(n=Count("files"))[:3],
             "assistants": own,
+            "trail": _trail(_folder_of(request)),
+            "folders": _folders(request, _folder_of(request)),
             "may_upload": self.has_add_permission(request),
         }
         return super().changelist_view(request, {**context, **(extra_context or {})})

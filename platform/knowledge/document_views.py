@@ -120,7 +120,7 @@ def _changes(before: str, after: str) -> Iterator[tuple[str, str]]:
         return
     rows = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
     for place, row in enumerate(rows):
-        if place > 1:  # the names of files, which there are none of
+        if place > 2 or (place == 2 and not row.startswith("@@")):  # before: names of files, and where it begins
             yield ("@", "…") if row.startswith("@@") else (row[:1], row[1:])
 
 
