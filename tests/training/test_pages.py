@@ -170,14 +170,18 @@ def synthesis(assistant: Assistant) -> Synthesis:
 
 def test_a_synthesis_is_started_by_admins_with_limits(assistant: Assistant, launched: list[Any]) -> None:
     url = page("synthesis_add")
-    sent = {"assistant": assistant.pk, "wanted": 20, "seed": 3}
+    sent = {"assistant": assistant.pk, "wanted": 20, "seed": 3, "writer": "rules", "style": "plain"}
     assert "no documents" in shown(enter("ada").post(url, sent))
     make_document(assistant)
     assert "greater than or equal to 1" in shown(enter("ada").post(url, {**sent, "wanted": 0}))
+    assert "No teacher is set up" in shown(enter("ada").post(url, {**sent, "writer": "teacher"}))
+    assert "one of them is above 0" in shown(enter("ada").post(url, {**sent, "mix_single": 0}))
     assert enter("rob").get(url).status_code == 403
-    response = enter("ada").post(url, sent)
+    response = enter("ada").post(url, {**sent, "mix_single": 60, "mix_near_miss": 20, "max_minutes": 7})
     started = Synthesis.objects.get()
     assert (started.wanted, started.seed, response.url) == (20, 3, page("synthesis_change", started.pk))
+    mix = started.plan["mix"]
+    assert (mix["near_miss"], mix["several"], started.plan["max_minutes"]) == (0.2, 0, 7)
     assert "Cancel" in shown(enter("ada").get(response.url))
     assert "Cancel" not in shown(enter("rob").get(response.url))
     enter("ada").post(page("synthesis_cancel", started.pk))
@@ -199,6 +203,10 @@ def test_the_funnel_explains_each_filter_and_shows_what_it_dropped(synthesis: Sy
     assert "Question 1?" in shown(enter("rob").get(url, {"show": "nonsense", "q": "question 1"}))
     rows = enter("ada").get(page("synthesis_export", synthesis.pk)).getvalue().decode().splitlines()
     assert [json.loads(row)["dropped_by"] for row in rows] == ["", "", "verbatim", "not retrieved"]
+    for side, n in (("kept", 2), ("dropped", 2)):
+        exported = enter("ada").get(page("synthesis_export", synthesis.pk), {"show": side}).getvalue().decode()
+        assert len(exported.splitlines()) == n
+        assert all((json.loads(row)["dropped_by"] == "") is (side == "kept") for row in exported.splitlines())
 
 
 # --- Datasets ---------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class Desk:
         for key, number, why in again[:size]:
             form, _, rest = key.partition(":")
             places = self._places(rest)
-            if places or form == "out_of_scope":
+            if form != "counterfactual" and (places or form == "out_of_scope"):
                 objection = "" if why == filters.NO_REPLY else filters.EXPLAINED[why]
                 tasks.append(Task(form, places, name=rest, attempt=number + 1, objection=objection))
         return tasks

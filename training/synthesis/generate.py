@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Count
 
 from knowledge.query import question_vectors
 from training.engine import bulk_engine
@@ -56,7 +57,8 @@ def perform(synthesis: Synthesis) -> None:
     )  # fmt: skip
     spent, began, silent = _spent(synthesis), time.monotonic(), 0
     while not (why := stop(plan, synthesis.wanted, desk, spent)):
-        size = min(BATCH, max(16, 2 * (synthesis.wanted - desk.total)))
+        room = _most(plan, synthesis.wanted) - sum(desk.written.values())
+        size = min(BATCH, max(16, 2 * (synthesis.wanted - desk.total)), room)
         tasks = desk.next_tasks(size)
         if not tasks:
             why = "The documents have nothing more to ask for in this plan."
@@ -86,10 +88,9 @@ def perform(synthesis: Synthesis) -> None:
 def stop(plan: Plan, wanted: int, desk: Desk, spent: dict[str, float]) -> str:
     """Why nothing more is to be written, in one sentence; empty: go on."""
     written = sum(desk.written.values())
-    most = plan.max_items or wanted * MAX_TRIES_PER_WANTED
     if desk.total >= wanted:
         return ENOUGH
-    if written >= most:
+    if written >= _most(plan, wanted):
         return f"{written:,} questions were written, as many as the plan allows."
     if plan.max_tokens and spent["tokens"] >= plan.max_tokens:
         return f"{spent['tokens']:,.0f} tokens were used, as many as the plan allows."
@@ -98,15 +99,20 @@ def stop(plan: Plan, wanted: int, desk: Desk, spent: dict[str, float]) -> str:
     return ""
 
 
+def _most(plan: Plan, wanted: int) -> int:
+    return plan.max_items or wanted * MAX_TRIES_PER_WANTED
+
+
 def funnel(synthesis: Synthesis) -> dict[str, Any]:
     """{written, kept, dropped: {filter: n}, forms: {form: {written, kept}}} counted from the stored items."""
     dropped: Counter[str] = Counter()
     forms: dict[str, Counter[str]] = {}
-    for why, form in synthesis.items.order_by().values_list("dropped_by", "form"):
-        dropped[why] += 1
-        counted = forms.setdefault(form, Counter())
-        counted["written"] += 1
-        counted["kept"] += not why
+    rows = synthesis.items.order_by().values_list("dropped_by", "form").annotate(n=Count("pk"))
+    for why, form, n in rows:
+        dropped[why] += n
+        counted = forms.setdefault(form, Counter(written=0, kept=0))
+        counted["written"] += n
+        counted["kept"] += 0 if why else n
     kept = dropped.pop("", 0)
     return {
         "written": kept + sum(dropped.values()),
