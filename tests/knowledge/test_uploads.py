@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import docx
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -15,6 +18,9 @@ from django.utils import timezone
 
 from assistants.background import WorkCancelled
 from assistants.models import Assistant, AuditEvent
+from assistants.policies import change_policy, rules_of
+from capture.canaries import check
+from capture.leaks import canaries_of
 from knowledge import uploads
 from knowledge.deciding import NothingToDecide, discard, forget_undecided, take
 from knowledge.models import Chunk, Document, Upload, UploadedFile
@@ -356,3 +362,34 @@ def test_pages_of_uploads_cost_the_same_for_any_number_of_files(
         counted.append(len(queries))
     assert counted[0] == counted[1]
     assert "1 of 2" in page
+
+
+def test_no_canary_survives_archives_conversions_previews_and_versions(
+    assistant: Assistant, settings: Any, tmp_path: Any
+) -> None:
+    settings.VAR_DIR = settings.LOG_DIR = tmp_path
+    rules = replace(rules_of(assistant), documents="everything")
+    change_policy(assistant=assistant, rules=rules, actor=None, reason="It holds letters.")
+    (person,) = canaries_of(assistant, 1)
+    p = person
+    said = f"My name is {p.name}. Mail {p.mail}, phone {p.phone}, card {p.card}, IBAN {p.iban}."
+    word = docx.Document()
+    word.add_heading(f"Letter of {p.name}", 1)
+    word.add_paragraph(said)
+    word.save(packed := io.BytesIO())
+    archive = make_zip(
+        {
+            f"{p.mail}.pdf": make_pdf([[(said, 10), ("It was answered.", 10)]]), "letter.docx": packed.getvalue(),
+            "letters.csv": f"who,said\n{p.name},\"{said}\"\n", "letter.html": f"<h1>{p.name}</h1><p>{said}",
+            f"{p.mail}.exe": "x",
+        }
+    )  # fmt: skip
+    looked = upload(assistant, {f"{p.mail}.zip": archive}, preview=True)
+    assert looked.files.filter(outcome="ready").count() == 4
+    assert check([person], folders=[tmp_path]).places == {}
+    take(upload=looked)
+    perform(looked)
+    upload(assistant, {"letter.html": f"<h1>New</h1><p>{said}<p>And more of it."})
+    document = Document.objects.get(path="letter.html")
+    assert (document.version, bool(document.versions.get(number=1).text)) == (2, True)
+    assert check([person], folders=[tmp_path]).places == {}
