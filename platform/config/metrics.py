@@ -19,6 +19,8 @@ from assistants.models import Assistant
 from capture.counting import flush_due
 from capture.intake_numbers import Intake, intake_of
 from capture.models import IntakeCount
+from generation.engines import EngineError
+from serving import measures
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 
@@ -31,7 +33,25 @@ def metrics(request: HttpRequest) -> HttpResponse:
     flush_due()
     registry = CollectorRegistry()
     registry.register(_Capture())
-    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    # Of the chat each web process counts its own answers: sum over them.
+    content = generate_latest(registry) + generate_latest(measures.registry)
+    return HttpResponse(content, content_type=CONTENT_TYPE_LATEST)
+
+
+@require_safe
+def engine_metrics(request: HttpRequest) -> HttpResponse:
+    """What the engine counts: it listens where Prometheus cannot reach. Same rule as `metrics`."""
+    if not _may_read(request):
+        return HttpResponse("Not from here. Set RATCHET_METRICS_TOKEN, and send it as a bearer.\n", "text/plain", 403)
+    if settings.RATCHET_OPENAI_BASE_URL:
+        return HttpResponse("The server of RATCHET_OPENAI_BASE_URL has metrics of its own.\n", "text/plain", 404)
+    from generation.client import default_client  # httpx: not for every command
+
+    try:
+        found = default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY).metrics()
+    except EngineError as error:
+        return HttpResponse(f"{error}\n", "text/plain", 503)
+    return HttpResponse(found, content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read(request: HttpRequest) -> bool:

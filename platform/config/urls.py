@@ -8,7 +8,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
 from config.api_docs import ApiDocsView
-from config.metrics import metrics
+from config.metrics import engine_metrics, metrics
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -16,6 +16,7 @@ urlpatterns = [
     path("admin/dashboards/", include("serving.dashboards.urls")),
     path("admin/", admin.site.urls),
     path("metrics", metrics, name="metrics"),
+    path("metrics/engine", engine_metrics, name="engine-metrics"),
     path("api/docs", ApiDocsView.as_view(), name="api-docs"),
     path("api/v1/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/", include("capture.urls")),

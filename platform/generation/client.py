@@ -85,6 +85,10 @@ class EngineClient:
     def unload_adapter(self, name: str) -> None:
         self._call("DELETE", f"/adapters/{name}")
 
+    def metrics(self) -> bytes:
+        """What the engine counts, in Prometheus' text format."""
+        return self._call("GET", "/metrics", seconds=5.0).content
+
     def health(self) -> EngineHealth:
         return _health(self._call("GET", "/health", seconds=5.0).json())
 
@@ -220,7 +224,8 @@ def _results(body: Mapping[str, Any]) -> list[GenerationResult]:
 
 
 def _health(body: Mapping[str, Any]) -> EngineHealth:
-    return EngineHealth(**{**body, "adapters": tuple(body["adapters"])})
+    tuples = {name: tuple(body.get(name, ())) for name in ("adapters", "changed")}
+    return EngineHealth(**{**body, **tuples})
 
 
 def _vectors(answer: httpx.Response) -> NDArray[np.float32]:

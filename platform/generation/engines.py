@@ -82,6 +82,8 @@ class EngineHealth:
     adapters: tuple[str, ...] = field(default=())
     running: int = 0
     waiting: int = 0
+    changed: tuple[str, ...] = field(default=())
+    """Adapters whose files are not what they were when they were loaded; what was loaded goes on answering."""
 
 
 class EngineError(Exception):
@@ -110,7 +112,7 @@ class EngineBusy(EngineError):
     """Too much waits already. ``retry_after``: seconds after which a new attempt makes sense."""
 
     code = "busy"
-    status = 429
+    status = 503
 
     def __init__(self, sentence: str, hint: str = "", *, retry_after: float = 1.0) -> None:
         super().__init__(sentence, hint)

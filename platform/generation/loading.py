@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generation.adapters import HONOURED, CheckedAdapter, check_adapter, check_name
+from generation.adapters import HONOURED, WEIGHTS, CheckedAdapter, check_adapter, check_name, file_digest
 from generation.embedder import quiet_loading
 from generation.engines import AdapterRefused, EngineUnavailable, LoadedAdapter, UnknownAdapter
 
@@ -104,6 +104,28 @@ def _faster(model: Any, device: str) -> torch.dtype:
     return torch.bfloat16 if seconds[torch.float32] > CLEARLY_FASTER * seconds[torch.bfloat16] else torch.float32
 
 
+@dataclass
+class WatchedFiles:
+    """The files that one adapter was loaded from, to notice when they change."""
+
+    folder: Path
+    digest: str
+    stamp: tuple[int, int] | None = None
+    changed: bool = False
+
+    def look(self) -> None:
+        """Reads the weights again only when their size or time is another than at the last look."""
+        path = self.folder / WEIGHTS
+        try:
+            found = path.stat()
+            stamp = (found.st_size, found.st_mtime_ns)
+            if stamp != self.stamp:
+                self.changed = file_digest(path) != self.digest
+                self.stamp = stamp
+        except OSError:
+            self.changed, self.stamp = True, None
+
+
 class AdapterSet:
     """The adapters of one base in memory, and the passes through them.
 
@@ -117,6 +139,7 @@ class AdapterSet:
         self._loaded: dict[str, LoadedAdapter] = {}
         self._peft: Any = None  # PEFT's wrapper, while there is any adapter
         self._names: list[str] = []
+        self._files: dict[str, WatchedFiles] = {}
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +156,13 @@ class AdapterSet:
 
     def loaded(self) -> list[LoadedAdapter]:
         return list(self._loaded.values())
+
+    def changed(self) -> list[str]:
+        """Names of those whose weights on disk are others now, or gone. Safe from any thread."""
+        watched = dict(self._files)
+        for files in watched.values():
+            files.look()
+        return [name for name, files in watched.items() if files.changed]
 
     def load(
         self, name: str, folder: Path, *, own_base: str, base_digest: str | None, prompt_digest: str | None
@@ -161,12 +191,14 @@ class AdapterSet:
             name=name, digest=checked.digest, base_digest=own_base, prompt_digest=checked.manifest["prompt_digest"]
         )
         self._loaded[name] = entry
+        self._files[name] = WatchedFiles(Path(folder).resolve(), checked.digest)
         return entry
 
     def unload(self, name: str) -> None:
         if name not in self._loaded:
             raise UnknownAdapter(f"No adapter {name!r} is loaded.")
         del self._loaded[name]
+        del self._files[name]
         self._remove(name)
 
     def _inject(self, name: str, checked: CheckedAdapter) -> None:

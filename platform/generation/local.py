@@ -28,7 +28,7 @@ from generation.engines import (
     UnknownAdapter,
 )
 from generation.folders import BUNDLED_EMBEDDER, model_folder, online
-from generation.loading import AdapterSet, load_base
+from generation.loading import MAX_ADAPTERS, AdapterSet, load_base
 from generation.prefixes import Prefixes
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class TransformersEngine:
         self._adapters = AdapterSet(loaded.model)
         self.prefixes = Prefixes()
         self._openings: dict[str, list[int]] = {}
+        self._asked: dict[str, float] = {}
         self._rows: WeakSet[Row] = WeakSet()
         self._control_tokens = control_tokens(self.tokenizer)
 
@@ -148,9 +149,21 @@ class TransformersEngine:
     ) -> LoadedAdapter:
         """As `Engine.load_adapter`; the manifest must name this engine's base whatever ``base_digest`` says."""
         with self._lock:
+            self._make_room(name)
             return self._adapters.load(
                 name, Path(folder), own_base=self.base_digest, base_digest=base_digest, prompt_digest=prompt_digest
             )
+
+    def _make_room(self, name: str) -> None:
+        """The adapter that was asked longest ago goes, if it is idle: it is loaded again when somebody asks for it."""
+        loaded = [adapter.name for adapter in self._adapters.loaded()]
+        if len(loaded) < MAX_ADAPTERS or name in loaded:
+            return
+        idle = [other for other in loaded if not self.uses(other)]
+        if idle:
+            oldest = min(idle, key=lambda other: self._asked.get(other, 0.0))
+            self._adapters.unload(oldest)
+            self.prefixes.forget(oldest)
 
     def unload_adapter(self, name: str) -> None:
         """Raises EngineBusy while a row uses it: without its matrices the row would go on with the base, unnoticed."""
@@ -159,6 +172,10 @@ class TransformersEngine:
                 raise EngineBusy(f"The adapter {name} is writing just now.", "Try again in a moment.")
             self._adapters.unload(name)
             self.prefixes.forget(name)
+
+    def changed(self) -> list[str]:
+        """Adapters whose files are others now than when they were loaded. What was loaded, and so evaluated, stays."""
+        return self._adapters.changed()
 
     def uses(self, name: str) -> bool:
         """Whether an unfinished row uses this adapter."""
@@ -189,6 +206,8 @@ class TransformersEngine:
         """Raises PromptTooLong or UnknownAdapter."""
         if request.adapter is not None and not self._adapters.has(request.adapter):
             raise UnknownAdapter(f"No adapter {request.adapter!r} is loaded.", "Load it, then ask again.")
+        if request.adapter is not None:
+            self._asked[request.adapter] = time.monotonic()
         prompt = self.encode(request)
         limit = self.context - request.max_new_tokens
         if len(prompt) > limit:

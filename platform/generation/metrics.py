@@ -47,6 +47,9 @@ class EngineMetrics:
         self.running = Gauge("ratchet_engine_running", "Rows in the batch.", registry=registry)
         self.waiting = Gauge("ratchet_engine_waiting", "Completions in the queue.", registry=registry)
         self.adapters = Gauge("ratchet_engine_adapters", "Adapters in memory.", registry=registry)
+        self.changed = Gauge(
+            "ratchet_engine_adapters_changed", "Adapters whose files changed after loading.", registry=registry
+        )
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
 
     def step(self, seconds: float, *, rows: int) -> None:

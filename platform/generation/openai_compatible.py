@@ -8,10 +8,12 @@ Such a server checks little and guards only part of its endpoints: bind it to a 
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +127,13 @@ class OpenAIEngine:
     def load_adapter(
         self, name: str, folder: Path, *, base_digest: str | None = None, prompt_digest: str | None = None
     ) -> LoadedAdapter:
-        """Checks the folder here, then has the server load it. A loaded name is left alone: names are never reused."""
+        """Checks the folder here, then has the server load it. A loaded name is left alone: names are never reused.
+
+        Raises:
+            AdapterRefused: also when the server is reachable from outside, or has another adapter of that name.
+        """
         check_name(name)
+        self._check_private()
         checked = check_adapter(Path(folder), base_digest=base_digest, prompt_digest=prompt_digest)
         manifest = checked.manifest
         loaded = LoadedAdapter(
@@ -135,10 +142,17 @@ class OpenAIEngine:
             base_digest=manifest["base_digest"],
             prompt_digest=manifest["prompt_digest"],
         )
-        if name in {adapter.name for adapter in self.adapters()}:
+        path = str(Path(folder).resolve())
+        if (there := next((item for item in self._models() if item.get("id") == name), None)) is not None:
+            if there.get("root") not in (None, path):
+                raise AdapterRefused(
+                    f"The server at {self.base_url} has another adapter under the name {name}.",
+                    "Unload it there: a name means one adapter for ever.",
+                    reason="name",
+                )
             return loaded
         try:
-            self._post("/load_lora_adapter", {"lora_name": name, "lora_path": str(Path(folder).resolve())})
+            self._post("/load_lora_adapter", {"lora_name": name, "lora_path": path})
         except (BadRequest, UnknownAdapter) as error:
             raise AdapterRefused(
                 f"The server at {self.base_url} does not load the adapter: {error.sentence}",
@@ -162,6 +176,24 @@ class OpenAIEngine:
             dtype="",
             adapters=tuple(str(item["id"]) for item in models if item.get("parent")),
         )
+
+    def _check_private(self) -> None:
+        """Such servers load what they are told by anybody who reaches them, so they must not be reachable from outside.
+
+        Raises:
+            AdapterRefused: the server's address is a public one.
+        """
+        host = httpx.URL(self.base_url).host
+        try:
+            found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
+        except OSError as error:
+            raise EngineUnavailable(f"The server at {self.base_url} has no address.", HINT) from error
+        if not all(ip_address(each).is_private for each in found):
+            raise AdapterRefused(
+                f"The server at {self.base_url} has a public address: adapters are not loaded into it.",
+                "Bind it to loopback or to a private network.",
+                reason="network",
+            )
 
     def _generate(self, request: GenerationRequest) -> GenerationResult:
         began = time.monotonic()

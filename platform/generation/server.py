@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -53,6 +54,8 @@ MAX_RERANKED = 100
 MAX_EMBED_CALLS = 32
 """Calls that may wait for the embedder; it answers one question in about 10 ms."""
 LOOK_FOR_DISCONNECT = 0.25
+LOOK_AT_FILES = 30.0
+log = logging.getLogger("ratchet.engine")
 CLIENT_CLOSED = 499
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -81,6 +84,7 @@ class Service:
         self._root = adapters_root.resolve() if adapters_root else None
         self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._embed_calls = 0
+        self.changed: tuple[str, ...] = ()
 
     def app(self) -> Starlette:
         routes = [
@@ -102,9 +106,24 @@ class Service:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.scheduler.start()
         await asyncio.to_thread(self._warm_up)
+        watching = asyncio.create_task(self._watch())
         yield
+        watching.cancel()
         await asyncio.to_thread(self.scheduler.stop)
         self._embed_pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _watch(self) -> None:
+        """Notices files of adapters that change under a running engine."""
+        while True:
+            await asyncio.sleep(LOOK_AT_FILES)
+            await asyncio.to_thread(self.look_at_files)
+
+    def look_at_files(self) -> None:
+        changed = tuple(self.engine.changed())
+        for name in set(changed) - set(self.changed):
+            log.error("engine: the files of adapter %s have changed; what was loaded goes on answering.", name)
+        self.changed = changed
+        self.metrics.changed.set(len(changed))
 
     def _warm_up(self) -> None:
         """The first pass through a model allocates and loads a good deal: not at the first user's cost."""
@@ -259,6 +278,7 @@ class Service:
             ready=self.scheduler.alive,
             running=self.scheduler.running,
             waiting=self.scheduler.waiting,
+            changed=self.changed,
         )
         failed = request.url.path.startswith("/ready") and not health.ready
         return JSONResponse(asdict(health), status_code=503 if failed else 200)

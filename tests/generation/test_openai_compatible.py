@@ -48,6 +48,7 @@ class Server:
     def __init__(self, models: Path) -> None:
         self.engine = TransformersEngine(models / "base", cut_loops=False)
         self.bodies: list[dict] = []
+        self.paths: dict[str, str] = {}
         self.fail: Response | None = None
 
     def app(self) -> Starlette:
@@ -101,7 +102,10 @@ class Server:
 
     async def models(self, request: Request) -> Response:
         data = [{"id": MODEL, "max_model_len": 1024}]
-        data += [{"id": adapter.name, "parent": MODEL} for adapter in self.engine.adapters()]
+        data += [
+            {"id": adapter.name, "parent": MODEL, "root": self.paths[adapter.name]}
+            for adapter in self.engine.adapters()
+        ]
         return JSONResponse({"data": data})
 
     async def load(self, request: Request) -> Response:
@@ -109,6 +113,7 @@ class Server:
             return self.fail
         body = await request.json()
         self.engine.load_adapter(body["lora_name"], Path(body["lora_path"]))
+        self.paths[body["lora_name"]] = body["lora_path"]
         return Response("Success")
 
     async def unload(self, request: Request) -> Response:
@@ -242,3 +247,28 @@ def test_nobody_there() -> None:
     for call in (absent.health, lambda: absent.generate([ask()]), lambda: absent.embed(["a"])):
         with pytest.raises(EngineUnavailable, match="does not answer"):
             call()
+
+
+def test_a_name_means_one_adapter_for_ever(engine: OpenAIEngine, models: Path) -> None:
+    engine.load_adapter("one", models / "one")
+    engine.load_adapter("one", models / "one")
+    with pytest.raises(AdapterRefused) as taken:
+        engine.load_adapter("one", models / "two")
+    assert taken.value.reason == "name"
+    engine.unload_adapter("one")
+
+
+def test_adapters_go_to_private_addresses_only(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = {"vllm": "10.1.2.3", "engine.example": "93.184.216.34", "both": "10.1.2.3"}
+
+    def addresses(host: str, *_: object) -> list[tuple]:
+        also = [(0, 0, 0, "", ("8.8.8.8", 0))] if host == "both" else []
+        return [(0, 0, 0, "", (resolved.get(host, host), 0)), *also]
+
+    monkeypatch.setattr("generation.openai_compatible.socket.getaddrinfo", addresses)
+    for host in ("93.184.216.34", "engine.example", "both", "[2606:4700::1111]"):
+        with pytest.raises(AdapterRefused) as refused:
+            OpenAIEngine(f"http://{host}:8000/v1", model=MODEL).load_adapter("one", models / "one")
+        assert refused.value.reason == "network", host
+    for host in ("127.0.0.1", "vllm", "[::1]", "192.168.7.7"):
+        OpenAIEngine(f"http://{host}:8000/v1", model=MODEL)._check_private()

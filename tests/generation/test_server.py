@@ -180,7 +180,7 @@ def test_a_full_queue_says_when_to_come_back(client: EngineClient, raw: httpx.Cl
     answer = raw.post(
         "/generate", json={"requests": [{"messages": [{"role": "user", "content": "x"}]}] * (MAX_WAITING + 1)}
     )
-    assert answer.status_code == 429
+    assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     assert len(client.generate([ask()] * 3)) == 3  # nothing of the refused call is left
 
@@ -364,3 +364,49 @@ def finished(process: subprocess.Popen[str]) -> tuple[str, str]:
     out, error = process.communicate(timeout=60)
     assert process.returncode == 1, (out, error)
     return out, error
+
+
+def test_files_that_change_under_a_running_engine_are_noticed(models: Path, tmp_path: Path) -> None:
+    from generation.server import Service
+
+    engine = TransformersEngine(models / "base", cut_loops=False)
+    folder = shutil.copytree(models / "one", tmp_path / "one")
+    engine.load_adapter("one", folder)
+    engine.load_adapter("two", models / "two")
+    service = Service(engine)
+    said = engine.generate([ask(2, "one")])[0].text
+    service.look_at_files()
+    assert service.changed == ()
+    weights = folder / "adapter_model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + b"\x01")
+    service.look_at_files()
+    assert service.changed == ("one",)
+    assert b"ratchet_engine_adapters_changed 1.0" in service.metrics.text()
+    assert engine.generate([ask(2, "one")])[0].text == said  # what was evaluated is what answers
+    weights.write_bytes(kept)
+    service.look_at_files()
+    assert service.changed == ()
+    shutil.rmtree(folder)
+    service.look_at_files()
+    assert service.changed == ("one",)
+    engine.unload_adapter("one")
+    service.look_at_files()
+    assert service.changed == ()
+
+
+def test_a_full_engine_makes_room_for_who_is_asked(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("generation.local.MAX_ADAPTERS", "generation.loading.MAX_ADAPTERS"):
+        monkeypatch.setattr(place, 2)
+    engine = TransformersEngine(models / "base", cut_loops=False)
+    engine.load_adapter("a", models / "one")
+    engine.load_adapter("b", models / "two")
+    engine.generate([ask(1, "a")])
+    engine.load_adapter("c", models / "one")
+    assert engine.health().adapters == ("a", "c")  # b was not asked for longest
+    row = engine.row(ask(1, "a"))
+    engine.load_adapter("d", models / "two")
+    assert engine.health().adapters == ("a", "d")
+    with pytest.raises(UnknownAdapter):
+        engine.generate([ask(1, "b")])
+    assert row.finish is None

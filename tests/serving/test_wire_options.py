@@ -120,3 +120,21 @@ def test_how_long_what_took(shop: Shop) -> None:
     parts = dict(part.strip().split(";dur=") for part in timing.split(","))
     assert float(parts["total"]) >= float(parts["engine"]) > 0
     assert float(parts["total"]) >= float(parts["retrieval"]) > 0
+
+
+def test_what_prometheus_reads(shop: Shop, settings: Any) -> None:
+    shop.ask()
+    shop.ask(stream=True).close()
+    assert shop.post({"model": "x"}).status_code == 400
+    text = shop.http.get("/metrics").text
+    for line in ('ratchet_chat_answers_total{outcome="length"}', 'ratchet_chat_answers_total{outcome="refused"}'):
+        assert line in text
+    assert "ratchet_chat_overhead_seconds_bucket" in text
+    engine = shop.http.get("/metrics/engine")
+    assert "ratchet_engine_completions_total" in engine.text
+    settings.RATCHET_METRICS_TOKEN = "t" * 32
+    assert shop.http.get("/metrics/engine").status_code == 403
+    assert shop.http.get("/metrics/engine", headers={"Authorization": f"Bearer {'t' * 32}"}).status_code == 200
+    settings.RATCHET_ENGINE_URL = "unix:/nonexistent/engine.sock"
+    away = shop.http.get("/metrics/engine", headers={"Authorization": f"Bearer {'t' * 32}"})
+    assert away.status_code == 503
