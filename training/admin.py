@@ -19,12 +19,14 @@ from training.models import Adapter, Evaluation, Run
 from training.providers.admin import TrainingProviderAdmin
 from training.registry import admin as registry_admin
 from training.registry.lineage import lineage_of
+from training.retrieval.admin import RetrievalComparisonAdmin
 from training.rules.admin import RetrainingRuleAdmin
 
 __all__ = [
     "AdapterAdmin",
     "EvaluationAdmin",
     "RetrainingRuleAdmin",
+    "RetrievalComparisonAdmin",
     "RunAdmin",
     "TrainingProviderAdmin",
     "data_admin",

@@ -42,8 +42,8 @@ class RetrievalSettings(BaseModel):
     evidence_threshold: float = Field(
         default=0.0, ge=0, le=1, title="Threshold", description="Offer nothing below this similarity; 0: always offer."
     )
-    words: float = Field(default=0.4, ge=0, le=1, title="Weight of words")
-    vectors: float = Field(default=0.4, ge=0, le=1, title="Weight of vectors")
+    words: float = Field(default=0.5, ge=0, le=1, title="Weight of words")
+    vectors: float = Field(default=0.3, ge=0, le=1, title="Weight of vectors")
     sentences: float = Field(default=0.2, ge=0, le=1, title="Weight of the best sentence")
     fusion: Literal["scores", "ranks"] = Field(
         default="scores", title="Fusion", description="Scores keep how far apart two passages are; ranks forget it."
