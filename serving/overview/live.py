@@ -1,0 +1,124 @@
+"""Live: how much is asked, how fast it is answered, and what people think of it, by adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from urllib.parse import urlencode
+
+from django.urls import reverse
+from django.utils import timezone
+
+from assistants.models import Assistant
+from capture.models import Turn
+from serving.models import Deployment, Promotion, TrafficHour
+from serving.overview.panels import Cell, Mark, Overview, Panel, Series, Span, Table, Tile, by_label, percent, share
+from serving.traffic.latency import added, percentile
+
+RECENT = timedelta(minutes=15)
+_MARKED = (Promotion.Action.PROMOTE, Promotion.Action.ROLL_BACK)
+
+
+def overview(assistant: Assistant, span: Span) -> Overview:
+    hours = list(TrafficHour.objects.filter(assistant=assistant, hour__gte=span.since, hour__lt=span.until))
+    return Overview("Live", _tiles(assistant, hours), _panels(assistant, hours, span))
+
+
+def name_of(hour: TrafficHour) -> str:
+    """The adapter, else the model that posted it."""
+    return hour.adapter or hour.model or "no model named"
+
+
+def _tiles(assistant: Assistant, hours: Sequence[TrafficHour]) -> list[Tile]:
+    now = timezone.now()
+    recent = Turn.objects.of(assistant).filter(asked_at__gte=now - RECENT, asked_at__lte=now).count()
+    deployment = Deployment.objects.filter(assistant=assistant).select_related("adapter__run__dataset").first()
+    live = str(deployment.adapter) if deployment and deployment.adapter else "the base model"
+    turns, declined = sum(h.turns for h in hours), sum(h.declined for h in hours)
+    down, up = sum(h.down for h in hours), sum(h.up for h in hours)
+    latencies = added([h.latencies for h in hours])
+    return [
+        Tile("Live", f"● {live}", tone="good", link=reverse("admin:serving_deployment_changelist")),
+        Tile("Now", f"{recent / (RECENT.seconds / 60):.1f} a minute", "over the last quarter of an hour"),
+        Tile("Latency", _ms(percentile(latencies, 0.5)), f"95 % within {_ms(percentile(latencies, 0.95))}"),
+        Tile("Declined", _short(declined, turns), share(declined, turns)),
+        Tile("Thumbs down", _short(down, up + down), share(down, up + down), "bad" if down > up else ""),
+    ]
+
+
+def _panels(assistant: Assistant, hours: Sequence[TrafficHour], span: Span) -> list[Panel]:
+    labels = span.labels
+    turns = by_label(span, ((h.hour, name_of(h), h.turns) for h in hours))
+    marks = _marks(assistant, span)
+    total = sum(h.turns for h in hours)
+    grouped: dict[str, list[TrafficHour]] = {label: [] for label in labels}
+    for hour in hours:
+        if (label := span.label(hour.hour)) in grouped:
+            grouped[label].append(hour)
+    cells = list(grouped.values())
+    declined = [percent(sum(h.declined for h in c), sum(h.turns for h in c)) for c in cells]
+    down = [percent(sum(h.down for h in c), sum(h.up + h.down for h in c)) for c in cells]
+    return [
+        Panel("traffic", f"{total:,} questions were asked in {span.words}", "stacked", labels,
+              [Series(name, values) for name, values in turns.items()], "questions", marks,
+              empty="No turn was captured in this time. Post turns to the log API, or ask through the chat endpoint."),
+        Panel("by-adapter", "What each model and adapter did", shown=_by_adapter(assistant, hours),
+              empty="No turn was captured in this time."),
+        Panel("latency", "Half of the answers came within the lower line, 95 % within the upper", "lines", labels,
+              [Series("median, ms", [percentile(_all(c), 0.5) for c in cells], "today"),
+               Series("95 %, ms", [percentile(_all(c), 0.95) for c in cells], "candidate")], "milliseconds", marks,
+              empty="No turn of this time says how long it took.", note="From counts in bins: up to 12 % off."),
+        Panel("quality", "Declined answers, and thumbs down among the thumbs", "lines", labels,
+              [Series("declined, %", declined, "slate"), Series("thumbs down, %", down, "bad")],
+              "percent", marks, empty="Nothing was declined, and nobody gave a thumb."),
+    ]  # fmt: skip
+
+
+def _by_adapter(assistant: Assistant, hours: Iterable[TrafficHour]) -> Table:
+    groups: dict[tuple[str, str], list[TrafficHour]] = {}
+    for hour in hours:
+        groups.setdefault((hour.model, hour.adapter), []).append(hour)
+    rows: list[list[Cell]] = []
+    links: dict[int, str] = {}
+    turn_list = reverse("admin:capture_turn_changelist")
+    for (model, adapter), found in sorted(groups.items(), key=lambda pair: -sum(h.turns for h in pair[1])):
+        turns, up, down = (sum(getattr(h, name) for h in found) for name in ("turns", "up", "down"))
+        latencies = added([h.latencies for h in found])
+        links[len(rows)] = f"{turn_list}?{urlencode({'adapter': adapter} if adapter else {'model': model})}"
+        rows.append([
+            adapter or model or "no model named", model, turns, share(sum(h.declined for h in found), turns),
+            share(down, up + down), sum(h.escalated for h in found), _ms(percentile(latencies, 0.5)),
+            _ms(percentile(latencies, 0.95)), sum(h.completion_tokens for h in found),
+        ])  # fmt: skip
+    columns = [
+        "",
+        "model",
+        "turns",
+        "declined",
+        "thumbs down",
+        "handed to a person",
+        "median",
+        "95 %",
+        "tokens written",
+    ]
+    return Table(columns, rows, links)
+
+
+def _marks(assistant: Assistant, span: Span) -> list[Mark]:
+    rows = Promotion.objects.filter(assistant=assistant, at__gte=span.since, at__lt=span.until, action__in=_MARKED)
+    rows = rows.select_related("to_adapter__run__dataset").order_by("at")[:50]
+    return [Mark(span.label(row.at), f"{row.get_action_display()}: {row.to_adapter or 'base model'}") for row in rows]
+
+
+def _all(hours: Sequence[TrafficHour]) -> list[int]:
+    return added([hour.latencies for hour in hours])
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
+
+
+def _short(hits: int, total: int) -> str:
+    return f"{hits / total * 100:.1f} %" if total else "–"
