@@ -58,6 +58,6 @@ def _other(old: str, kind: str, rng: random.Random) -> str:
     value = float(plain)
     for factor in rng.sample(_FACTORS, len(_FACTORS)):
         new = f"{value * factor:,.{decimals}f}" if "," in old else f"{value * factor:.{decimals}f}"
-        if new != old and float(new.replace(",", "")) > 0:
+        if new not in (old, "1") and float(new.replace(",", "")) > 0:  # "1 days" would give it away
             return new
-    return str(int(value) + 1)
+    return str(int(value) + 2)

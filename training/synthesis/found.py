@@ -13,7 +13,7 @@ from generation.prompts import split_sentences
 from knowledge.evidence import ScoredSentence, sentence_matrices
 from knowledge.retrieval import RetrievedPassage, evidence_for, retrieve
 from training.synthesis.drafts import Draft
-from training.synthesis.shapes import MONEY, SPAN
+from training.synthesis.shapes import DENIES, MONEY, SPAN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,9 @@ def why_answerable(draft: Draft, found: Retrieved) -> str:
     asked = content_words(draft.plain)
     for sentence in found.offered():
         told = content_words(sentence)
-        if asked <= told or (len(asked & told) >= 0.7 * len(asked) and re.search(rf"{MONEY}|{SPAN}", sentence)):
+        if asked <= told or (
+            len(asked & told) >= 0.7 * len(asked) and re.search(rf"{MONEY}|{SPAN}|{DENIES}", sentence)
+        ):
             return f"it may be answered by: {sentence}"
     return ""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from assistants.models import Assistant
-from generation.overlap import words
+from generation.overlap import content_words, words
 from generation.prompts import split_sentences
 from knowledge.models import Chunk, Document
 from training.data.split import bucket
@@ -25,7 +25,7 @@ MAX_CHUNKS = 20_000
 wants more questions than that."""
 
 
-MANY_DOCUMENTS = 4
+MANY_DOCUMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,17 @@ class Material:
     def is_vague(self, subject: str) -> bool:
         """ "the test" where several documents have a test: nobody could tell which one is meant."""
         bare = re.sub(r"^(?:a|an|the|each|every|any|all|some) ", "", subject)
-        return len(bare.split()) == 1 and bare.islower() and self._documents_with[bare] >= MANY_DOCUMENTS
+        if len(bare.split()) != 1 or not bare.islower():
+            return False
+        return any(self._documents_with[word] >= MANY_DOCUMENTS for word in content_words(bare))
 
     @cached_property
     def _documents_with(self) -> Counter[str]:
-        """Word → in how many documents it stands."""
+        """Word without its ending → in how many documents it stands."""
         found: dict[str, set[str]] = defaultdict(set)
         for listed in self.chunks.values():
             for sentence in listed[0].sentences:
-                for word in words(sentence):
+                for word in content_words(sentence):
                     found[word].add(listed[0].path)
         return Counter({word: len(paths) for word, paths in found.items()})
 

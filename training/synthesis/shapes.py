@@ -69,6 +69,10 @@ def to_us(text: str) -> str:
     return re.sub(r"\bour\b", "your", re.sub(r"\byour\b", "my", text))
 
 
+DENIES = r"\b(?:no|not|never|none|free|without|cannot|nothing)\b"
+"""Says that there is none: an answer as well."""
+
+
 def head(subject: str) -> str:
     """ "the early termination charge on Owl" → "charge"."""
     return _BEHIND.split(subject, maxsplit=1)[0].split()[-1].casefold()
