@@ -58,15 +58,18 @@ def ours(base: str, rows: Path, work: Path) -> tuple[Any, int]:
 
 def trl(base: str, rows: Path, work: Path) -> tuple[Any, int]:
     """What TRL does when it is told nothing but rows, base, LoRA layers and one epoch."""
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     data = Dataset.from_list([json.loads(line) for line in rows.read_text().splitlines()])
+    # Without a GPU its default of bf16 is refused until one says that a processor is meant.
+    only = {} if torch.cuda.is_available() else {"use_cpu": True}
     trainer = SFTTrainer(
         model=base,
         args=SFTConfig(
-            output_dir=str(work), num_train_epochs=1, report_to="none", disable_tqdm=True, save_strategy="no"
+            output_dir=str(work), num_train_epochs=1, report_to="none", disable_tqdm=True, save_strategy="no", **only
         ),
         train_dataset=data,
         peft_config=LoraConfig(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
@@ -52,6 +53,9 @@ def run_events(request: HttpRequest, pk: int) -> HttpResponse | StreamingHttpRes
     run = readable_run(request, pk)
     if _open >= MAX_STREAMS:
         return HttpResponse("Too many pages follow runs just now.", status=503, headers={"Retry-After": "30"})
+    if not isinstance(request, ASGIRequest):
+        # A server of the other kind would collect the whole stream before it sends a byte: the page asks instead.
+        return HttpResponse("This server streams nothing; ask for what is new instead.", status=406)
     last = request.headers.get("Last-Event-ID", request.GET.get("after", "0"))
     after = int(last) if last.isdecimal() and len(last) <= 9 else 0
     return StreamingHttpResponse(

@@ -9,6 +9,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
@@ -168,7 +169,8 @@ def run_page(request: HttpRequest, pk: int) -> HttpResponse:
         "kept": filesizeformat(kept) if kept else "",
         "may_resume": admin and stopped and (run.provider_id or has_checkpoints(run)) and not run.dataset.why_unusable,
         "live_url": reverse("admin:training_run_live", args=[pk]),
-        "events_url": reverse("admin:training_run_events", args=[pk]),
+        # Empty where the server cannot stream: the page asks instead.
+        "events_url": reverse("admin:training_run_events", args=[pk]) if isinstance(request, ASGIRequest) else "",
         "compare_url": f"{reverse('admin:training_run_compare')}?run={pk}",
     }
     return render_page(request, "training/run.html", context)

@@ -62,6 +62,8 @@ class FinetuneConfig:
     sample_rows: int = 3
     """Validation rows that are answered at the end of each epoch, to read along."""
     sample_tokens: int = 48
+    sample_seconds: float = 0.0
+    """Also at a checkpoint, at most every so many seconds; 0: at the end of epochs only."""
     preference_learning_rate: float | None = None
     preference_epochs: float | None = None
     beta: float = 0.1
@@ -189,6 +191,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "checkpoint_steps": (0, 100_000),
     "sample_rows": (0, 20),
     "sample_tokens": (1, 512),
+    "sample_seconds": (0, 86_400),
     "preference_learning_rate": (1e-8, 0.01),
     "preference_epochs": (0.01, 100),
     "beta": (0.001, 10),

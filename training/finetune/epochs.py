@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +18,8 @@ from training.finetune.rows import IGNORED, Row, Tokens
 
 
 class Samples(TrainerCallback):
-    """Answers the same validation rows at the end of each epoch, greedily."""
+    """Answers the same validation rows at the end of each epoch, greedily; with ``seconds`` also at checkpoints, at
+    most so often."""
 
     def __init__(
         self,
@@ -27,15 +29,27 @@ class Samples(TrainerCallback):
         new_tokens: int,
         autocast: Callable[[], AbstractContextManager[Any]],
         report: Any,
+        seconds: float = 0.0,
     ) -> None:
+        self.seconds, self._last = seconds, time.monotonic()
         self.rows, self.tokenizer, self.new_tokens = rows, tokenizer, new_tokens
         self.autocast, self.report = autocast, report
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
+        self._tell(state, control, model)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if self.seconds and time.monotonic() - self._last >= self.seconds:
+            self._tell(state, control, model)
+
+    def _tell(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
         if not self.rows or (control.should_training_stop and state.global_step < state.max_steps):
             return
+        self._last = time.monotonic()
         answers = self.answer(model)
         samples = [
             {"question": row.question[:300], "wanted": row.wanted[:600], "answer": answer[:600]}

@@ -42,6 +42,7 @@ def make_trainer(
         new_tokens=min(settings.sample_tokens, max(1, material.context - material.longest)),
         autocast=adapted.autocast,
         report=report,
+        seconds=settings.sample_seconds,
     )
     best = Best(work)
     make = {"sft": _sft, "dpo": _dpo, "kto": _kto}[material.stage]

@@ -260,9 +260,12 @@ def _histogram(lengths: list[int]) -> list[tuple[str, int]]:
     counts: dict[int, int] = {}
     for length in lengths:
         counts[(length - low) // width] = counts.get((length - low) // width, 0) + 1
-    return [
-        (f"{low + i * width}–{min(low + (i + 1) * width - 1, high)}", counts.get(i, 0)) for i in range(max(counts) + 1)
-    ]
+    found = []
+    for place in range(max(counts) + 1):
+        first = low + place * width
+        last = min(first + width - 1, high)
+        found.append((str(first) if first == last else f"{first}–{last}", counts.get(place, 0)))
+    return found
 
 
 def as_json(found: Preflight) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def package(
 ) -> dict[str, Any]:
     """The adapter folder with the whole record of how it came to be; returns the manifest. The facts of the first stage
     stand at the top, those of all stages under ``stages``."""
-    from training.finetune.packaging import library_versions, write_adapter
+    from training.finetune.packaging import library_versions, licence_of, write_adapter
 
     first = done[0]
     facts = {
@@ -221,6 +221,7 @@ def package(
         "device": _device_name(adapted.model),
         "precision": adapted.precision,
         "quantised": job.settings.quantise,
+        "base_licence": licence_of(Path(job.base)),
         "peak_mb": _peak_mb(),
         "versions": library_versions(),
     }

@@ -61,6 +61,9 @@ def test_a_chain_is_one_adapter_and_resumes_in_its_second_stage(write_job: Write
     told = manifest(whole)
     assert (told["method"], [stage["method"] for stage in told["stages"]]) == ("sft+dpo", ["sft", "dpo"])
     assert told["stages"][1]["margins"]["last"] > told["stages"][1]["margins"]["first"]
+    card = (whole.parent / "adapter" / "README.md").read_text()
+    assert "tags: [lora, sft, dpo, ratchet]" in card
+    assert "pairs (DPO), beta 0.1" in card
     assert not any(".ref." in name for name in load_file(whole.parent / "adapter" / "adapter_model.safetensors"))
 
     # The first checkpoint of the second stage has the number of a step of the whole run.

@@ -109,5 +109,5 @@
       setTimeout(ask, 1500);
     };
   };
-  if (first.active) { if (window.EventSource) follow(); else setTimeout(ask, 1000); }
+  if (first.active) { if (window.EventSource && page.dataset.events) follow(); else setTimeout(ask, 1000); }
 })();
