@@ -29,8 +29,9 @@ def step_experiments() -> int:
 def answer_shadows() -> int:
     """Answers of the other arm, and what must be warm. Run each minute, apart from the guardrails: these never wait for
     an engine."""
-    from serving.experiments import shadow
+    from serving.experiments import erasing, shadow
 
+    erasing.forget_masked()
     warm()
     return shadow.answer_all()
 
@@ -64,6 +65,13 @@ def count_traffic() -> int:
     return count()
 
 
+def forget_old_turns() -> dict[str, int]:
+    """Of the assistants that keep turns for a time. Run each day."""
+    from serving.retention import forget_old
+
+    return forget_old()
+
+
 def ensure_schedules() -> None:
     """What runs by itself for experiments, drift and alerts."""
     from django_q.models import Schedule
@@ -74,6 +82,7 @@ def ensure_schedules() -> None:
         ("Answer in shadow", "serving.jobs.answer_shadows", minutely),
         ("Count traffic", "serving.jobs.count_traffic", minutely),
         ("Watch for alerts", "serving.jobs.watch_alerts", minutely),
+        ("Forget old turns", "serving.jobs.forget_old_turns", {"schedule_type": Schedule.DAILY, "repeats": -1}),
         ("Report drift", "serving.jobs.report_drift", {"schedule_type": Schedule.WEEKLY, "repeats": -1}),
     ):
         Schedule.objects.get_or_create(name=name, defaults={"func": func, **when})

@@ -78,6 +78,7 @@ class AssistantAdmin(ScopedAdmin):
         ("Prompt", {"fields": (*PROMPT_FIELDS, "prompt_digest"), "description": PROMPT_WARNING}),
         ("Answers", {"fields": ("handoff_sentence",)}),
         ("Retrieval", {"fields": ("retrieval_k", "evidence_sentences", "evidence_threshold", "glossary")}),
+        ("Keeping", {"fields": ("keep_turns_days",)}),
         ("Record", {"fields": ("created_at",)}),
     )
 

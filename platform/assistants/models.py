@@ -73,6 +73,12 @@ class Assistant(models.Model):
         editable=False,
         help_text="What else differs from the defaults of knowledge.configuration.RetrievalSettings.",
     )
+    keep_turns_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(36_500)],
+        help_text="Conversations that nobody has labelled are deleted so many days after their last turn. Empty: never.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
