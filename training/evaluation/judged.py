@@ -14,7 +14,8 @@ def judged_preference(evaluation: Evaluation, least_agreement: float) -> Estimat
     """Win rate of the candidate minus one half, of the newest finished judging; None where there is none, or where its
     agreement with people (Cohen's κ) is unknown, rests on fewer than `LEAST_PAIRS` pairs, or is below what was
     declared."""
-    judging = Judging.objects.filter(evaluation=evaluation, state=Judging.State.SUCCEEDED).first()
+    # Results are written when all is said; the judging that asks for the gate just now is not called done yet.
+    judging = Judging.objects.filter(evaluation=evaluation).exclude(results={}).first()
     if judging is None:
         return None
     agreement = judging.results.get("agreement") or {}
