@@ -65,7 +65,7 @@ def _row(adapter: Adapter, deployment: Deployment, evaluation: Evaluation | None
     if adapter.pk == deployment.adapter_id:
         where = "live"
     elif experiment is not None and adapter.pk == experiment.candidate_id:
-        where = experiment.get_stage_display().lower()
+        where = experiment.get_stage_display()
     elif deployment.has_previous and adapter.pk == deployment.previous_id:
         where = "one step back"
     return {

@@ -55,11 +55,11 @@ class StartForm(forms.Form):
     )
     margin = forms.FloatField(min_value=0.1, max_value=50, label="Margin, points")
 
-    def __init__(self, *args: Any, assistant: Assistant, initial: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, data: Any = None, *, assistant: Assistant, initial: dict[str, Any] | None = None) -> None:
         own = {name: value for name, value in _DEFAULT.plain().items() if name in self.base_fields}
         for name in ("shadow_share", "canary_share", "ab_share", "pair_share", "margin"):
             own[name] = round(100 * own[name], 2)
-        super().__init__(*args, initial={**own, **(initial or {})}, **kwargs)
+        super().__init__(data, initial={**own, **(initial or {})})
         live = Deployment.objects.filter(assistant=assistant).values("adapter")
         adapters: Any = self.fields["adapter"]
         adapters.queryset = Adapter.objects.filter(assistant=assistant).exclude(pk__in=live.exclude(adapter=None))

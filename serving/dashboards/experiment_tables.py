@@ -34,20 +34,21 @@ def step_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 def outcome_rows(experiment: Experiment, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     primary = experiment.plan.get("primary", "trouble")
-    rows = []
-    for name, one in (result.get("outcomes") or {}).items():
-        known = OUTCOMES.get(name)
-        if known is not None:
-            rows.append({"name": name, "label": known.label, "explained": known.explained,
-                         "primary": name == primary, **one})  # fmt: skip
+    found = result.get("outcomes") or {}
+    rows = [
+        {"name": name, "label": known.label, "explained": known.explained, "primary": name == primary, **found[name]}
+        for name, known in OUTCOMES.items()  # in its order: the database sorts the keys of what it stores
+        if name in found
+    ]
     return sorted(rows, key=lambda row: not row["primary"])
 
 
 def guardrail_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = {one["name"]: one for one in result.get("guardrails") or ()}
     return [
-        {**one, "label": OUTCOMES[one["name"]].label, "explained": OUTCOMES[one["name"]].explained}
-        for one in result.get("guardrails") or ()
-        if one["name"] in OUTCOMES
+        {**found[name], "label": known.label, "explained": known.explained}
+        for name, known in OUTCOMES.items()
+        if name in found
     ]
 
 

@@ -69,7 +69,7 @@ def wording(now: Sequence[UUID], before: Sequence[int]) -> dict[str, Any]:
     """Length in words and language: {"now"/"before": {"median_words", "long_words": 9 in 10 are shorter,
     "languages": {code: share}}}. Languages are guessed from the first 300 of each side."""
     asked = Turn.objects.filter(pk__in=now).order_by("pk").values_list("question", "metadata")
-    learnt = [(question, {}) for question in _questions(before)]
+    learnt: list[tuple[str, Any]] = [(question, {}) for question in _questions(before)]
     return {"now": _words(list(asked)), "before": _words(learnt)}
 
 

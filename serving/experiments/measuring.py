@@ -95,7 +95,7 @@ def _support(experiment: Experiment, now: datetime) -> int:
     rows = Exposure.objects.filter(
         experiment=experiment, at__gt=now - MAY_COME, turn__isnull=False, declined=False, unsupported=None
     )
-    met = {row.turn_id: row for row in rows.order_by("-pk")[:LOOKED_AT]}
+    met = {row.turn_id: row for row in rows.order_by("-pk")[:LOOKED_AT] if row.turn_id is not None}
     for turn in Turn.objects.filter(pk__in=met).order_by().with_contexts():
         passages = [(one.rank, one.passage.text) for one in turn.retrievals.all()]
         met[turn.pk].unsupported = not is_supported(turn.response, passages)
@@ -113,7 +113,8 @@ def _repeats(experiment: Experiment, now: datetime) -> int:
             LEFT JOIN LATERAL (
                 SELECT later.question FROM capture_turn AS later
                 WHERE later.conversation_id = turn.conversation_id AND later.id <> turn.id
-                  AND later.asked_at > turn.asked_at AND later.asked_at <= turn.asked_at + %(within)s
+                  AND later.asked_at > turn.asked_at
+                  AND later.asked_at <= turn.asked_at + make_interval(secs => %(within)s)
                 ORDER BY later.asked_at LIMIT 1
             ) AS following ON true
             WHERE met.experiment_id = %(experiment)s AND met.reformulated IS NULL AND met.at > %(since)s
@@ -121,7 +122,7 @@ def _repeats(experiment: Experiment, now: datetime) -> int:
             ORDER BY met.id LIMIT %(most)s
             """,
             {
-                "experiment": experiment.pk, "within": AGAIN_WITHIN, "since": now - MAY_COME,
+                "experiment": experiment.pk, "within": AGAIN_WITHIN.total_seconds(), "since": now - MAY_COME,
                 "late": now - AGAIN_WITHIN, "most": 10 * LOOKED_AT,
             },
         )  # fmt: skip

@@ -108,7 +108,7 @@ class Exposure(models.Model):
     epoch = models.PositiveSmallIntegerField()
     at = models.DateTimeField()
     # An erasure takes the turn, and this with it.
-    turn = models.ForeignKey(Turn, null=True, on_delete=models.CASCADE, related_name="+")
+    turn = models.ForeignKey(Turn, null=True, on_delete=models.CASCADE, related_name="exposures")
     latency_ms = models.PositiveIntegerField(null=True)
     slow = models.BooleanField(null=True)
     declined = models.BooleanField(null=True)

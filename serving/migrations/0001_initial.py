@@ -247,7 +247,7 @@ class Migration(migrations.Migration):
                 ('escalated', models.BooleanField(null=True)),
                 ('failed', models.BooleanField(default=False)),
                 ('experiment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='exposures', to='serving.experiment')),
-                ('turn', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='capture.turn')),
+                ('turn', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='exposures', to='capture.turn')),
             ],
         ),
         migrations.CreateModel(

@@ -72,8 +72,7 @@ class Bot:
         return turn
 
 
-@pytest.fixture
-def bot(db: None) -> Iterator[Bot]:
+def make_bot() -> Bot:
     ada = make_user("ada")
     assistant = make_assistant("bot", members={"admin": [ada]})
     live, candidate = (make_adapter(assistant, number=n) for n in (1, 2))
@@ -81,5 +80,10 @@ def bot(db: None) -> Iterator[Bot]:
         make_evaluation(adapter, verdict="passed")
     promote(assistant=assistant, adapter=live, evaluation=live.evaluations.first(), actor=ada)
     exposures.reset()
-    yield Bot(assistant, ada, live, candidate)
+    return Bot(assistant, ada, live, candidate)
+
+
+@pytest.fixture
+def bot(db: None) -> Iterator[Bot]:
+    yield make_bot()
     exposures.reset()
