@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.asgi import get_asgi_application
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from tests.annotations.browsing import PHONE, log_in, resize, shoot
 from tests.factories import make_assistant, make_user
+from tests.servers import serving
 from tests.training.finetune.conftest import make_dataset, make_run
 from training.models import Run, RunMetric
 
@@ -67,3 +70,26 @@ def test_a_run_is_watched_to_its_end(page: Page, live_server: LiveServer, base: 
     run.finish(Run.State.FAILED, "The training process was killed 3 times.")
     expect(page.locator(".tr-bad")).to_contain_text("killed 3 times")  # the page has loaded again
     assert "Cancel the run" not in page.content()
+
+
+def test_a_run_is_followed_by_events_where_the_server_streams(page: Page, base: Path) -> None:
+    user = make_user("ada")
+    run = make_run(make_dataset(make_assistant(members={"admin": [user]})), base)
+    run.claim()
+    steps(run, 1, 10)
+    run.beat(stage="training", done=9, total=40, loss=0.9)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("?")[0].rstrip("/").rpartition("/")[2]))
+    with serving(get_asgi_application()) as address:
+        log_in(page, SimpleNamespace(url=address), user)  # type: ignore[arg-type]
+        page.goto(address + reverse("admin:training_run_change", args=[run.pk]))
+        expect(page.locator("[data-show=steps]")).to_have_text("9 / 40")
+        steps(run, 10, 21)
+        run.beat(done=20, loss=0.5, measures={"margin": 0.25, "accuracy": 0.75})
+        expect(page.locator("[data-show=steps]")).to_have_text("20 / 40")
+        expect(page.locator("[data-show=accuracy]")).to_have_text("75 %")
+        run.finish(Run.State.FAILED, "It was killed.")
+        expect(page.locator(".tr-bad")).to_contain_text("It was killed")
+        page.goto("about:blank")
+    assert "events" in asked
+    assert "live" not in asked  # nothing was asked for a second time

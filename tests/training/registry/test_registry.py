@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -20,10 +21,10 @@ from generation.adapters import base_digest, check_adapter
 from tests.factories import make_assistant, make_user
 from tests.tiny_model import make_tiny_adapter, make_tiny_base, shared_adapter, shared_base
 from training.finetune.bases import from_state
-from training.models import Adapter, AdapterMerge
-from training.registry.exporting import export_zip
+from training.models import Adapter, AdapterMerge, DatasetVersion, Run
+from training.registry.exporting import ExportRefused, export_zip
 from training.registry.importing import Claim, ImportRefused, import_folder, import_zip
-from training.registry.merging import start_merge
+from training.registry.merging import MergeRefused, start_merge
 
 
 @pytest.fixture
@@ -173,6 +174,37 @@ def test_a_merged_model_answers_like_base_and_adapter(assistant: Assistant, fold
     both = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(shared_base()), folder)(ids).logits
     assert torch.allclose(whole, both, atol=2e-3)
     assert json.loads((home / "config.json").read_text())["model_type"] == "qwen3"
+
+
+def test_commands_take_folders_in_and_out(assistant: Assistant, folder: Path, tmp_path: Path) -> None:
+    call_command("import_adapter", assistant.slug, str(folder), stdout=io.StringIO())
+    call_command("export_adapter", assistant.slug, "1", str(tmp_path / "out"), stdout=io.StringIO())
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    with pytest.raises(CommandError, match="is there already"):
+        call_command("export_adapter", assistant.slug, "1", str(tmp_path / "out"))
+    with pytest.raises(CommandError, match="are Adapter 1 already"):
+        call_command("import_adapter", assistant.slug, str(folder))
+    with pytest.raises(CommandError, match="no assistant"):
+        call_command("import_adapter", "nobody", str(folder))
+
+
+def test_what_holds_erased_data_does_not_leave(assistant: Assistant, folder: Path) -> None:
+    adapter = import_zip(assistant=assistant, file=zipped(folder))
+    first = Adapter.objects.create(assistant=assistant, number=9, run=erased_run(assistant), base_digest="b")
+    Adapter.objects.filter(pk=adapter.pk).update(parent=first)
+    adapter.refresh_from_db()
+    with pytest.raises(ExportRefused, match="holds erased data"):
+        export_zip(adapter=adapter, actor=None)
+    with pytest.raises(MergeRefused, match="holds erased data"):
+        start_merge(adapter=adapter, created_by=None)
+
+
+def erased_run(assistant: Assistant) -> Run:
+    dataset = DatasetVersion.objects.create(
+        assistant=assistant, number=1, state="succeeded", rows=3, erased_rows=1, prompt_digest=assistant.prompt_digest
+    )
+    return Run.objects.create(assistant=assistant, dataset=dataset, prompt_digest=assistant.prompt_digest)
 
 
 def login(name: str) -> Client:

@@ -72,7 +72,7 @@ def synthesis(ada: User) -> Synthesis:
 def reader(chromium: Browser) -> Iterator[Page]:
     """axe needs a page that lets its script in; ours do not."""
     context = chromium.new_context(viewport={"width": DESK[0], "height": DESK[1]}, bypass_csp=True)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     yield context.new_page()
     context.close()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 
 from assistants.background import BackgroundWork, launch
 from assistants.models import Assistant
@@ -423,3 +427,21 @@ def test_a_wrong_plan_is_said(tariffs: Assistant) -> None:
     ):  # fmt: skip
         synthesis = run(start(tariffs, plan=plan))
         assert (synthesis.state, why in synthesis.error) == ("failed", True), synthesis.error
+
+
+def test_the_command_writes_and_prints(tariffs: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"mix": {"single": 1.0}}')
+    call_command("write_questions", tariffs.slug, wanted=3, style="plain", plan=plan, show=True)
+    *items, funnel = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(items) == funnel["kept"] == 3
+    assert {item["form"] for item in items} == {"single"}
+    assert Synthesis.objects.get(pk=funnel["synthesis"]).plan["style"] == "plain"
+    for wrong, why in (("[]", "no JSON object"), ("{", "cannot be read"), ('{"x": 1}', "no field")):
+        plan.write_text(wrong)
+        with pytest.raises(CommandError, match=why):
+            call_command("write_questions", tariffs.slug, plan=plan)
+    with pytest.raises(CommandError, match="no such assistant"):
+        call_command("write_questions", "nobody")
+    with pytest.raises(CommandError, match="Between 1 and"):
+        call_command("write_questions", tariffs.slug, wanted=0)
