@@ -28,7 +28,7 @@ def old_turn(assistant: Assistant, days: int = 40, **fields: object) -> Turn:
 def test_old_conversations_go_with_their_passages_and_their_ids_stay_known(assistant: Assistant) -> None:
     gone = old_turn(assistant, client_id="old-1")
     Receipt.objects.create(assistant=assistant, client_id="old-1", payload_digest="d")
-    make_retrieval(gone, rank=1, text="Only there.")
+    make_retrieval(gone, rank=9, text="Only there.")
     young = old_turn(assistant, days=20)
     assert retention.forget_old() == {"helpdesk": 1}
     assert list(Turn.objects.all()) == [young]
