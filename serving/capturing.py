@@ -26,8 +26,13 @@ _background: set[asyncio.Task[None]] = set()
 
 
 def capture_later(asked: chat.Asked, key: ApiKey, item: dict[str, Any]) -> None:
-    """``item`` is of `chat.turn_item`. Needs a running event loop; returns at once."""
-    task = asyncio.create_task(_capture(asked, key, item))
+    """``item`` is of `chat.turn_item`. Returns at once."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # a stream that nobody closed is being collected, maybe as the process ends
+        spool.keep(asked.assistant, key, item)
+        return
+    task = loop.create_task(_capture(asked, key, item))
     _background.add(task)
     task.add_done_callback(_background.discard)
 

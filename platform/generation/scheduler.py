@@ -171,18 +171,26 @@ class Scheduler:
         """Waiting jobs for which there is room; those that were cancelled or are late never start."""
         joining: list[Job] = []
         with self._changed:
+            self._clear_out()
             while self._waiting and len(self._running) + len(joining) < self.max_rows:
-                job = self._waiting.popleft()
-                if job.row.finish is not None:
-                    self._finish(job)
-                elif time.monotonic() - job.started > job.deadline:
-                    job.row.finish = "deadline"
-                    wait = self._wait_time()
-                    job.done.set_exception(EngineBusy("The deadline came first.", "Try again later.", retry_after=wait))
-                    self.metrics.refused.inc()
-                else:
-                    joining.append(job)
+                joining.append(self._waiting.popleft())
         return joining
+
+    def _clear_out(self) -> None:
+        """Whoever waits past the deadline is told so at once, and not when a place is free; who has left goes."""
+        now = time.monotonic()
+        kept: deque[Job] = deque()
+        for job in self._waiting:
+            if job.row.finish is not None:
+                self._finish(job)
+            elif now - job.started > job.deadline:
+                job.row.finish = "deadline"
+                wait = self._wait_time()
+                job.done.set_exception(EngineBusy("The deadline came first.", "Try again later.", retry_after=wait))
+                self.metrics.refused.inc()
+            else:
+                kept.append(job)
+        self._waiting = kept
 
     def _deliver(self, job: Job) -> None:
         piece = advance(

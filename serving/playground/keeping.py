@@ -64,6 +64,20 @@ class Shown:
         return [*self.item["history"], *own][-4:]
 
     @property
+    def passages(self) -> list[dict[str, Any]]:
+        """What was retrieved, each sentence with its place among the evidence, from 1; None: not offered."""
+        found = []
+        for context in self.item["contexts"]:
+            placed = {int(index): (int(place) + 1, similarity) for place, index, similarity in context["evidence"]}
+            sentences = [
+                {"text": text, "place": place, "similarity": similarity}
+                for index, text in enumerate(split_sentences(context["text"]))
+                for place, similarity in [placed.get(index, (None, None))]
+            ]
+            found.append({**context, "sentences": sentences})
+        return found
+
+    @property
     def offered(self) -> list[tuple[str, str, str]]:
         """(value, path, sentence) of each sentence that was offered, most similar first: where an answer may stand."""
         found = []

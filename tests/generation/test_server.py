@@ -163,7 +163,8 @@ def test_whoever_leaves_stops_the_work(client: EngineClient, raw: httpx.Client) 
 
     async def give_up() -> None:
         task = asyncio.create_task(client.agenerate(ask(2, max_new_tokens=900)))
-        await asyncio.sleep(0.2)
+        while not (await client.ahealth()).running:
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -191,8 +192,12 @@ def test_a_deadline_in_the_queue_and_during_the_work(client: EngineClient) -> No
     async def crowd() -> list[object]:
         long = [client.agenerate(ask(1, max_new_tokens=600, deadline=20)) for _ in range(8)]
         tasks = [asyncio.create_task(work) for work in long]
-        await asyncio.sleep(0.3)
+        while (await client.ahealth()).running < 8:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
         late = await asyncio.gather(client.agenerate(ask(1, deadline=0.01)), return_exceptions=True)
+        assert any(not task.done() for task in tasks)  # it was told while the batch was still full
+        assert time.monotonic() - began < 5
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
