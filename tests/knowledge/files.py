@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 def make_pdf(pages: Sequence[Sequence[tuple[str, float] | tuple[str, float, float]]], *, title: str = "") -> bytes:
     """A PDF with these lines on its pages, from the top: (text, size in points[, gap above in lines]). A size below 0
-    is bold."""
+    is bold; \\x01 and \\x02 are the joined letters of typesetters, fi and ff."""
     objects: list[bytes] = []
 
     def add(body: bytes) -> int:
         objects.append(body)
         return len(objects)
 
+    encoding = "<< /Type /Encoding /BaseEncoding /WinAnsiEncoding /Differences [1 /fi 2 /ff] >>"
     fonts = [
-        add(f"<< /Type /Font /Subtype /Type1 /BaseFont /{name} /Encoding /WinAnsiEncoding >>".encode())
+        add(f"<< /Type /Font /Subtype /Type1 /BaseFont /{name} /Encoding {encoding} >>".encode())
         for name in ("Helvetica", "Helvetica-Bold")
     ]
     kids: list[int] = []

@@ -141,7 +141,7 @@ def test_what_is_not_right_is_said(api: Call, assistant: Assistant, settings: An
     assert api("post", "documents", data={"folder": "x"}).status_code == 422
     file = SimpleUploadedFile("a.md", FEES)
     assert api("post", "documents", data={"file": [file], "path": ["a.md", "b.md"]}).status_code == 422
-    for path in ("../a.md", "a//b.md", "/a.md", "x" * 301 + ".md", "a\x07.md"):
+    for path in ("../a.md", "a//b.md", "/a.md", "x" * 301 + ".md", "a\x07.md", "a.md/", ""):
         file.seek(0)
         assert api("post", "documents", data={"file": [file], "path": [path]}).status_code == 422, path
     assert put(api, "a/../../b.md", FEES).status_code in (404, 422)

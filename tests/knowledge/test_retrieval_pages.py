@@ -133,7 +133,7 @@ def test_pages_cost_the_same_however_many_versions_there_are(
     shown(client.get(reverse(LIST)))
     with django_assert_max_num_queries(14):
         shown(client.get(reverse(LIST)))
-    with django_assert_max_num_queries(26):
+    with django_assert_max_num_queries(30):
         shown(client.get(reverse(LAB), {"q": "fee"}))
 
 

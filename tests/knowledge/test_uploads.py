@@ -26,7 +26,7 @@ from knowledge.deciding import NothingToDecide, discard, forget_undecided, take
 from knowledge.models import Chunk, Document, Upload, UploadedFile
 from knowledge.services import load_document
 from knowledge.uploads import IncomingFile, UploadRefused, clean_path, start_upload
-from tests.factories import make_assistant, make_user
+from tests.factories import add_member, make_assistant, make_user
 from tests.knowledge.files import make_docx, make_pdf, make_zip
 
 ADD = "admin:knowledge_document_add"
@@ -312,9 +312,10 @@ def test_what_is_previewed_is_taken_or_discarded_file_by_file(
 def test_strangers_neither_see_nor_decide(assistant: Assistant) -> None:
     make_assistant("other", members={"admin": [make_user("sam")]})
     make_user("nobody")
+    add_member(assistant, make_user("ann"), "annotator")
     work = upload(assistant, {"a.txt": "Sentence one."}, preview=True)
     file = work.files.get()
-    for name, status in (("sam", 404), ("nobody", 403)):
+    for name, status in (("sam", 404), ("nobody", 403), ("ann", 403)):
         client = enter(name)
         assert client.get(reverse("admin:knowledge_upload_file", args=[work.pk, file.pk])).status_code == status
         assert (

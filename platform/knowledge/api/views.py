@@ -63,8 +63,10 @@ class DocumentsView(DocumentsApi):
             raise ApiError(422, detail="The form cannot be read: it is damaged, or has too many parts.") from error
         if paths and len(paths) != len(files):
             raise _bad("path", f"is given {len(paths)} times, file {len(files)} times")
-        for path in [*paths, folder]:
+        for path in paths:
             _check_path(path, "path")
+        if folder.strip("/"):
+            _check_path(folder.strip("/"), "folder")
         named = paths or [str(file.name) for file in files]
         incoming = [IncomingFile(path, file.size or 0, file.read) for path, file in zip(named, files, strict=True)]
         return _accepted(_start(key, incoming, folder=folder, preview=preview))
@@ -223,7 +225,7 @@ def _told(upload: Upload, query: UploadQuery) -> dict[str, Any]:
 
 def _check_path(path: str, name: str) -> None:
     """What the page would mend silently is an error of a program."""
-    if len(path) > MAX_PATH or (path and clean_path(path) != path.rstrip("/")):
+    if len(path) > MAX_PATH or clean_path(path) != path:
         raise _bad(name, f"must be a plain relative path of at most {MAX_PATH} characters, such as tariffs/fees.md")
 
 

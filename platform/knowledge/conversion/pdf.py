@@ -10,6 +10,8 @@ from knowledge.conversion.shapes import ConversionLimits, Converted, from_sectio
 from knowledge.sections import UnreadableDocument, clean
 
 _MAX_CHARS = 20_000_000
+_LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
+"""Letters that typesetters join and that nobody types: a search for "tariff" would not find them."""
 _DAMAGED = "This is no PDF, or it is damaged."
 
 
@@ -85,7 +87,7 @@ def _lines(page: Any) -> list[Line]:
     parts: list[tuple[str, float, bool, float]] = []
 
     def end() -> None:
-        text = clean("".join(part[0] for part in parts))
+        text = clean("".join(part[0] for part in parts).translate(_LIGATURES))
         if text:
             _, size, bold, y = max(parts, key=lambda part: len(part[0].strip()))
             lines.append(Line(text, size, bold, y))

@@ -21,9 +21,12 @@ MAX_HEADING_CHARS = 150
 MAX_LEVELS = 4
 REPEATED = 0.5
 """Share of the pages on which a line at the edge stands to be taken for a running header."""
+FITTING = 0.8
+"""Share of the width of a paragraph up to which a line could have held another word."""
 _BULLET = re.compile(r"^(?:[•‣◦▪●○∙·–—*\-]|\(?(?:\d{1,2}|[a-z])[.)])\s+(?=\S)")
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*\d{1,5}(?:\s*(?:of|/|von|–|-)\s*\d{1,5})?\W*$", re.IGNORECASE)
 _ENDS = (".", "!", "?", ":", ";", "…")
+_SENTENCE_ENDS = (".", "!", "?", "…")
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,18 @@ def sections_of(pages: Sequence[Sequence[Line]], *, title: str) -> list[Section]
     if len(top) != 1:  # several parts, or none: all of them belong to the document
         sections += builder.heading(0, title)
     paragraphs = _Paragraphs(builder, [line for page in kept for line in page if round(line.size, 1) <= body])
+    bare: int | None = None  # level of a heading that has no text yet
     for page in kept:
         for line in _joined_headings(page, levels):
             level = _level(line, levels, body)
-            if level is None:
+            if level is None or (level == bare and level not in levels.values()):
+                # Of two bold lines the second is no heading but, say, the first row of a table.
                 paragraphs.add(line)
+                bare = None
             else:
                 paragraphs.end()
                 sections += builder.heading(level, line.text)
+                bare = level
         paragraphs.page_ends()
     paragraphs.end()
     sections += builder.end()
@@ -139,7 +146,7 @@ class _Paragraphs:
 
     def __init__(self, builder: SectionBuilder, text: Sequence[Line]) -> None:
         self._builder = builder
-        self._lines: list[str] = []
+        self._run: list[str] = []
         self._items: list[str] = []
         self._last: Line | None = None
         self._new_page = False
@@ -150,15 +157,15 @@ class _Paragraphs:
     def add(self, line: Line) -> None:
         bullet = _BULLET.match(line.text)
         if bullet:
-            self._end_paragraph()
+            self._end_run()
             self._items.append(line.text[bullet.end() :] if not line.text[0].isalnum() else line.text)
         elif self._starts_anew(line):
             self.end()
-            self._lines = [line.text]
+            self._run = [line.text]
         elif self._items:
             self._items[-1] = _join(self._items[-1], line.text)
         else:
-            self._lines = [_join(self._lines[0], line.text)] if self._lines else [line.text]
+            self._run.append(line.text)
         self._last, self._new_page = line, False
 
     def _starts_anew(self, line: Line) -> bool:
@@ -168,24 +175,46 @@ class _Paragraphs:
         ended = last.text.endswith(_ENDS)
         if self._new_page:
             return ended
-        if self._leading and last.y - line.y > 1.4 * self._leading:
+        if self._leading and not 0 <= last.y - line.y <= 1.4 * self._leading:
             return True
-        return ended and len(last.text) < 0.75 * self._width
+        return ended and bool(self._items) and len(last.text) < 0.75 * self._width
 
     def page_ends(self) -> None:
         self._new_page = True
 
     def end(self) -> None:
-        self._end_paragraph()
+        self._end_run()
         if self._items:
             self._builder.block(self._items)
             self._items = []
         self._last = None
 
-    def _end_paragraph(self) -> None:
-        if self._lines:
-            self._builder.block(self._lines)
-            self._lines = []
+    def _end_run(self) -> None:
+        block: list[str] = []
+        for piece in _pieces(self._run):
+            if block and block[-1].endswith(_SENTENCE_ENDS):
+                self._builder.block(block)
+                block = []
+            block.append(piece)
+        if block:
+            self._builder.block(block)
+        self._run = []
+
+
+def _pieces(run: Sequence[str]) -> Iterator[str]:
+    """Lines of equal distance, joined where they were broken for want of room: where the next word would have fitted
+    the break was meant, as between the items of a list whose bullets are drawn and not written."""
+    width = max(map(len, run), default=0)
+    held = ""
+    for before, line in pairwise(["", *run]):
+        meant = len(before) + 1 + len(line.split(maxsplit=1)[0]) < FITTING * width
+        if held and meant:
+            yield held
+            held = line
+        else:
+            held = _join(held, line) if held else line
+    if held:
+        yield held
 
 
 def _join(before: str, after: str) -> str:

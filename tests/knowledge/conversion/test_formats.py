@@ -62,14 +62,42 @@ def test_a_pdf_has_its_headings_paragraphs_and_lists() -> None:
 
 def test_running_headers_and_page_numbers_are_no_text_and_a_sentence_goes_over_the_page() -> None:
     pages = [
-        [("Supplier handbook 2026", 8), (f"{BODY} number {word}", 10), (f"{word} and on", 10), (f"Page {n} of 4", 8)]
+        [
+            ("Supplier handbook 2026", 8),
+            (f"{BODY} number {word}", 10),
+            (f"{word} and so on, as long as any line of this page can ever be made", 10),
+            (f"Page {n} of 4", 8),
+        ]
         for n, word in enumerate(("one", "two", "three", "four"), start=1)
     ]
     found = read(make_pdf(pages, title="Handbook"), formats.PDF)
     assert "Supplier handbook" not in found.text
     assert "Page 2" not in found.text
     assert shape(found)[0][0] == ["Handbook"]
-    assert "number one one and on The exit fee" in found.text
+    assert "can ever be made The exit fee" in found.text
+
+
+def test_lines_that_had_room_were_broken_on_purpose_and_joined_letters_are_letters() -> None:
+    page = [
+        ("Fees", 20), ("Rates", -10), ("Tari\x02 Day Night", -10), ("Evening 30 p 12 p", 10, 2.0),
+        ("You need these papers when you leave a \x01xed plan of ours:", 10, 2.0),
+        ("your account number, which stands on every bill, and the name", 10, 2.0), ("of the plan", 10),
+        ("the last reading", 10), ("A sentence that ends early.", 10),
+    ]  # fmt: skip
+    assert shape(read(make_pdf([page]), formats.PDF)) == [
+        (
+            ["Fees", "Rates"],
+            [
+                ["Tariff Day Night"],
+                ["Evening 30 p 12 p"],
+                ["You need these papers when you leave a fixed plan of ours:"],
+                [
+                    "your account number, which stands on every bill, and the name of the plan", "the last reading",
+                    "A sentence that ends early.",
+                ],
+            ],
+        )
+    ]  # fmt: skip
 
 
 def test_a_pdf_without_text_says_what_to_do_and_one_with_some_says_where_none_is() -> None:
