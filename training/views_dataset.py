@@ -89,7 +89,10 @@ def recipe_lines(recipe: dict[str, Any]) -> list[tuple[str, Any, Any]]:
             return ", ".join(map(str, value)) or "–"
         return {True: "yes", False: "no", "": "–"}.get(value, value) if isinstance(value, (bool, str)) else value
 
-    return [(recipe_label(name), told(value), told(default.get(name))) for name, value in recipe.items()]
+    # As they are declared: the database keeps them in an order of its own.
+    known = [name for name in default if name in recipe]
+    names = [*known, *sorted(recipe.keys() - default.keys())]
+    return [(recipe_label(name), told(recipe[name]), told(default.get(name))) for name in names]
 
 
 def chosen_rows(request: HttpRequest, dataset: DatasetVersion) -> dict[str, str]:

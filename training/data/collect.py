@@ -244,11 +244,13 @@ def unpacked(data: bytes | memoryview) -> NDArray[np.float32]:
 
 def _keep_vectors(made: Sequence[tuple[SyntheticItem | CuratedRow | None, Any]]) -> None:
     """The next build, and the preview before it, need not embed what this one has."""
-    for model in (SyntheticItem, CuratedRow):
+    models: tuple[type[SyntheticItem | CuratedRow], ...] = (SyntheticItem, CuratedRow)
+    for model in models:
         rows = [(row, vector) for row, vector in made if isinstance(row, model)]
         for row, vector in rows:
             row.vector = packed(vector)
-        model._default_manager.bulk_update([row for row, _ in rows], ["vector"], batch_size=CHUNK)
+        manager: Any = model._default_manager
+        manager.bulk_update([row for row, _ in rows], ["vector"], batch_size=CHUNK)
 
 
 def _own_vectors_fit(rows: QuerySet[Any]) -> bool:

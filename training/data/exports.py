@@ -188,7 +188,7 @@ def folder_pieces(dataset: DatasetVersion, _split: str, _method: Method) -> Iter
         "README.md": card_of(dataset, files, have),
         "recipe.yaml": write_recipe(Recipe.from_dict(dataset.recipe)),
     }
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():
             archive.writestr(_entry(name), text)
             yield buffer.take()

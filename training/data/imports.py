@@ -215,7 +215,8 @@ def _content(messages: Sequence[Mapping[str, Any]]) -> str:
 def _asked(assistant: Assistant, messages: Sequence[Mapping[str, Any]], wanted: str, unwanted: str) -> Taken:
     house = assistant.house
     asked = read_messages(house=house, messages=messages)
-    taken = Taken(asked.question, [dict(m) for m in asked.history], asked.contexts, asked.evidence)
+    history = [{"role": str(m["role"]), "content": m["content"]} for m in asked.history]
+    taken = Taken(asked.question, history, asked.contexts, asked.evidence)
     if wanted:
         taken.sentences = read_sentences(house=house, prompt=asked.prompt, completion=wanted)
         if not taken.sentences:

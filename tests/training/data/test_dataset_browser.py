@@ -92,7 +92,7 @@ def test_no_serious_finding(
             resize(reader, size)
             reader.goto(live_server.url + address)
             reader.wait_for_load_state("networkidle")
-            reader.evaluate("document.querySelectorAll('.rt-card details, details.rt-card').forEach(d => d.open = true)")
+            reader.evaluate("document.querySelectorAll('main details').forEach(d => d.open = true)")
             problems = serious(axe, reader)
             if width_of(reader) > size[0]:
                 problems.append(f"{width_of(reader)} px wide")
