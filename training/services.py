@@ -61,17 +61,22 @@ def start_synthesis(
         NotPossible: ``wanted`` is out of its limits, there are no documents, or no teacher to write them.
     """
     plan = plan or SynthesisPlan()
-    if not 1 <= wanted <= MAX_SYNTHETIC:
-        raise NotPossible(f"Between 1 and {MAX_SYNTHETIC:,} questions can be written, not {wanted}.")
-    if not assistant.documents.exists():
-        raise NotPossible("There are no documents to write questions from. Load some first.")
-    _refuse_without_teacher(plan)
+    check_synthesis(assistant=assistant, wanted=wanted, plan=plan)
     with transaction.atomic():
         synthesis = Synthesis.objects.create(
             assistant=assistant, wanted=wanted, seed=seed, plan=plan.as_dict(), created_by=created_by
         )
         _start(synthesis, created_by, {"wanted": wanted, "writer": plan.writer})
     return synthesis
+
+
+def check_synthesis(*, assistant: Assistant, wanted: int, plan: SynthesisPlan) -> None:
+    """Raises NotPossible as `start_synthesis`."""
+    if not 1 <= wanted <= MAX_SYNTHETIC:
+        raise NotPossible(f"Between 1 and {MAX_SYNTHETIC:,} questions can be written, not {wanted}.")
+    if not assistant.documents.exists():
+        raise NotPossible("There are no documents to write questions from. Load some first.")
+    _refuse_without_teacher(plan)
 
 
 def go_on_with_synthesis(*, synthesis: Synthesis, actor: User | None) -> None:

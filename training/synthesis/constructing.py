@@ -74,7 +74,8 @@ class Constructor:
     def _several(self) -> Iterator[Task]:
         """Two questions in one about the same thing, or about two of the same name."""
         for source, asked, other, too in self.pairs():
-            same = asked.subject == too.subject or _names_of(asked.subject) & _names_of(too.subject)
+            shared = (_names_of(asked.subject) & _names_of(too.subject)) - self.material.everywhere
+            same = asked.subject == too.subject or shared
             if source.chunk.pk == other.chunk.pk or not same or "what if" in (asked.frame, too.frame):
                 continue
             second = _again(too, asked.subject)
@@ -198,8 +199,7 @@ def _sort(tail: str) -> str:
 def compared(one: Asked, two: Asked) -> str:
     """A question that sets two parallel statements against each other; empty where they are not parallel."""
     same = one.question.replace(one.subject, "_") == two.question.replace(two.subject, "_")
-    alike = head(one.subject) == head(two.subject) or "" != behind(one.subject) == behind(two.subject)
-    if not same or not alike or one.subject == two.subject or _nested(one.subject, two.subject):
+    if not same or not _parallel(one.subject, two.subject) or _nested(one.subject, two.subject):
         return ""
     first, second = one.subject, two.subject
     if re.match(r"How much do(?:es)? _ cost", one.question.replace(first, "_")):
@@ -210,6 +210,15 @@ def compared(one: Asked, two: Asked) -> str:
     if one.frame == "amount" and head(first) == head(second):
         return f"What is the difference between {first} and {second}?"
     return ""
+
+
+def _parallel(one: str, two: str) -> bool:
+    """ "gas on Owl" and "gas on Drift", "gas on Drift" and "electricity on Drift", or with one other word."""
+    tail, other = behind(one), behind(two)
+    if tail and other and (one.removesuffix(tail) == two.removesuffix(other) or tail == other):
+        return True
+    pairs = list(zip(one.split(), two.split(), strict=False))
+    return len(one.split()) == len(two.split()) and sum(a != b for a, b in pairs) == 1
 
 
 def out_of_scope_tasks() -> Iterator[Task]:

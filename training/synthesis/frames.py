@@ -74,19 +74,22 @@ def _of_passive(clause: Clause, done: str, tail: str) -> list[Asked]:
     return []
 
 
+MAX_OBLIGED = 4
+"""Words of a thing that has to do something: longer, and nobody asks it like that."""
 _BY = re.compile(r"^(?:by|with|on) (?:\w+ ){0,3}\w+")
 
 
 def of_modals(clause: Clause) -> list[Asked]:
     subject, modal, rest = clause.subject, clause.verb, clause.rest
-    if modal == "could":
+    gerund = subject.split(maxsplit=1)[0].endswith("ing")
+    if modal == "could" or gerund or (modal == "must" and len(subject.split()) > MAX_OBLIGED):
         return []
     person = bool(PERSON.match(subject))
     who = "I" if person else subject
     denied = modal == "cannot" or rest.startswith("not ")
     rest = rest.removeprefix("not ").removeprefix("also ").removeprefix("only ")
     doing = TAIL.sub("", rest)
-    broken = re.search(r"\d|\b(?:only|than|as|most|least|more|not)$", doing)
+    broken = re.search(r"\d|\b(?:only|than|as|most|least|more|not|switch(?:ed)?|turn(?:ed)?|sign(?:ed)?)$", doing)
     if len(doing.split()) < 2 or broken:
         return []
     doing = to_me(doing) if person else doing

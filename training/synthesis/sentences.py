@@ -25,7 +25,8 @@ MAX_CHUNKS = 20_000
 wants more questions than that."""
 
 
-MANY_DOCUMENTS = 3
+MANY_DOCUMENTS = 2
+EVERYWHERE = 0.2
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ class Material:
     @cached_property
     def vocabulary(self) -> frozenset[str]:
         return frozenset(word for text in self.texts for word in words(text))
+
+    @cached_property
+    def everywhere(self) -> frozenset[str]:
+        """Names in so many documents that they say nothing of a subject, as the house's own."""
+        most = max(2.0, EVERYWHERE * len({listed[0].path for listed in self.chunks.values()}))
+        return frozenset(n for n in self.names if any(self._documents_with[w] > most for w in content_words(n)))
 
     def is_vague(self, subject: str) -> bool:
         """ "the test" where several documents have a test: nobody could tell which one is meant."""

@@ -14,11 +14,13 @@ UNIT = r"(?:working |calendar |business )?(?:seconds?|minutes?|hours?|days?|week
 SPAN = rf"(?:about |up to |at least |at most |usually |only )?{NUMBER} {UNIT}\b"
 MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 DAY = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
+_DATE = (
+    rf"(?:\d{{1,2}}(?::\d\d)?\s?(?:am|pm)\b|\d{{1,2}} (?:{MONTH})|(?:{MONTH})|(?:{DAY})s?"
+    rf"|(?:working|calendar|next|same|first|last) (?:working )?days?|day of)"
+)
 MOMENT = (
     rf"(?:(?:within|after|before|in the (?:first|last)|no later than|during the) (?:(?!and )[^\s,]+ ){{0,4}}?"
-    rf"|(?:by|until|on|from|between|at) (?:(?!and |for )[^\s,]+ ){{0,2}}?)"
-    rf"(?:{SPAN}|\d{{1,2}}(?::\d\d)?\s?(?:am|pm)\b|\d{{1,2}} (?:{MONTH})|(?:{MONTH})|(?:{DAY})s?"
-    rf"|(?:working|calendar|next|same|first|last) (?:working )?days?|day of)"
+    rf"(?:{SPAN}|{_DATE})|(?:by|until|on|from|between|at) (?:(?!and |for )[^\s,]+ ){{0,2}}?{_DATE})"
 )
 PERSON = re.compile(
     r"^(?:(?:a|an|the|every|each|any) )?(?:customer|household|user|member|visitor|applicant|student|you|resident|"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from assistants.models import Assistant
 from capture.models import Turn
-from training.synthesis.shapes import Asked
+from privacy.wordlists import words
+from training.synthesis.shapes import Asked, head
 
 ENOUGH = 50
 LOOKED_AT = 2_000
@@ -22,7 +23,10 @@ _OPENING = re.compile(
 )
 _BARE = {"amount": "{x} price", "how long": "how long {x}", "where": "where {x}"}
 """Search words that still say what is asked for."""
-_MAX_BARE = 6
+_MAX_BARE = 4
+_MONEY = frozenset(
+    words("charge charges fee fees price prices cost costs rate rates payment instalment excess deposit")
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def in_style(question: str, style: Style, asked: Asked | None = None) -> str:
     if asked is not None and frame is not None:
         thing = re.sub(r"^(?:a|an|the|every|each|my|your) ", "", asked.subject)
         frame = frame if 2 <= len(thing.split()) <= _MAX_BARE else None
+        frame = "{x}" if frame is not None and asked.frame == "amount" and head(thing) in _MONEY else frame
         question = frame.format(x=thing) if frame is not None else question
     if style.unmarked or frame is not None:
         question = question.rstrip("?")

@@ -115,7 +115,7 @@ def test_annotators_look_at_what_admins_draw(synthesis: Synthesis, people: dict[
 
     shown = ann.get(page("check", synthesis.pk)).content.decode()
     assert HOSTILE not in shown
-    assert '<mark class="rt-sentence-offered">The fee is £5.</mark>' in shown
+    assert '<strong class="rt-sentence-offered">The fee is £5.</strong>' in shown
     check = next_check(synthesis, people["ann"])
     assert check is not None
     assert ann.post(page("check", synthesis.pk), {"check": check.pk, "verdict": "bad:wrong_kind"}).status_code == 302
