@@ -35,6 +35,8 @@ def perform(dataset: DatasetVersion) -> None:
     if dataset.parent is not None:
         perform_derived(dataset, dataset.parent)
         return
+    if dataset.excluded:
+        raise EmptyDataset("The version that it is a part of is gone. Build one from a recipe.")
     order = Order(
         dataset.assistant, Recipe.from_dict(dataset.recipe), dataset.benchmark, dataset.synthesis, dataset.beat
     )

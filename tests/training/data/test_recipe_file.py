@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from django.core.management import CommandError, call_command
+
+from tests.factories import make_assistant
+from tests.training.data.test_build import DECLINE, HANDOFF, curate
 from training.data.recipe import Recipe, RecipeError
 from training.data.recipe_file import MAX_FILE, read_recipe, write_recipe
+from training.models import DatasetVersion
 
 
 def test_what_is_written_is_read() -> None:
@@ -52,3 +58,30 @@ def test_every_mistake_has_its_sentence() -> None:
     assert [name for name in ("seed must", "good must", "turns must") if name in str(caught.value)] == [
         "seed must", "good must", "turns must",
     ]  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_a_dataset_is_built_from_a_file_without_a_browser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assistant = make_assistant("desk", decline_sentence=DECLINE, handoff_sentence=HANDOFF)
+    curate(assistant)
+    call_command("build_dataset", write=True)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(capsys.readouterr().out.replace("missing_oracle_share: 0.3", "missing_oracle_share: 0.0"))
+    call_command("build_dataset", "desk", recipe=file, count=True)
+    assert "nothing is frozen." in capsys.readouterr().out
+    assert not DatasetVersion.objects.exists()
+    call_command("build_dataset", "desk", recipe=file)
+    dataset = DatasetVersion.objects.get()
+    assert f"Dataset 1: {dataset.rows} rows, content {dataset.content_hash}." in capsys.readouterr().out
+    assert dataset.recipe["missing_oracle_share"] == 0
+    for asked, sentence in (
+        (["nobody"], "there is desk"),
+        (["desk", "--benchmark", "x"], "no benchmark “x”"),
+        (["desk", "--synthesis", "7"], "no synthesis “7”"),
+        (["desk", "--recipe", str(tmp_path / "none.yaml")], "cannot be read"),
+    ):
+        with pytest.raises(CommandError, match=sentence):
+            call_command("build_dataset", *asked)
+    file.write_text("good: leave out\ncorrected: leave out\n")
+    with pytest.raises(CommandError, match="left out by the recipe"):
+        call_command("build_dataset", "desk", recipe=file)
