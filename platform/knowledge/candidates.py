@@ -107,36 +107,43 @@ def statement(
     }
     for number, term in enumerate(terms.weighed):
         params |= {f"word{number}": term.word, f"weight{number}": term.weight * SATURATION}
-    rows = "pool" if exact else "knowledge_chunk"
+    where = f"assistant_id = %(assistant)s{_filter(settings)}"
+    lists, pool = [], ""
+    if settings.vectors:
+        rows = f"knowledge_chunk WHERE {where}"
+        if exact:
+            # MATERIALIZED keeps the planner from using the HNSW index for the exact path.
+            pool = f"pool AS MATERIALIZED (SELECT id, embedding FROM {rows}),"  # noqa: S608
+            rows = "pool"
+        # Equal distances by id, so that the same question always finds the same; the index cannot order by two things.
+        tie = ", id" if exact else ""
+        lists.append(
+            f"(SELECT id FROM {rows} ORDER BY embedding <=> %(vector)s::halfvec{tie} LIMIT %(listed)s)"  # noqa: S608
+        )
+    if terms.search:
+        rows = _unpacked(f"knowledge_chunk WHERE {where} AND words @@ %(search)s::tsquery")
+        lists.append(f"(SELECT id FROM {rows} ORDER BY {_weight(terms)} DESC, id LIMIT %(listed)s)")  # noqa: S608
+    listed = " UNION ".join(lists) or "SELECT NULL::bigint AS id WHERE false"
+    sql = f"""
+        WITH {pool} listed AS MATERIALIZED ({listed})
+        SELECT id, 1 - (embedding <=> %(vector)s::halfvec), {_weight(terms)}
+        FROM {_unpacked("knowledge_chunk WHERE id IN (SELECT id FROM listed)")}
+    """  # noqa: S608 - made of the literals above
+    return sql, params
+
+
+def _unpacked(rows: str) -> str:
+    """Rows whose words are read once: a stored tsvector would be unpacked again for each of the words that are looked
+    up in it. OFFSET keeps the planner from merging the two levels."""
+    return f"(SELECT id, embedding, words || ''::tsvector AS words FROM {rows} OFFSET 0) AS chunk"  # noqa: S608
+
+
+def _weight(terms: Terms) -> str:
     sums = [
         f"%(weight{n})s::float8 * ts_rank('{{1,1,1,1}}', words, %(word{n})s::tsquery)"
         for n in range(len(terms.weighed))
     ]
-    weight = f"({' + '.join(sums)}) / (0.7 + 0.3 * length(words) / %(average)s::float8)" if sums else "0::float8"
-    where = f"assistant_id = %(assistant)s{_filter(settings)}"
-    lists = []
-    if settings.vectors:
-        # Equal distances by id, so that the same question always finds the same; the index cannot order by two things.
-        tie = ", id" if exact else ""
-        lists.append(
-            f"(SELECT id FROM {rows} {'' if exact else f'WHERE {where}'} "  # noqa: S608
-            f"ORDER BY embedding <=> %(vector)s::halfvec{tie} LIMIT %(listed)s)"
-        )
-    if terms.search:
-        among = f"{rows} WHERE {'' if exact else f'{where} AND '}words @@ %(search)s::tsquery"
-        lists.append(f"(SELECT id FROM {among} ORDER BY {weight} DESC, id LIMIT %(listed)s)")  # noqa: S608
-    # MATERIALIZED keeps the planner from using the HNSW index for the exact path.
-    pool = (
-        f"pool AS MATERIALIZED (SELECT id, embedding, words FROM knowledge_chunk WHERE {where}),"  # noqa: S608
-        if exact
-        else ""
-    )
-    sql = f"""
-        WITH {pool} listed AS MATERIALIZED ({" UNION ".join(lists) or "SELECT NULL::bigint AS id WHERE false"})
-        SELECT id, 1 - (embedding <=> %(vector)s::halfvec), {weight}
-        FROM {rows} JOIN listed USING (id)
-    """  # noqa: S608 - made of the literals above
-    return sql, params
+    return f"({' + '.join(sums)}) / (0.7 + 0.3 * length(words) / %(average)s::float8)" if sums else "0::float8"
 
 
 def _filter(settings: RetrievalSettings) -> str:

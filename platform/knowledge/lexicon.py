@@ -24,11 +24,11 @@ from assistants.models import Assistant
 MAX_HEADINGS = 6
 LAG = 0.1
 """Share of the chunks by which the counts may lag."""
-TERMS = 16
+TERMS = 12
 """Words of a question that are weighed: the weightiest ten find as much as all."""
-NEW_TERMS = 4
+NEW_TERMS = 3
 """Words that were not counted yet, beside those."""
-BUDGET = 1500
+BUDGET = 1000
 """Chunks whose words are weighed: a search must not take longer the more common its words are."""
 
 

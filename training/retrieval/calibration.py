@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from annotations.becoming import Wording, kind_of
+from annotations.becoming import kind_of
 from annotations.models import Resolution
+from annotations.resolving import Wording
 from assistants.models import Assistant
 from capture.models import Retrieval
 from training.models import Benchmark, BenchmarkItem, Condition, Kind
@@ -78,9 +79,9 @@ def labelled_turns(assistant: Assistant) -> list[Labelled]:
         for _, _, similarity in evidence:
             best[turn] = max(best.get(turn, 0.0), float(similarity))
     return [
-        Labelled(best[turn], kind == Kind.DECLINE, group)
+        Labelled(best[turn], kind == "decline", group)
         for turn, (group, kind) in resolved.items()
-        if turn in best and kind != Kind.HANDOFF
+        if turn in best and kind != "handoff"
     ]
 
 
