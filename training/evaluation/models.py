@@ -69,7 +69,7 @@ class ReplayAnswer(models.Model):
         FRESH = "fresh", "Fresh retrieval (the system)"
 
     replay = models.ForeignKey(Replay, on_delete=models.CASCADE, related_name="answers")
-    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="+")
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="replay_answers")
     mode = models.CharField(max_length=6, choices=Mode.choices)
     completion = models.TextField(blank=True)
     text = models.TextField(blank=True, help_text="With [n] citations of passages.")

@@ -461,7 +461,7 @@ class Migration(migrations.Migration):
                 ('problem', models.CharField(blank=True, help_text='Why it could not be asked.', max_length=300)),
                 ('answered_at', models.DateTimeField(blank=True, null=True)),
                 ('replay', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='answers', to='training.replay')),
-                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='capture.turn')),
+                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='replay_answers', to='capture.turn')),
             ],
             options={
                 'ordering': ('pk',),
