@@ -16,7 +16,7 @@ from assistants.access import assistants_of, roles_of
 from assistants.models import Assistant, Role
 from capture.models import Quarantine, Turn
 from knowledge.models import Document
-from serving.models import Deployment
+from serving.models import Alert, Deployment, Promotion
 from training.models import Adapter, DatasetVersion, Evaluation, GateVerdict, Run
 
 READERS = frozenset({Role.ADMIN.value, Role.REVIEWER.value})
@@ -58,8 +58,15 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if roles & READERS:
         counts = loop_counts(chosen)
         steps = next_steps(chosen, counts)
-        return context | {"stages": stages(counts), "steps": steps, "week": week(chosen), "counts": counts}
+        shown = {"stages": stages(counts), "steps": steps, "week": week(chosen), "counts": counts}
+        return context | shown | {"alerts": open_alerts(chosen)}
     return context | {"steps": own_steps(chosen, roles)}
+
+
+def open_alerts(assistant: Assistant) -> list[Alert]:
+    """What is wrong now and nobody has said to have seen; the urgent first, at most five. News are no alarm here."""
+    unseen = Alert.objects.open().filter(assistant=assistant, acknowledged_at=None).exclude(level=Alert.Level.NEWS)
+    return sorted(unseen[:50], key=lambda alert: alert.level != Alert.Level.URGENT)[:5]
 
 
 def own_steps(assistant: Assistant, roles: set[str]) -> list[Step]:
@@ -140,32 +147,77 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
         steps.append(_held(held))
     live = c["deployment"].adapter if c["deployment"] else None
     if live is not None and live.erased_rows:
-        steps.append(Step(f"{live} is live and holds erased data: {live.erased_rows} of its rows were erased.",
-                          "Build a new dataset and train again", reverse("admin:training_datasetversion_add"), "amber"))
+        steps.append(
+            Step(
+                f"{live} is live and holds erased data: {live.erased_rows} of its rows were erased.",
+                "Build a new dataset and train again",
+                reverse("admin:training_datasetversion_add"),
+                "amber",
+            )
+        )
     if c["dataset"] and c["dataset"].leak_report and c["dataset"].leak_report.blocks:
-        steps.append(Step(f"The leak audit blocks {c['dataset']}.", "Read what it found",
-                          reverse("admin:capture_leakreport_change", args=[c["dataset"].leak_report_id]), "amber"))
+        steps.append(
+            Step(
+                f"The leak audit blocks {c['dataset']}.",
+                "Read what it found",
+                reverse("admin:capture_leakreport_change", args=[c["dataset"].leak_report_id]),
+                "amber",
+            )
+        )
     if not c["documents"]["ready"]:
         steps.append(Step("The assistant knows nothing yet.", "Load documents", _list("knowledge_document"), "blue"))
     if not c["turns"]:
-        steps.append(Step("No conversation has been captured yet.", "Create a key for your chatbot",
-                          _list("assistants_apikey"), "blue"))
+        steps.append(
+            Step(
+                "No conversation has been captured yet.",
+                "Create a key for your chatbot",
+                _list("assistants_apikey"),
+                "blue",
+            )
+        )
     evaluation, deployment = c["evaluation"], c["deployment"]
-    if evaluation and evaluation.verdict == GateVerdict.PASSED and (
-        deployment is None or deployment.adapter_id != evaluation.adapter_id
+    if (
+        evaluation
+        and evaluation.verdict == GateVerdict.PASSED
+        and (deployment is None or deployment.adapter_id != evaluation.adapter_id)
+        and not _taken_back(evaluation)
     ):
-        steps.append(Step(f"{evaluation.adapter} has passed the gate.", "Read before / after and promote",
-                          reverse("dashboards:before-after", args=[evaluation.pk]), "green"))
+        steps.append(
+            Step(
+                f"{evaluation.adapter} has passed the gate.",
+                "Read before / after and promote",
+                reverse("dashboards:before-after", args=[evaluation.pk]),
+                "green",
+            )
+        )
     if c["items"]["open"]:
         steps.append(_to_label(c["items"]["open"]))
     if c["resolved_since"] >= RETRAIN_AFTER:
-        steps.append(Step(f"{c['resolved_since']} verdicts are new since the last dataset: a retraining is worth it.",
-                          "Build a dataset", _list("training_datasetversion"), "green"))
+        steps.append(
+            Step(
+                f"{c['resolved_since']} verdicts are new since the last dataset: a retraining is worth it.",
+                "Build a dataset",
+                _list("training_datasetversion"),
+                "green",
+            )
+        )
     elif c["turns"] and not c["items"]["open"]:
         missing = RETRAIN_AFTER - c["resolved_since"]
-        steps.append(Step(f"{missing} more verdicts until a retraining is worth it.", "Add turns to a queue",
-                          _list("annotations_queue"), "blue"))
+        steps.append(
+            Step(
+                f"{missing} more verdicts until a retraining is worth it.",
+                "Add turns to a queue",
+                _list("annotations_queue"),
+                "blue",
+            )
+        )
     return steps[:4]  # fmt: skip
+
+
+def _taken_back(evaluation: Evaluation) -> bool:
+    """It passed, and then disappointed: whoever wants it again reads why it came back first."""
+    back = (Promotion.Action.ROLL_BACK, Promotion.Action.TAKE_BACK)
+    return Promotion.objects.filter(from_adapter=evaluation.adapter_id, action__in=back).exists()
 
 
 def week(assistant: Assistant) -> dict[str, int]:

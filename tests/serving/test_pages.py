@@ -338,3 +338,13 @@ def test_long_texts_of_few_words_are_compared_at_once(a: str, b: str) -> None:
     assert time.monotonic() - began < 5
     assert len(before) < 6000
     assert len(after) < 6000
+
+
+def test_what_was_rolled_back_is_not_recommended_again(assistant: Assistant) -> None:
+    from serving.services import roll_back
+
+    evaluation = make_evaluation(make_adapter(assistant), verdict="passed")
+    assert "has passed the gate" in enter("alice").get("/admin/").content.decode()
+    promote(assistant=assistant, adapter=evaluation.adapter, evaluation=evaluation, actor=None)
+    roll_back(assistant=assistant, actor=None, reason="worse answers")
+    assert "has passed the gate" not in enter("alice").get("/admin/").content.decode()

@@ -237,3 +237,15 @@ def test_an_admin_adds_a_channel_for_ones_own_assistant_only(assistant: Assistan
     )
     assert "the test alert was taken" in answer.content.decode()
     assert json.loads(receiver.got[0][1])["kind"] == "test"
+
+
+def test_the_home_page_shows_what_nobody_has_seen(assistant: Assistant) -> None:
+    hold(assistant)
+    watching.look()
+    admin = make_user("admin")
+    add_member(assistant, admin, "admin")
+    client = Client()
+    client.force_login(admin)
+    assert "1 captured items are held: they could not be scrubbed." in client.get("/admin/").content.decode()
+    watching.acknowledge(alerts=Alert.objects.all(), by=admin)
+    assert "rt-alerts" not in client.get("/admin/").content.decode()
