@@ -122,7 +122,13 @@ def start_page(request: HttpRequest) -> HttpResponse:
         dataset: DatasetVersion = values["dataset"]
         method = values["method"] or "auto"
         if "check" in request.POST:
-            found = preflight(dataset=dataset, settings=values["settings"], method=method, parent=values["parent"])
+            found = preflight(
+                dataset=dataset,
+                settings=values["settings"],
+                method=method,
+                parent=values["parent"],
+                provider=values["provider"],
+            )
         else:
             try:
                 run = start_run(

@@ -24,7 +24,8 @@ from training.finetune.config import FinetuneConfig
 from training.finetune.counting import counts_of_dataset
 from training.finetune.methods import NAMES, Counts, Stage, recommend, shortage, stages
 from training.finetune.sizes import BaseSize, size_of_base
-from training.models import Adapter, DatasetVersion, Example, Origin, Run, RunMetric
+from training.models import Adapter, DatasetVersion, Example, Origin, Run, RunMetric, TrainingProvider
+from training.providers.limits import why_not_there
 
 SAMPLE = 200
 MARKS = 4
@@ -77,7 +78,12 @@ class Preflight:
 
 
 def preflight(
-    *, dataset: DatasetVersion, settings: FinetuneConfig, method: str = "auto", parent: Adapter | None = None
+    *,
+    dataset: DatasetVersion,
+    settings: FinetuneConfig,
+    method: str = "auto",
+    parent: Adapter | None = None,
+    provider: TrainingProvider | None = None,
 ) -> Preflight:
     """Reads at most `SAMPLE` rows of the dataset for each stage, whatever its size."""
     counts = counts_of_dataset(dataset)
@@ -92,6 +98,8 @@ def preflight(
         "dataset_digest": dataset.content_hash,
     }
     problems = [why for why in (dataset.why_unusable, shortage(method, counts), _prompt_problem(dataset)) if why]
+    if provider is not None and (why := why_not_there(method, parent)):
+        problems.append(why)
     try:
         folder = base_folder()
         size = size_of_base(folder)
@@ -118,6 +126,11 @@ def preflight(
         warnings.append(
             f"About {memory} MB are needed and {free} MB are free. Set a smaller micro_batch, or stop what else runs."
         )
+    if provider is not None:
+        warnings = [
+            f"The rows leave this platform for {provider}, whose base is {provider.model}. Lengths, memory and time "
+            "below are those of the base here."
+        ]
     if parent is not None and parent.erased_rows:
         problems.append(f"{parent} holds erased data, and what continues it would, too.")
     rank = parent.manifest.get("settings", {}).get("rank", settings.rank) if parent is not None else settings.rank

@@ -103,12 +103,14 @@ WEIGHTS, FACTS = "ended.safetensors", "ended.json"
 
 
 def _facts_of(work: Path) -> dict[str, Any] | None:
-    """What a stage that has ended said of itself; None when it has not."""
+    """What a stage that has ended said of itself; None when it has not, or when its weights are not those that it
+    names (a machine that lost power may keep one file and lose the other)."""
     try:
-        facts: dict[str, Any] = json.loads((work / FACTS).read_bytes())
-    except (OSError, ValueError):
+        kept = json.loads((work / FACTS).read_bytes())
+        facts: dict[str, Any] = kept["facts"]
+        return facts if kept["weights_sha256"] == _sha256(work / WEIGHTS) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts
 
 
 def _keep(work: Path, model: Any, facts: dict[str, Any]) -> None:
@@ -119,7 +121,8 @@ def _keep(work: Path, model: Any, facts: dict[str, Any]) -> None:
     weights = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     save_file(weights, work / f".{WEIGHTS}")
     (work / f".{WEIGHTS}").rename(work / WEIGHTS)
-    (work / f".{FACTS}").write_text(json.dumps(facts), encoding="utf-8")
+    kept = {"facts": facts, "weights_sha256": _sha256(work / WEIGHTS)}
+    (work / f".{FACTS}").write_text(json.dumps(kept), encoding="utf-8")
     (work / f".{FACTS}").rename(work / FACTS)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from urllib.parse import urlsplit
 
 from django.contrib.auth.models import User
@@ -13,6 +15,16 @@ from assistants.services import audit
 from training.models import TrainingProvider
 
 MAX_KEY = 500
+
+
+def _is_link_local(host: str) -> bool:
+    """Whether the name leads to where clouds keep the credentials of a machine. A private network is allowed: many
+    houses train there."""
+    try:
+        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
+    except (OSError, UnicodeError):
+        return False  # unknown now; the run will say so
+    return any(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_link_local for entry in found)
 
 
 @transaction.atomic
@@ -35,6 +47,8 @@ def save_provider(
     url = urlsplit(base_url)
     if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
         raise ValidationError({"base_url": "Write an address such as https://provider.example.org/v1."})
+    if _is_link_local(url.hostname):
+        raise ValidationError({"base_url": "That address belongs to the machine's own network services."})
     if len(api_key) > MAX_KEY or not api_key.isascii() or any(c.isspace() for c in api_key):
         raise ValidationError({"api_key": f"A key is one word of at most {MAX_KEY} letters, digits and signs."})
     row = provider or TrainingProvider(assistant=assistant, created_by=actor)

@@ -19,6 +19,7 @@ from training.finetune.job import Job, read_material
 from training.finetune.lora import adapt
 from training.finetune.methods import Counts, recommend, shortage
 from training.finetune.preferences import LabelledTokens, with_mismatches
+from training.finetune.recipe import _facts_of
 from training.finetune.rows import RowsError
 
 Write = Callable[..., Path]
@@ -71,6 +72,11 @@ def test_a_chain_is_one_adapter_and_resumes_in_its_second_stage(write_job: Write
     code, before = run(killed, send=signal.SIGKILL, when=lambda e: e["event"] == "checkpoint" and e["step"] > first)
     assert code == -signal.SIGKILL
     assert of("start", before)[-1]["method"] == "dpo"
+    kept = killed.parent / "work" / "1-sft" / "ended.json"
+    whole_facts = kept.read_bytes()
+    kept.write_text("{")  # cut by a power failure: the stage has not ended, as far as one can tell
+    assert _facts_of(kept.parent) is None
+    kept.write_bytes(whole_facts)
     code, after = run(killed)
     assert code == 0
     assert [event["method"] for event in of("start", after)] == ["dpo"]  # the first stage is not done twice

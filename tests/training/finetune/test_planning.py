@@ -25,6 +25,7 @@ from training.finetune.preflight import preflight
 from training.finetune.runs import run_folder
 from training.finetune.sizes import size_of_base
 from training.models import Adapter, DatasetVersion, Example, Run, RunMetric
+from training.providers.services import save_provider
 from training.services import NotPossible, resume_run, start_run
 
 pytestmark = pytest.mark.usefixtures("run_settings")
@@ -87,6 +88,20 @@ def test_preflight_names_what_stands_against_a_run(dataset: DatasetVersion) -> N
     DatasetVersion.objects.filter(pk=dataset.pk).update(erased_rows=2)
     dataset.refresh_from_db()
     assert "erasure" in preflight(dataset=dataset, settings=FinetuneConfig()).problems[0]
+
+
+def test_preflight_says_that_rows_leave_the_house(dataset: DatasetVersion) -> None:
+    there = save_provider(
+        assistant=dataset.assistant,
+        name="Elsewhere",
+        base_url="http://127.0.0.1:9/v1",
+        model="m",
+        api_key="k",
+        actor=None,
+    )
+    found = preflight(dataset=dataset, settings=FinetuneConfig(), provider=there)
+    assert "The rows leave this platform for Elsewhere" in found.warnings[0]
+    assert "not kto" in preflight(dataset=dataset, settings=FinetuneConfig(), method="kto", provider=there).problems[-1]
 
 
 def test_the_lengths_of_preflight_are_those_of_the_run(dataset: DatasetVersion, base: Path, tmp_path: Path) -> None:

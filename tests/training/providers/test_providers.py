@@ -220,7 +220,7 @@ def test_a_key_does_not_follow_to_another_address(assistant: Assistant, there: T
     assert change(model="small-2").api_key == KEY
     with pytest.raises(ValidationError, match="Enter the key of this address"):
         change(base_url="https://evil.example.org/v1")
-    for bad in ("ftp://x/v1", "https://user:pw@x/v1", "nonsense"):
+    for bad in ("ftp://x/v1", "https://user:pw@x/v1", "nonsense", "http://169.254.169.254/v1"):
         with pytest.raises(ValidationError):
             change(base_url=bad, api_key=KEY)
 
