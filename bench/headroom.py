@@ -83,7 +83,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "candidate": round(shares["adapter_rag"], 3),
         "difference": [round(primary[name], 3) for name in ("value", "low", "high")],
         "verdict": evaluation.verdict,
-        "gate": {line["label"]: [round(line["value"], 3), line["passed"]] for line in evaluation.gate},
+        "gate": {line["label"]: [line["value"] and round(line["value"], 3), line["passed"]] for line in evaluation.gate},
     }
 
 
