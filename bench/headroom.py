@@ -74,6 +74,11 @@ def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"rows": dataset.rows, "benchmark": benchmark.name, "items": benchmark.items.count(), "seeds": rows}
 
 
+def _rounded(value: float | None) -> float | None:
+    """None: the criterion could not be shown."""
+    return None if value is None else round(value, 3)
+
+
 def figures(evaluation: Evaluation) -> dict[str, Any]:
     """Today, candidate, their paired difference with its interval, and the guardrails."""
     primary = evaluation.comparison["grounded_correct"]["difference"]
@@ -83,7 +88,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "candidate": round(shares["adapter_rag"], 3),
         "difference": [round(primary[name], 3) for name in ("value", "low", "high")],
         "verdict": evaluation.verdict,
-        "gate": {line["label"]: [line["value"] and round(line["value"], 3), line["passed"]] for line in evaluation.gate},
+        "gate": {line["label"]: [_rounded(line["value"]), line["passed"]] for line in evaluation.gate},
     }
 
 
