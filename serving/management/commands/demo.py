@@ -99,7 +99,8 @@ class Command(BaseCommand):
             f"McNemar p = {primary['p_mcnemar']:.4f}; detectable from {primary['minimum_detectable'] * 100:.1f} points"
         )
         for line in evaluation.gate:
-            write(f"  {'pass' if line['passed'] else 'FAIL'}  {line['label']}: {line['value'] * 100:+.1f} points")
+            change = "not shown" if line["value"] is None else f"{line['value'] * 100:+.1f} points"
+            write(f"  {'pass' if line['passed'] else 'FAIL'}  {line['label']}: {change}")
         write(self.style.SUCCESS(f"Verdict: {evaluation.get_verdict_display()}. {evaluation.sentence}"))
 
     def _goodbye(self, platform: Platform, evaluation: Evaluation, stay: bool) -> None:
