@@ -294,6 +294,8 @@ class Example(models.Model):
     class Meta:
         ordering = ("dataset", "position")
         constraints: ClassVar = [models.UniqueConstraint(fields=["dataset", "position"], name="example_position_once")]
+        # The same row of other versions, from its page.
+        indexes: ClassVar = [models.Index(fields=["digest"], name="example_digest")]
 
     def __str__(self) -> str:
         return self.question[:80]

@@ -131,4 +131,7 @@ def delete_set(*, curated: CuratedSet, actor: User | None) -> None:
         if locked.is_active:
             raise NotPossible(f"“{locked}” is being read. Cancel that first.")
         audit(assistant=locked.assistant, actor=actor, action="curatedset.deleted", target=str(locked))
+        # Their samples show rows of it.
+        previews = DatasetPreview.objects.filter(assistant=locked.assistant)
+        previews.filter(recipe__curated_sets__contains=[locked.name]).delete()
         locked.delete()

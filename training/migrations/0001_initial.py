@@ -766,4 +766,8 @@ class Migration(migrations.Migration):
             model_name='trainingprovider',
             constraint=models.UniqueConstraint(fields=('assistant', 'name'), name='training_provider_name_once'),
         ),
+        migrations.AddIndex(
+            model_name='example',
+            index=models.Index(fields=['digest'], name='example_digest'),
+        ),
     ]
