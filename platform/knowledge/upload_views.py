@@ -98,8 +98,8 @@ def upload_page(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"problem": " ".join(sentences) or "The form is not complete."}, status=422)
     limits, reading = upload_limits(), conversion_limits()
     shown = {
-        "files": limits.files, "total_bytes": limits.total_bytes, "each": megabytes(limits.file_bytes),
-        "together": megabytes(limits.total_bytes), "pages": reading.pages,
+        "files": limits.files, "total_bytes": limits.total_bytes, "each_bytes": limits.file_bytes,
+        "each": megabytes(limits.file_bytes), "together": megabytes(limits.total_bytes), "pages": reading.pages,
         "expanded": megabytes(reading.expanded_bytes),
     }  # fmt: skip
     return _page(request, "knowledge/upload.html", {"title": "Upload documents", "form": form, "limits": shown})

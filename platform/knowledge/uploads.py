@@ -17,6 +17,7 @@ from django.db.models import Sum
 from assistants.background import WorkCancelled, launch
 from assistants.models import Assistant
 from assistants.policies import Rules, rules_of
+from assistants.policy_model import DocumentMasking
 from assistants.services import audit
 from assistants.vault import PayloadUnreadable, decrypt, encrypt
 from knowledge.conversion import formats
@@ -33,6 +34,8 @@ from knowledge.services import LoadReport, load_one
 MAX_PATH = 300
 MAX_SHOWN = 500
 """Placeholders may be longer than what they stand for."""
+MAX_NAMES_READ = 100
+"""Names of files that are searched for people while somebody waits."""
 _BEAT_SECONDS = 1.5
 _LOST_KEY = "No key opens what was uploaded (RATCHET_DATA_KEY has changed). Upload it again."
 
@@ -86,6 +89,8 @@ def start_upload(
     # Of two files with one name the last counts.
     named = {clean_path(file.path, folder): file for file in files}
     rules = _rules_of(assistant)
+    if rules is not None and rules.documents == DocumentMasking.EVERYTHING and len(named) > MAX_NAMES_READ:
+        rules = None  # names made up until the worker reads the file: names of people take time to be found
     with transaction.atomic():
         upload = Upload.objects.create(assistant=assistant, created_by=created_by, preview=preview, via=via[:160])
         for path, file in named.items():

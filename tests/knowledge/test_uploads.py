@@ -195,6 +195,17 @@ def test_uploads_have_limits(assistant: Assistant, settings: Any) -> None:
     assert work.files.get().sentence.startswith("The file is larger than 1 kB.")
 
 
+def test_many_names_under_the_strict_choice_are_read_by_the_worker(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = replace(rules_of(assistant), documents="everything")
+    change_policy(assistant=assistant, rules=rules, actor=None, reason="It holds letters.")
+    monkeypatch.setattr(uploads, "MAX_NAMES_READ", 1)
+    work = start_upload(assistant=assistant, files=incoming({f"tale-{n}.txt": f"Sentence {n}." for n in range(2)}))
+    assert all(path.startswith("document-") for path in work.files.values_list("path", flat=True))
+    assert perform(work) == {"tale-0.txt": "loaded", "tale-1.txt": "loaded"}
+
+
 def test_paths_are_relative_and_plain() -> None:
     assert clean_path("../../etc/passwd.txt") == "etc/passwd.txt"
     assert clean_path("C:\\docs\\a.md", "/t/") == "t/C:/docs/a.md"

@@ -31,7 +31,9 @@
     complain(problem);
     submit.disabled = Boolean(problem);
     at("chosen-box").hidden = !all.length;
-    at("chosen").textContent = `${all.length} file${all.length === 1 ? "" : "s"}, ${amount(bytes)}`;
+    const large = all.filter(([path, file]) => file.size > +form.dataset.maxEach && !/\.zip$/i.test(path)).length;
+    const refused = large ? `; ${large} larger than ${form.dataset.each}, which will be refused` : "";
+    at("chosen").textContent = `${all.length} file${all.length === 1 ? "" : "s"}, ${amount(bytes)}${refused}`;
     const items = all.slice(0, LISTED).map(([path]) => Object.assign(document.createElement("li"), { textContent: path }));
     if (all.length > LISTED) items.push(Object.assign(document.createElement("li"), { textContent: `and ${all.length - LISTED} more` }));
     at("list").replaceChildren(...items);
