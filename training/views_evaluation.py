@@ -11,7 +11,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from assistants.access import assistants_of
-from training.evaluation.declaring import rule_of
+from assistants.models import Assistant
+from training.evaluation.declaring import rules_of
 from training.evaluation.gate import GUARDRAILS, PRIMARIES, GateRule
 from training.evaluation.plan import ALWAYS, MAX_TIMED, MIN_TIMED, STANDARD_ARMS, STANDARD_CONDITIONS, Plan, PlanError
 from training.evaluation.services import resume_evaluation, start_judging, start_knowledge_score
@@ -19,6 +20,7 @@ from training.models import Adapter, Arm, Benchmark, Condition, Evaluation
 from training.pages import ADMINS, readable, render_page, require_admin_somewhere
 from training.services import NotPossible, start_evaluation
 
+MOST_GATES = 20
 CHOSEN_ARMS = [(value, label) for value, label in Arm.choices if value not in (*ALWAYS, Arm.RIVAL_RAG.value)]
 CHOSEN_CONDITIONS = [(value, label) for value, label in Condition.choices if value != Condition.CLEAN]
 
@@ -114,16 +116,18 @@ def start_page(request: HttpRequest) -> HttpResponse:
     context = {
         "title": "Evaluate an adapter",
         "form": form,
-        "gates": [gate_of(assistant) for assistant in assistants_of(user, *ADMINS).order_by("name")[:20]],
+        "gates": gates_of(list(assistants_of(user, *ADMINS).order_by("name")[:MOST_GATES])),
         "missing": [name for name in ("adapter", "benchmark") if not fields[name].queryset.exists()],
     }
     return render_page(request, "training/evaluation_start.html", context)
 
 
-def gate_of(assistant: Any) -> dict[str, Any]:
-    """The gate that counts for an assistant now, as a table."""
-    rule, version = rule_of(assistant)
-    return {"assistant": assistant, "version": version, "rule": rule, **gate_table(rule)}
+def gates_of(assistants: list[Assistant]) -> list[dict[str, Any]]:
+    """The gates that count now, as tables: one query."""
+    return [
+        {"assistant": assistant, "version": version, "rule": rule, **gate_table(rule)}
+        for assistant, rule, version in rules_of(assistants)
+    ]
 
 
 def gate_table(rule: GateRule) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import F
+
 from training.evaluation.seeds import OverSeeds, over_seeds, same_recipe
 from training.models import Evaluation
 
@@ -16,13 +18,17 @@ def trend(evaluation: Evaluation) -> list[dict[str, Any]]:
     found = Evaluation.objects.filter(
         assistant=evaluation.assistant_id, benchmark=evaluation.benchmark_id, state=Evaluation.State.SUCCEEDED
     ).select_related("adapter")
-    newest: dict[int, Evaluation] = {}
-    for one in found.defer("results", "gate", "sentence").order_by("-created_at", "-pk")[:LOOKED_AT]:
+    newest: dict[int, Any] = {}
+    # Of each comparison one value: a whole one may be a hundred kilobytes.
+    wanted = found.defer("results", "comparison", "gate", "sentence").annotate(
+        shown=F("comparison__primary"), former=F("comparison__grounded_correct")
+    )
+    for one in wanted.order_by("-created_at", "-pk")[:LOOKED_AT]:
         newest.setdefault(one.adapter.number, one)
     return [
         {
             "evaluation": one,
-            "primary": one.comparison.get("primary") or one.comparison.get("grounded_correct"),
+            "primary": one.shown or one.former,
             "here": one.pk == evaluation.pk,
         }
         for _, one in sorted(newest.items())[-MOST:]

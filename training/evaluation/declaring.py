@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -22,6 +23,17 @@ class GateConflict(ValueError):
 def declaration_of(assistant: Assistant) -> GateDeclaration | None:
     """The version that counts; None while the standard gate does."""
     return GateDeclaration.objects.filter(assistant=assistant).order_by("-version").first()
+
+
+def rules_of(assistants: Sequence[Assistant]) -> list[tuple[Assistant, GateRule, int | None]]:
+    """As `rule_of`, of several in one query."""
+    newest = GateDeclaration.objects.filter(assistant__in=assistants).order_by("assistant", "-version")
+    declared = {one.assistant_id: one for one in newest.distinct("assistant")}
+    found: list[tuple[Assistant, GateRule, int | None]] = []
+    for assistant in assistants:
+        one = declared.get(assistant.pk)
+        found.append((assistant, GateRule.from_dict(one.rule), one.version) if one else (assistant, GateRule(), None))
+    return found
 
 
 def rule_of(assistant: Assistant) -> tuple[GateRule, int | None]:
