@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,16 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import Prefetch, Q, QuerySet
+from django.urls import reverse
+from django.utils.html import format_html
 
 from assistants.access import assistants_of, has_role
 from assistants.models import Role
 from capture.citations import Segment, segments
 from capture.models import Feedback, Retrieval, Turn, TurnUpdate
 from generation.prompts import split_sentences
+
+OWN_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -185,13 +190,21 @@ def _relevance(rank: int, resolution: Any) -> str:
     return "relevant" if rank in resolution.relevant_ranks else "not relevant"
 
 
+def _retrieval(turn: Turn) -> str:
+    """What the turn carries; our own digest leads to the version of the settings that it names."""
+    if not OWN_DIGEST.fullmatch(turn.retrieval_config):
+        return turn.retrieval_config
+    url = reverse("admin:knowledge_retrieval_digest", args=[turn.assistant.slug, turn.retrieval_config])
+    return format_html('<a href="{}">{}</a>', url, turn.retrieval_config)
+
+
 def provenance(turn: Turn) -> Mapping[str, Any]:
     """Where the answer came from, for the table on the page; empty values left out."""
     rows = {
         "Model": turn.model,
         "Adapter": turn.adapter or ("base model" if turn.completion else ""),
         "Prompt digest": turn.prompt_digest,
-        "Retrieval": turn.retrieval_config,
+        "Retrieval": _retrieval(turn),
         "Privacy policy": turn.policy_digest[:16],
         "Client": turn.client,
         "Key": turn.api_key.name if turn.api_key else "",

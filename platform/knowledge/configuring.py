@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import Max
@@ -41,11 +42,12 @@ def save_configuration(
     """A new version, not active yet.
 
     Raises:
-        SettingsRefused: no name, or a version with just these settings is there.
+        SettingsRefused: no name, no reranker where one is wanted, or a version with just these settings is there.
     """
     name = name.strip()[:MAX_NAME]
     if not name:
         raise SettingsRefused("Give it a name.")
+    _refuse_without_reranker(settings)
     # Two at once would take the same number.
     Assistant.objects.select_for_update(no_key=True).only("pk").get(pk=assistant.pk)
     if twin := saved(assistant=assistant, settings=settings):
@@ -66,9 +68,10 @@ def activate(*, configuration: RetrievalConfiguration, actor: User | None = None
     have changed since it was saved, the same settings become a new version: their digest is another one.
 
     Raises:
-        SettingsRefused: another release wrote it, with settings that this one does not know.
+        SettingsRefused: another release wrote it, with settings that this one does not know, or no reranker is set.
     """
     settings = checked(configuration.settings)
+    _refuse_without_reranker(settings)
     assistant = Assistant.objects.select_for_update(no_key=True).get(pk=configuration.assistant_id)
     before = _note(assistant, actor)
     assistant.save(update_fields=put_on(assistant, settings))
@@ -81,6 +84,12 @@ def activate(*, configuration: RetrievalConfiguration, actor: User | None = None
             details={"digest": [before.digest, now.digest]},
         )  # fmt: skip
     return now
+
+
+def _refuse_without_reranker(settings: RetrievalSettings) -> None:
+    """Every question would fail, and nobody would see why before the first user does."""
+    if settings.rerank and not django_settings.RATCHET_RERANKER:
+        raise SettingsRefused("No reranker is installed: set RATCHET_RERANKER, or switch reranking off.")
 
 
 def note_active(assistant: Assistant) -> None:

@@ -30,7 +30,7 @@ TALK = 0.6
 """Weight of the whole conversation against the question by itself, in the vector that passages are searched by."""
 MAX_MESSAGES = 12
 """Of the conversation, latest first: the embedder reads 256 word pieces, which is less."""
-WEIGHTS = {"question": 1.0, "user": 0.5, "assistant": 0.25, "earlier user": 0.25, "earlier assistant": 0.1}
+WEIGHTS = {"question": 1.0, "user": 0.5, "assistant": 0.35, "earlier user": 0.3, "earlier assistant": 0.15}
 """What a word counts by where it was said: in the question, in the last message of each side, before that."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

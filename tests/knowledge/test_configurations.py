@@ -87,6 +87,8 @@ def test_the_same_settings_are_not_saved_twice_and_need_a_name(assistant: Assist
     save_configuration(assistant=assistant, name="A", settings=RetrievalSettings(k=3))
     with pytest.raises(SettingsRefused, match=r"Version 1\. A"):
         save_configuration(assistant=assistant, name="B", settings=RetrievalSettings(k=3))
+    with pytest.raises(SettingsRefused, match="No reranker"):
+        save_configuration(assistant=assistant, name="B", settings=RetrievalSettings(rerank=True))
     with pytest.raises(SettingsRefused, match="name"):
         save_configuration(assistant=assistant, name="  ", settings=RetrievalSettings(k=4))
 
