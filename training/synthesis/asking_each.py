@@ -68,8 +68,12 @@ def ask_each(
         return []
     if not parallel:
         return [_reply(result) for result in engine.generate(requests)]
-    with ThreadPoolExecutor(min(PARALLEL, len(requests))) as pool:
+    pool = ThreadPoolExecutor(min(PARALLEL, len(requests)))
+    try:
         return list(pool.map(lambda request: _ask_one(engine, request, sleep), requests))
+    finally:
+        # Cancelled in between, what has not been asked yet is not asked any more, and nobody waits for what has been.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _ask_one(engine: Engine, request: GenerationRequest, sleep: Callable[[float], None]) -> Reply:

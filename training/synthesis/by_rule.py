@@ -70,6 +70,8 @@ def _of_existence(sentence: str) -> list[Asked]:
         return [whole("whether", f"is there {_article(thing)} {thing}", thing)]
     if match := re.match(r"^No ([a-z][\w' -]{3,50}?) (?:is|are) (due|charged|paid|needed|required)( .+)?$", text):
         tail = TAIL_KEPT.match(match.group(3) or "")
+        if match.group(3) and not tail:
+            return []  # "while a plan is kept": without its condition it would be another question
         asked = f"is {_article(match.group(1))} {match.group(1)} {match.group(2)}{tail.group(0) if tail else ''}"
         return [whole("whether", asked, match.group(1))]
     return []

@@ -27,6 +27,8 @@ from training.synthesis.sentences import Material
 from training.synthesis.writing import Writer
 
 BATCH = 48
+TEACHER_BATCH = 16
+"""What a teacher has written is stored so often: its replies cost time and money, and must not be lost."""
 MAX_TRIES_PER_WANTED = 5
 """Stop rule: a writer that cannot write must not read the whole archive in vain."""
 MAX_QUESTION_TOKENS = 40
@@ -58,7 +60,7 @@ def perform(synthesis: Synthesis) -> None:
     spent, began, silent = _spent(synthesis), time.monotonic(), 0
     while not (why := stop(plan, synthesis.wanted, desk, spent)):
         room = _most(plan, synthesis.wanted) - sum(desk.written.values())
-        size = min(BATCH, max(16, 2 * (synthesis.wanted - desk.total)), room)
+        size = min(TEACHER_BATCH if writer.teaches else BATCH, max(16, 2 * (synthesis.wanted - desk.total)), room)
         tasks = desk.next_tasks(size)
         if not tasks:
             why = "The documents have nothing more to ask for in this plan."

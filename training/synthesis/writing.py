@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+
 from generation.engines import GenerationRequest
 from generation.prompts import PromptStyle, build_question_prompt
 from training.models import Synthesis
@@ -74,11 +76,11 @@ class Writer:
         return self._engine
 
     def ask(self, requests: Sequence[GenerationRequest]) -> list[Reply]:
-        """As the model that writes is asked: a teacher a few at a time and with patience, ours in one batch."""
+        """As the model that writes is asked: a server a few at a time and with patience, ours in one batch."""
         if self.teaches:
             seconds = float(self.plan.request_seconds)
             requests = [replace(request, deadline=request.deadline or seconds) for request in requests]
-        return ask_each(self.engine, requests, parallel=self.teaches)
+        return ask_each(self.engine, requests, parallel=self.teaches or bool(settings.RATCHET_OPENAI_BASE_URL))
 
     def write(self, tasks: Sequence[Task]) -> list[Draft]:
         drafts = [self._by_rule(task) for task in tasks]

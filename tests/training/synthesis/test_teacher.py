@@ -192,7 +192,7 @@ def test_a_dropped_one_is_tried_again_with_the_reason_and_no_more_often_than_all
 def test_a_dead_teacher_stops_the_work_and_it_goes_on_later(
     tariffs: Assistant, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
 ) -> None:
-    monkeypatch.setattr(generate, "BATCH", 3)
+    monkeypatch.setattr(generate, "TEACHER_BATCH", 3)
     alive = {"for": 3}
 
     def dying(prompt: str) -> Response | None:
