@@ -25,7 +25,7 @@ class RetrievalConfigurationAdmin(ScopedAdmin):
 
     view_roles = READERS
     add_roles = ADMINS
-    list_display = ("named", "assistant", "counts", "weights", "passages", "digest", "why", "created")
+    list_display = ("named", "assistant", "counts", "weights", "passages", "digest", "created")
     list_display_links = ("named",)
     list_filter = ("assistant",)
     list_select_related = ("assistant",)
@@ -50,10 +50,6 @@ class RetrievalConfigurationAdmin(ScopedAdmin):
     @display(description="Passages")
     def passages(self, row: RetrievalConfiguration) -> str:
         return str(row.settings.get("k", "–"))
-
-    @display(description="Why")
-    def why(self, row: RetrievalConfiguration) -> str:
-        return excerpt(row.note, 60)
 
     @display(description="Saved", ordering="created_at")
     def created(self, row: RetrievalConfiguration) -> SafeString | str:
