@@ -81,7 +81,7 @@ def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> 
         live, exposed = choose_arm(deployment, unit or Unit())
         if live is not None and live.prompt_digest != assistant.prompt_digest:
             logger.warning("%s is live but has another prompt format; the base model answers.", live.engine_name)
-            live = None
+            live = exposed = None
         return Arm(name, live, exposed)
     if f":{version}" == BASE_SUFFIX:
         return Arm(name, None)

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
+from assistants.viewing import note_view
 from capture.models import Turn
 from serving.drift.models import DriftReport
 from serving.drift.services import DriftRefused, open_queue, propose_retraining, start_report
@@ -51,6 +52,8 @@ def drift_page(request: HttpRequest, pk: int) -> HttpResponse:
         "earlier": _series(report),
         "may": has_role(request.user, report.assistant, Role.ADMIN),
     }
+    user = cast("User", request.user)
+    note_view(assistant_id=report.assistant_id, actor=user, what="drift", target=str(report.pk))
     return render_page(request, "serving/drift.html", context)
 
 

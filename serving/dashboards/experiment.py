@@ -17,6 +17,7 @@ from annotations.comparing.models import ComparisonRound
 from annotations.comparing.results import rounds_of
 from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
+from assistants.viewing import note_view
 from serving.dashboards.experiment_forms import LivePairsForm, StartForm
 from serving.dashboards.experiment_tables import answers_of, chart_of, guardrail_rows, outcome_rows, step_rows, table_of
 from serving.experiments.looking import START_UNITS
@@ -43,7 +44,7 @@ def read_experiment(request: HttpRequest, pk: int, *roles: str) -> Experiment:
 def experiment_page(request: HttpRequest, pk: int) -> HttpResponse:
     experiment = read_experiment(request, pk, *READERS)
     user = cast("User", request.user)
-    looks = list(ExperimentLook.objects.filter(experiment=experiment).order_by("-at")[:2000])[::-1]
+    looks = list(ExperimentLook.objects.filter(experiment=experiment).order_by("-at")[:1500])[::-1]
     newest = looks[-1].result if looks else {}
     rounds = list(ComparisonRound.objects.filter(source=SOURCE, source_id=experiment.pk).select_related("assistant"))
     # Whoever still judges pairs of this experiment must not learn here which answer is whose.
@@ -71,6 +72,7 @@ def experiment_page(request: HttpRequest, pk: int) -> HttpResponse:
         "passed": experiment.evaluation is not None and experiment.evaluation.verdict == "passed",
         "start_units": START_UNITS,
     }
+    note_view(assistant_id=experiment.assistant_id, actor=user, what="experiment", target=str(experiment.pk))
     return render_page(request, "serving/experiment.html", context)
 
 
@@ -128,6 +130,7 @@ def act(request: HttpRequest, pk: int, what: str) -> HttpResponse:
     actor, reason = cast("User", request.user), request.POST.get("reason", "")[:2000]
     try:
         if what == "step":
+            _still_at(request, experiment)
             override = request.POST.get("override") == "1"
             now = step(experiment=experiment, actor=actor, reason=reason, override=override)
             messages.success(request, f"{now.candidate}: {now.get_ending_display() or now.get_stage_display()}.")
@@ -172,6 +175,14 @@ def compare_live(request: HttpRequest, pk: int) -> HttpResponse:
     response = render_page(request, "serving/experiment_compare.html", context)
     response.status_code = 422 if request.method == "POST" else 200
     return response
+
+
+def _still_at(request: HttpRequest, experiment: Experiment) -> None:
+    """Raises PromotionRefused: the page was made at another stage (a button pressed twice, a page of yesterday)."""
+    if request.POST.get("stage") != experiment.stage:
+        raise PromotionRefused(
+            f"{experiment} is at “{experiment.get_stage_display()}” now, so the step was not taken. Look at it again."
+        )
 
 
 def _share(request: HttpRequest) -> float:

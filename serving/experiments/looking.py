@@ -24,6 +24,8 @@ START_UNITS = 50
 GUARD_UNITS = 20
 """In each arm, before a guardrail may act: its intervals are careful with few (see `compare_rates`)."""
 SHARE_ALPHA = 0.001
+NEWEST = 1_000
+"""Questions that are looked at for how many name neither conversation nor user."""
 KEEP_EVERY = timedelta(minutes=15)
 """Looks are kept that far apart; the newest is always there."""
 
@@ -56,9 +58,9 @@ class Compared:
 def look(experiment: Experiment, *, now: datetime) -> dict[str, Any]:
     """Numbers only: {"units": {arm: n}, "questions": {arm: n}, "latency": {arm: ms}, "responded": {arm: share},
     "outcomes": {name: `Compared.plain`}, "guardrails": [{name, tolerance, low, tripped}], "share_p", "share_alarm",
-    "unnamed": questions that no id came with, "verdict", "sentence", "advice", "days_left"}.
+    "unnamed" of the "newest" questions that belong to no unit, "verdict", "sentence", "advice", "days_left"}.
 
-    Four queries. In shadow: what `shadow_summary` counts.
+    Five queries. In shadow: what `shadow_summary` counts.
     """
     plan = experiment.rules
     result: dict[str, Any] = {"shadow": shadow_summary(experiment)}
@@ -69,6 +71,7 @@ def look(experiment: Experiment, *, now: datetime) -> dict[str, Any]:
     compared = {name: _compared(name, sums, START_UNITS, ALPHA) for name in OUTCOMES}
     guardrails = [_guardrail(name, tolerance, sums, plan) for name, tolerance in plan.guardrails.items()]
     total = units["control"] + units["candidate"]
+    unnamed, newest = _unnamed(experiment, now)
     p = share_p(units["candidate"], total, experiment.share)
     result |= {
         "units": units,
@@ -79,7 +82,8 @@ def look(experiment: Experiment, *, now: datetime) -> dict[str, Any]:
         "guardrails": guardrails,
         "share_p": p,
         "share_alarm": p < SHARE_ALPHA,
-        "unnamed": _unnamed(experiment, now),
+        "unnamed": unnamed,
+        "newest": newest,
     }
     return result | _verdict(experiment, compared[plan.primary], result, now)
 
@@ -171,14 +175,14 @@ def _guardrail(name: str, tolerance: float, sums: dict[str, dict[str, Any]], pla
     }
 
 
-def _unnamed(experiment: Experiment, now: datetime) -> int:
-    """Questions of our chat in this stage that belong to no unit: at most 10,000 are counted."""
+def _unnamed(experiment: Experiment, now: datetime) -> tuple[int, int]:
+    """(questions of our chat that belong to no unit, of how many of the newest in this stage)."""
     asked = Turn.objects.of(experiment.assistant).filter(
         asked_at__gte=experiment.stage_since, asked_at__lte=now, tags__contains=["chat"]
     )
-    met = Exposure.objects.filter(experiment=experiment, at__gte=experiment.stage_since, turn__isnull=False).count()
-    seen: int = asked.order_by()[: met + 10_000].count()
-    return max(seen - met, 0)
+    newest = list(asked.newest_first().values_list("pk", flat=True)[:NEWEST])
+    met = Exposure.objects.filter(experiment=experiment, turn__in=newest).count()
+    return len(newest) - met, len(newest)
 
 
 def _verdict(experiment: Experiment, primary: Compared, result: dict[str, Any], now: datetime) -> dict[str, Any]:

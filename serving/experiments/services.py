@@ -77,14 +77,14 @@ def start(
 def step(
     *, experiment: Experiment, actor: User | None, reason: str = "", override: bool = False, now: datetime | None = None
 ) -> Experiment:
-    """One step on. Into the canary, where users meet it, only with a passed gate, or over it with a reason.
+    """One step on from where ``experiment`` was read. Into the canary, where users meet it, only with a passed gate, or
+    over it with a reason.
 
     Raises:
-        PromotionRefused: it has ended, the gate is not passed, or the assistant's prompt format is another one now.
+        PromotionRefused: it has ended or gone on meanwhile (a button pressed twice, a rule that was faster), the gate
+            is not passed, or the assistant's prompt format is another one now.
     """
-    deployment = _running(experiment)
-    current = deployment.experiment
-    assert current is not None
+    current = _as_seen(experiment)
     reason = reason.strip()[:MAX_REASON]
     check_fits(assistant=current.assistant, adapter=current.candidate, evaluation=current.evaluation)
     if current.stage == Experiment.Stage.AB:
@@ -116,8 +116,7 @@ def set_share(
     Raises:
         PromotionRefused: nobody meets it yet, the share is none, or no reason was given.
     """
-    current = _running(experiment).experiment
-    assert current is not None
+    current = _as_seen(experiment)
     if not current.shows_candidate:
         raise PromotionRefused("Users do not meet the candidate yet, so it has no share.")
     low, high = (0.005, 0.5) if current.stage == Experiment.Stage.CANARY else (0.2, 0.8)
@@ -166,6 +165,21 @@ def _running(experiment: Experiment) -> Deployment:
     current = Experiment.objects.select_related("assistant", "candidate", "control", "evaluation")
     deployment.experiment = current.get(pk=experiment.pk)
     return deployment
+
+
+def _as_seen(experiment: Experiment) -> Experiment:
+    """The row as it is now, locked, if it still is where the caller has read it.
+
+    Raises:
+        PromotionRefused: it is not; what was decided was decided about something else.
+    """
+    current = _running(experiment).experiment
+    assert current is not None
+    if (current.stage, current.epoch) != (experiment.stage, experiment.epoch):
+        raise PromotionRefused(
+            f"{experiment} has gone on meanwhile and is at “{current.get_stage_display()}” now; look at it again."
+        )
+    return current
 
 
 def _under_new_share(experiment: Experiment, share: float, now: datetime | None) -> None:

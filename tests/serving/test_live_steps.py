@@ -74,7 +74,7 @@ def test_users_meet_their_arm_and_it_is_noted(shop: Shop, adapters: tuple[Adapte
     )  # fmt: skip
     plain = said(shop, "before")
     for _ in range(2):
-        step(experiment=experiment, actor=None)
+        experiment = step(experiment=experiment, actor=None)
     answers = {f"talk-{i}": said(shop, f"talk-{i}") for i in range(10)}
     assert plain in answers.values()
     assert len(set(answers.values())) == 2
@@ -83,7 +83,6 @@ def test_users_meet_their_arm_and_it_is_noted(shop: Shop, adapters: tuple[Adapte
     exposures.flush()
     until(lambda: Exposure.objects.count() == 11, "not every question was noted")
     until(lambda: scrub_waiting().held == 0 and Turn.objects.count() == 13, "not every turn was stored")
-    experiment.refresh_from_db()
     result = run(experiment)
     met = Exposure.objects.select_related("turn")
     assert all((one.turn.adapter == candidate.engine_name) == (one.arm == "candidate") for one in met if one.turn)

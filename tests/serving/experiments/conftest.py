@@ -41,8 +41,7 @@ class Bot:
     def in_ab(self, **plan: Any) -> Experiment:
         experiment = self.start(**plan)
         for _ in range(2):
-            step(experiment=experiment, actor=self.ada)
-        experiment.refresh_from_db()
+            experiment = step(experiment=experiment, actor=self.ada)
         return experiment
 
     def choose(self, **unit: str) -> tuple[Adapter | None, Exposed | None]:

@@ -53,12 +53,12 @@ def test_the_draw_is_another_one_in_the_next_experiment(bot: Bot) -> None:
 
 def test_a_conversation_that_has_begun_stays_where_it_is(bot: Bot) -> None:
     experiment = bot.start(canary_share=0.05, ab_share=0.8)
-    step(experiment=experiment, actor=bot.ada)
+    experiment = step(experiment=experiment, actor=bot.ada)
     for name in arms(bot, 60):
         bot.ask(name)
     exposures.flush()
     before = {name: bot.choose(conversation=name)[1] for name in arms(bot, 60)}
-    step(experiment=experiment, actor=bot.ada)
+    experiment = step(experiment=experiment, actor=bot.ada)
     after = {name: bot.choose(conversation=name)[1] for name in before}
     assert {n: e.arm for n, e in after.items() if e} == {n: e.arm for n, e in before.items() if e}
     assert {e.epoch for e in after.values() if e} == {1}  # and counts where it began
@@ -69,9 +69,9 @@ def test_a_conversation_that_has_begun_stays_where_it_is(bot: Bot) -> None:
 
 def test_users_are_drawn_anew_only_towards_the_candidate(bot: Bot) -> None:
     experiment = bot.start(unit="user", canary_share=0.1)
-    step(experiment=experiment, actor=bot.ada)
+    experiment = step(experiment=experiment, actor=bot.ada)
     canary = arms(bot, 300, "user")
-    step(experiment=experiment, actor=bot.ada)
+    experiment = step(experiment=experiment, actor=bot.ada)
     both = arms(bot, 300, "user")
     assert all(both[name] == "candidate" for name, arm in canary.items() if arm == "candidate")
     assert sum(both[n] != canary[n] for n in canary) > 60

@@ -148,7 +148,9 @@ def test_steps_from_the_page(bot: Bot) -> None:
         experiment.refresh_from_db()
         return experiment
 
-    assert act("step").stage == "canary"
+    assert act("step").stage == "shadow"  # the page says from where
+    assert act("step", stage="shadow").stage == "canary"
+    assert act("step", stage="shadow").stage == "canary"  # pressed twice
     assert act("share", percent="12,5", reason="more").share == 0.125
     assert act("share", percent="much", reason="more").share == 0.125
     assert act("back").stage == "canary"  # without a reason
@@ -162,10 +164,10 @@ def test_over_an_unpassed_gate_only_with_a_reason(bot: Bot) -> None:
     ada = enter("ada")
     assert "without a passed gate" in body(ada.get(page_of(experiment)))
     address = reverse("dashboards:experiment-act", args=[experiment.pk, "step"])
-    ada.post(address, {"reason": "", "override": "1"})
+    ada.post(address, {"reason": "", "override": "1", "stage": "shadow"})
     experiment.refresh_from_db()
     assert experiment.stage == "shadow"
-    ada.post(address, {"reason": "the pilot", "override": "1"})
+    ada.post(address, {"reason": "the pilot", "override": "1", "stage": "shadow"})
     experiment.refresh_from_db()
     assert (experiment.stage, experiment.override_reason) == ("canary", "the pilot")
 
@@ -227,7 +229,7 @@ def test_what_is_live_lists_adapters_steps_and_trail(bot: Bot) -> None:
     step(experiment=experiment, actor=bot.ada, reason=HOSTILE)
     text = body(ada.get(address))
     assert "On its way: Adapter 2" in text
-    assert "canary" in text
+    assert ">Canary<" in text
 
 
 def test_lists_and_the_way_to_start(bot: Bot) -> None:

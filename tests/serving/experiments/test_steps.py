@@ -25,8 +25,10 @@ def test_from_shadow_to_live_with_every_step_on_record(bot: Bot) -> None:
     experiment = bot.start(canary_share=0.1)
     assert (experiment.stage, experiment.share, deployment(bot).experiment) == ("shadow", 0.0, experiment)
     for stage, share in (("canary", 0.1), ("ab", 0.5)):
-        now = step(experiment=experiment, actor=bot.ada, reason=f"to {stage}")
-        assert (now.stage, now.share) == (stage, share)
+        seen, experiment = experiment, step(experiment=experiment, actor=bot.ada, reason=f"to {stage}")
+        assert (experiment.stage, experiment.share) == (stage, share)
+        with pytest.raises(PromotionRefused, match="has gone on meanwhile"):  # the button pressed twice
+            step(experiment=seen, actor=bot.ada)
     ended = step(experiment=experiment, actor=bot.ada, reason="it is better")
     assert (ended.stage, ended.ending, ended.share) == ("ended", "promoted", 0.0)
     live = deployment(bot)
@@ -52,10 +54,10 @@ def test_users_meet_only_what_passed_the_gate_or_what_somebody_answers_for(bot: 
         step(experiment=experiment, actor=bot.ada)
     with pytest.raises(PromotionRefused, match="needs a reason"):
         step(experiment=experiment, actor=bot.ada, override=True, reason=" ")
-    now = step(experiment=experiment, actor=bot.ada, override=True, reason="the pilot wants it")
-    assert now.override_reason == "the pilot wants it"
-    step(experiment=experiment, actor=bot.ada)
-    step(experiment=experiment, actor=bot.ada)
+    experiment = step(experiment=experiment, actor=bot.ada, override=True, reason="the pilot wants it")
+    assert experiment.override_reason == "the pilot wants it"
+    for _ in range(2):
+        experiment = step(experiment=experiment, actor=bot.ada)
     overridden = Promotion.objects.filter(experiment=experiment).order_by("pk").values_list("overrides_gate", flat=True)
     assert list(overridden) == [False, True, True, True]
     assert deployment(bot).adapter == unproven
@@ -119,7 +121,7 @@ def test_shares_have_bounds_and_need_a_reason(bot: Bot) -> None:
     experiment = bot.start()
     with pytest.raises(PromotionRefused, match="no share"):
         set_share(experiment=experiment, share=0.2, actor=bot.ada, reason="more")
-    step(experiment=experiment, actor=bot.ada)
+    experiment = step(experiment=experiment, actor=bot.ada)
     with pytest.raises(PromotionRefused, match="is from"):
         set_share(experiment=experiment, share=0.9, actor=bot.ada, reason="more")
     with pytest.raises(PromotionRefused, match="Say why"):
