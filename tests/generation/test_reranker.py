@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from generation.engines import EngineUnavailable
+from generation.engines import EngineError, EngineUnavailable
 from generation.reranker import load_reranker, weights_digest
 
 TEXTS = ["The fee is £35.", "Read the meter on the first day.", "We pay 12 p for each unit."]
@@ -69,3 +69,28 @@ def test_a_configuration_may_rerank(folder: Path, settings: object) -> None:
     read = load_reranker(str(folder)).score("What is the fee?", [f"{p.title}\n{p.text}" for p in found])
     assert read == sorted(read, reverse=True)
     assert config_digest(assistant, plain) != config_digest(assistant, reranked)
+
+
+def test_the_engine_serves_it(folder: Path, tmp_path: Path) -> None:
+    from generation.client import EngineClient
+    from generation.engines import BadRequest
+    from generation.local import TransformersEngine
+    from generation.server import MAX_RERANKED, Service
+    from tests.servers import serving
+    from tests.tiny_model import shared_base
+
+    engine = TransformersEngine(shared_base(), cut_loops=False)
+    for name, reranker in (("with", str(folder)), ("without", "")):
+        service = Service(engine, token="t", reranker=reranker)
+        with serving(service.app(), uds=tmp_path / f"{name}.sock", lifespan="on") as address:
+            client = EngineClient(address, "t")
+            if reranker:
+                expected = load_reranker(reranker).score("What is the fee?", TEXTS)
+                assert client.rerank("What is the fee?", TEXTS) == pytest.approx(expected, abs=1e-4)
+                with pytest.raises(BadRequest):
+                    client.rerank("q", ["a"] * (MAX_RERANKED + 1))
+            else:
+                with pytest.raises(EngineUnavailable, match="No reranker is set"):
+                    client.rerank("q", TEXTS)
+            with pytest.raises(EngineError, match="token"):
+                EngineClient(address, "wrong").rerank("q", TEXTS)
