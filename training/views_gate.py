@@ -59,9 +59,13 @@ class GateForm(forms.Form):
         super().__init__(data, initial=initial)
         for name, rail in GUARDRAILS.items():
             self.fields[f"on_{name}"] = forms.BooleanField(required=False, label=rail.label)
-            self.fields[f"margin_{name}"] = forms.FloatField(
-                min_value=0, max_value=100, label=f"{rail.label}: points allowed"
-            )
+            label = f"Points allowed: {rail.label}"
+            number = forms.NumberInput(attrs={"aria-label": label, "step": "any"})
+            self.fields[f"margin_{name}"] = forms.FloatField(min_value=0, max_value=100, label=label, widget=number)
+
+    def rule_fields(self) -> list[Any]:
+        """What stands above the guardrails."""
+        return [self[name] for name in ("primary", "minimum_gain", "alpha", "judge_agreement", "strict")]
 
     def guardrails(self) -> list[dict[str, Any]]:
         """The rows of the form's table."""
