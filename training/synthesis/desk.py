@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from math import ceil
 
 from generation.overlap import content_words
@@ -41,7 +42,6 @@ class Desk:
         self.material = material
         self.seed = synthesis.seed
         self.by_rule_only = by_rule_only
-        self.constructor = Constructor(material)
         self.attempts: dict[str, tuple[int, str]] = {}
         """Task key → tries so far, and what dropped the last one."""
         self.kept: Counter[str] = Counter()
@@ -58,6 +58,11 @@ class Desk:
         self._waiting: list[Task] = []
         self._closed: set[str] = set()
         """Forms for which there is nothing more to write about."""
+
+    @cached_property
+    def constructor(self) -> Constructor:
+        """It reads every statement once: only where something is to be built of them."""
+        return Constructor(self.material)
 
     @property
     def total(self) -> int:

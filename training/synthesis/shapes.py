@@ -86,4 +86,6 @@ def behind(subject: str) -> str:
     return subject[found.start() :].strip() if found else ""
 
 
-_BEHIND = re.compile(r" (?:of|on|in|at|for|from|with|without|by|to|outside|inside|under|over|within) ")
+_BEHIND = re.compile(
+    r" (?:of|on|in|at|for|from|with|without|by|to|outside|inside|under|over|within|after|before|during|between|until) "
+)
