@@ -12,6 +12,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import httpx
+from _serve_servers import cpu_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 Messages = Sequence[Any]
@@ -26,6 +27,8 @@ class Measured:
     tokens: int = 0
     failed: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
+    """Processor seconds of the server."""
     texts: dict[int, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
@@ -33,6 +36,7 @@ class Measured:
         return {
             "tokens_s": round(self.tokens / self.seconds, 1),
             "answers_s": round(len(self.whole) / self.seconds, 2),
+            "tokens_cpu_s": round(self.tokens / self.cpu, 1) if self.cpu else 0.0,
             "ttft_ms": round(1000 * median(self.first)) if self.first else 0,
             "p95_ms": round(1000 * p95),
             "failed": self.failed,
@@ -43,9 +47,13 @@ Answer = Callable[[int], Awaitable[AsyncIterator[tuple[str, int]]]]
 """From the number of a question to its pieces, each with the tokens known so far (the last counts)."""
 
 
-async def load(answer: Answer, *, users: int, questions: int, seconds: float, rounds: int = 0) -> Measured:
-    """Until the time is over, each answer to its end; with ``rounds`` so many answers, whatever they take."""
+async def load(
+    answer: Answer, *, users: int, questions: int, seconds: float, rounds: int = 0, pid: int | None = None
+) -> Measured:
+    """Until the time is over, each answer to its end; with ``rounds`` so many answers, whatever they take. ``pid``: of
+    the server, whose processor time is taken."""
     measured = Measured()
+    cpu = cpu_seconds(pid) if pid else 0.0
     began = time.perf_counter()
     drawn = iter(range(rounds or 1_000_000))
 
@@ -70,6 +78,7 @@ async def load(answer: Answer, *, users: int, questions: int, seconds: float, ro
 
     await asyncio.gather(*(user() for _ in range(users)))
     measured.seconds = time.perf_counter() - began
+    measured.cpu = cpu_seconds(pid) - cpu if pid else 0.0
     return measured
 
 
@@ -106,7 +115,7 @@ def openai_answer(
         }  # fmt: skip
 
         async def pieces() -> AsyncIterator[tuple[str, int]]:
-            text = ""
+            text, shown = "", 0
             async with http.stream("POST", "/v1/chat/completions", json=body) as response:
                 if response.status_code != 200:
                     raise RuntimeError((await response.aread())[:200])
@@ -116,12 +125,21 @@ def openai_answer(
                         for choice in event.get("choices") or []:
                             if piece := (choice.get("delta") or {}).get("content"):
                                 text += piece
-                                yield piece, 0
-            yield "", counter(text)
+                                if new := _answered(text)[shown:]:
+                                    shown += len(new)
+                                    yield new, 0
+            yield "", counter(_answered(text))
 
         return pieces()
 
     return answer
+
+
+def _answered(text: str) -> str:
+    """`transformers serve` streams this model's prompt before the answer: nothing of that counts."""
+    if "<|system|>".startswith(text[:10]) or text.startswith("<|system|>"):
+        text = text.partition("<|assistant|>")[2]
+    return text.removesuffix("<|end|>")
 
 
 def demo_prompts(count: int) -> tuple[list[Messages], str]:

@@ -38,6 +38,7 @@ def _measure(url: str, *, minutes: float, users: int) -> dict[str, Any]:
     from _serve_servers import resident_mb
 
     assistant, secret = _assistant()
+    before = _captured(assistant)
     alone = _Users(url, assistant.slug, secret)
     alone.run(1, seconds=min(20.0, 20 * minutes))
     promoting = threading.Event()
@@ -68,7 +69,7 @@ def _measure(url: str, *, minutes: float, users: int) -> dict[str, Any]:
         "rss_growth_mb": round(settled[-1] - settled[0], 1) if settled else 0,
         "load_minutes": minutes,
         "load_users": users,
-        "turns_captured": _captured(assistant),
+        "turns_missing": _missing(assistant, before + len(alone.overhead) + len(crowd.overhead)),
     }
 
 
@@ -159,9 +160,10 @@ def _assistant() -> tuple[Any, str]:
 
 
 def _promote(assistant: Any, stop: threading.Event, done: list[str]) -> None:
-    """Adapter 1, adapter 2, back, and round again."""
+    """Whichever adapter is not live, and every third time one step back."""
     from django.db import connection
 
+    from serving.models import Deployment
     from serving.services import PromotionRefused, promote, roll_back
     from training.models import Adapter
 
@@ -172,10 +174,9 @@ def _promote(assistant: Any, stop: threading.Event, done: list[str]) -> None:
             if step % 3 == 2:
                 roll_back(assistant=assistant, actor=None, reason="bench")
             else:
-                promote(
-                    assistant=assistant, adapter=adapters[step % 3], evaluation=None, actor=None, reason="bench",
-                    override=True,
-                )  # fmt: skip
+                live = Deployment.objects.filter(assistant=assistant).values_list("adapter", flat=True).first()
+                other = next(adapter for adapter in adapters if adapter.pk != live)
+                promote(assistant=assistant, adapter=other, evaluation=None, actor=None, reason="bench", override=True)
             done.append("")
         except PromotionRefused as refused:
             done.append(str(refused))
@@ -200,6 +201,14 @@ def _pids() -> list[int]:
         if own and ("generation.server" in command or "uvicorn" in command or "config.asgi" in command):
             found.append(int(path.name))
     return found
+
+
+def _missing(assistant: Any, expected: int) -> int:
+    """Answers without a turn, when what is captured behind them has had its time."""
+    end = time.monotonic() + 60
+    while (missing := expected - _captured(assistant)) > 0 and time.monotonic() < end:
+        time.sleep(0.5)
+    return missing
 
 
 def _captured(assistant: Any) -> int:

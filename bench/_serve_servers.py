@@ -113,6 +113,12 @@ def resident_mb(pids: Sequence[int]) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / 1e6
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and its threads have used: what a busy machine does not stretch."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 # --- Models ----------------------------------------------------------------------------------------------------------
 
 
