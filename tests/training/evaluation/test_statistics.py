@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,17 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from training.evaluation.gate import GateRule, GateRuleError, judge
-from training.evaluation.statistics import cluster_bootstrap, mcnemar_exact, minimum_detectable_effect, paired_test
+from training.evaluation.simulation import World, simulate
+from training.evaluation.statistics import (
+    cluster_bootstrap,
+    cluster_ratio,
+    holm,
+    mcnemar_exact,
+    minimum_detectable_effect,
+    paired_test,
+    power_of,
+    sign_flip,
+)
 from training.models import GateVerdict
 
 
@@ -91,3 +103,61 @@ def test_a_guardrail_beyond_its_margin_stops_a_clear_gain():
 def test_an_unknown_margin_is_refused():
     with pytest.raises(GateRuleError):
         GateRule.from_dict({"margins": {"beauty": 1}})
+
+
+def test_flipping_signs_counts_every_way_where_there_are_few_clusters() -> None:
+    # Of 2^4 ways to flip four equal differences, two are as far from zero as all of one sign.
+    assert sign_flip([1.0] * 4, list("abcd")) == 2 / 16
+    assert sign_flip([1.0] * 4, ["a"] * 4) == 1.0  # one document proves nothing
+    assert sign_flip([0.0, 0.0], ["a", "b"]) == 1.0
+    with pytest.raises(ValueError, match="cannot be permuted"):
+        sign_flip([], [])
+
+
+def test_flipping_signs_agrees_with_mcnemar_where_every_question_stands_alone() -> None:
+    values = [1.0] * 30 + [-1.0] * 14 + [0.0] * 156
+    names = [str(i) for i in range(200)]
+    assert sign_flip(values, names) == pytest.approx(mcnemar_exact(30, 14), abs=0.01)
+    assert sign_flip(values, names) == sign_flip(values, names)
+    alike = [str(i // 10) for i in range(200)]
+    assert sign_flip(values, alike) > sign_flip(values, names)
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    draw = np.random.default_rng(5)
+    for _ in range(20):
+        p = {f"m{i}": float(x) for i, x in enumerate(draw.random(7) ** 3)}
+        expected = multipletests(list(p.values()), method="holm")[1]
+        assert list(holm(p).values()) == pytest.approx(expected)
+    assert holm({}) == {}
+
+
+@given(st.integers(50, 1000), st.floats(0.05, 0.5))
+def test_the_detectable_effect_has_the_power_it_is_named_for(n: int, d: float) -> None:
+    effect = minimum_detectable_effect(n, d)
+    if effect < d:
+        assert power_of(n, d, effect) == pytest.approx(0.8, abs=0.02)
+    assert power_of(n, d, 0.0) == pytest.approx(0.025, abs=0.001)
+
+
+def test_a_ratio_is_resampled_with_its_denominator() -> None:
+    found = cluster_ratio([1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0], list("abcd"))
+    assert found.value == pytest.approx(2 / 3)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    with pytest.raises(ValueError, match="sum to 0"):
+        cluster_ratio([0.0], [0.0], ["a"])
+
+
+def test_a_simulated_gate_promotes_hardly_ever_without_a_difference() -> None:
+    """Forty runs, so that the suite stays quick; `manage.py simulate_evaluation` does a thousand."""
+    world = World(questions=90, per_document=3)
+    none = simulate(world, runs=40)
+    assert none.promoted <= 0.1
+    assert none.covered >= 0.85
+    better = simulate(replace(world, effect=0.15, uneven=0.02), runs=40)
+    assert better.promoted > none.promoted + 0.3
+    assert simulate(world, runs=40) == none
+    with pytest.raises(ValueError, match="leaves 0"):
+        simulate(replace(world, rate=0.9), runs=1)
