@@ -14,13 +14,15 @@ import pytest
 
 from assistants import background
 from assistants.background import launch, sweep
+from generation.adapters import base_digest
 from tests.assistants.test_background import ROOT, database_url, until
 from tests.factories import make_assistant
+from tests.tiny_model import make_tiny_adapter
 from tests.training.finetune.conftest import make_dataset, make_run
 from training.finetune import runs
 from training.finetune.bases import from_state
 from training.finetune.process import RecipeProcess
-from training.models import Adapter, DatasetVersion, Run, RunMetric
+from training.models import Adapter, DatasetVersion, Example, Run, RunMetric
 
 pytestmark = pytest.mark.usefixtures("run_settings")
 
@@ -46,6 +48,29 @@ def test_a_run_becomes_an_adapter(dataset: DatasetVersion, base: Path) -> None:
     assert adapter.size_bytes > 1000
     assert sorted(p.name for p in from_state(adapter.folder).iterdir())[-1] == "manifest.json"
     assert not (from_state(run.folder) / "work").exists()
+
+
+def test_a_run_of_preferences_goes_on_from_an_adapter(dataset: DatasetVersion, base: Path, tmp_path: Path) -> None:
+    assistant = dataset.assistant
+    folder = make_tiny_adapter(base, tmp_path / "parent", prompt_digest=assistant.prompt_digest)
+    parent = Adapter.objects.create(
+        assistant=assistant, number=4, folder=str(folder), base_digest=base_digest(base),
+        prompt_digest=assistant.prompt_digest,
+    )  # fmt: skip
+    Example.objects.filter(dataset=dataset, position__in=[1, 2, 5]).update(rejected="[1] Plan 0 costs £99.")
+    run = make_run(dataset, base, preference_epochs=2.0, preference_learning_rate=1e-3)
+    Run.objects.filter(pk=run.pk).update(method="kto", parent=parent)
+    run.refresh_from_db()
+    launch(run, foreground=True)
+    run.refresh_from_db()
+    assert (run.state, run.error) == (Run.State.SUCCEEDED, "")
+    assert (run.progress["start"]["good_rows"], run.progress["start"]["bad_rows"]) == (13, 3)
+    assert any("margin" in metric.measures for metric in run.metrics.all())
+    adapter = run.adapter
+    assert (adapter.number, adapter.parent) == (5, parent)
+    assert adapter.manifest["parent"]["adapter"] == 4
+    assert adapter.manifest["data"]["preferences_sha256"]
+    assert not (from_state(run.folder) / "train.jsonl").exists()  # only what the method needs was written
 
 
 def test_refusals_are_sentences(base: Path, db: None) -> None:
