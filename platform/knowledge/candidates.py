@@ -78,6 +78,9 @@ def find(
             size = size_of(cursor, assistant)
         chunks = max(size.chunks, size.counted or 0)
         terms = terms_of(cursor, assistant=assistant, parts=query.parts, chunks=chunks)
+        if size.counted is None and not size.is_small:
+            # Nobody knows yet which of them stand everywhere; searching by those would read most of the table.
+            terms = Terms(terms.weighed)
     if not settings.vectors and not terms.weighed:
         return Candidates({}, {})
     sql, params = statement(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from assistants.models import Assistant, AuditEvent
+from knowledge import candidates
 from knowledge.configuration import RetrievalSettings, SettingsRefused, checked, config_digest, put_on, settings_of
 from knowledge.configuring import activate, differences, note_active, save_configuration
 from knowledge.models import Document, LexemeCount, Lexicon, RetrievalConfiguration
@@ -125,6 +126,24 @@ def test_folders_and_superseded_documents_are_left_out(assistant: Assistant) -> 
     assert "tariffs/leaving.md" in sources(assistant, "exit fee")
     assert "tariffs/leaving.md" not in sources(assistant, "exit fee", superseded=False)
     assert sources(assistant, "exit fee", folders=("tari%",)) == []
+
+
+def test_a_large_collection_that_was_never_counted_is_not_searched_by_words(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """In a web process: counting takes seconds there, and searching by words that stand everywhere too."""
+    monkeypatch.setattr(candidates, "EXACT_BELOW", 1)
+    asked: list[str] = []
+    real = candidates.statement
+    monkeypatch.setattr(candidates, "statement", lambda **given: asked.append(given["terms"].search) or real(**given))
+    (query,) = prepare([("zebu-7", ())])
+    settings.PROCESS = "web"
+    assert search(assistant=assistant, query=query, k=3)
+    assert asked == [""]
+    assert not Lexicon.objects.exists()
+    settings.PROCESS = "worker"
+    assert search(assistant=assistant, query=query, k=3)[0].source == "home/meters.md"
+    assert "'zebu'" in asked[1]
 
 
 @pytest.mark.parametrize("exact", [True, False])
