@@ -26,6 +26,7 @@ def changed_value(sentence: str, rng: random.Random) -> tuple[str, str] | None:
     """(what stands in the sentence, what shall stand there), each with a little around it so that it is found once; or
     None where no value is safe to change."""
     found = [m for m in _VALUE.finditer(sentence) if sentence.count(_around(sentence, m)[0]) == 1]
+    found = [m for m in found if m.group(0) != "1"]  # "2 year" would give it away
     if not found:
         return None
     match = rng.choice(found)
