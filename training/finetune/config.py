@@ -122,12 +122,15 @@ class FinetuneConfig:
         make the model differ from its reference where nothing was learned)."""
         if stage == "sft":
             return self
+        # KTO compares rows within a batch: alone, a row would be compared with itself.
+        least = 2 if stage == "kto" else 1
         return replace(
             self,
             learning_rate=self.preference_learning_rate,
             epochs=self.preference_epochs,
             dropout=0.0,
-            micro_batch=max(2, self.micro_batch) if stage == "kto" else self.micro_batch,
+            batch=None if self.batch is None else max(least, self.batch),
+            micro_batch=max(least, self.micro_batch),
         )
 
     def resolve(

@@ -126,6 +126,8 @@ def preflight(
         warnings.append(
             f"About {memory} MB are needed and {free} MB are free. Set a smaller micro_batch, or stop what else runs."
         )
+    if settings.quantise and not Path("/dev/nvidiactl").exists():
+        warnings.append("This machine shows no CUDA device: a run with quantise is refused unless its worker has one.")
     if provider is not None:
         warnings = [
             f"The rows leave this platform for {provider}, whose base is {provider.model}. Lengths, memory and time "
