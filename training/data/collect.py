@@ -123,7 +123,7 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
                 continue
             kept.append(made)
             usable = stored and turn.embedding is not None and not _has_house_words(turn, order.assistant)
-            vectors.append(turn.embedding.to_numpy().astype(np.float32) if usable else None)
+            vectors.append(numbers_of(turn.embedding) if usable else None)
         heads += _add(pool, kept, vectors)
         done += len(part)
         order.beat(stage="labelled turns", done=done, total=total)
@@ -136,6 +136,11 @@ def _add(pool: Pool, rows: Sequence[Candidate], vectors: Sequence[Any]) -> list[
     missing = [row for row, vector in zip(rows, vectors, strict=True) if vector is None]
     fresh = iter(question_vectors([(row.question, row.history) for row in missing]) if missing else ())
     return [pool.add(row, next(fresh) if v is None else unit(v)) for row, v in zip(rows, vectors, strict=True)]
+
+
+def numbers_of(stored: Any) -> NDArray[np.float32]:
+    """A vector column's value: which type it has is the driver's choice."""
+    return np.asarray(stored.to_list() if hasattr(stored, "to_list") else stored, dtype=np.float32)
 
 
 def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -154,7 +159,9 @@ def _stored_vectors_fit(assistant: Assistant, rows: QuerySet[Turn]) -> bool:
     if not some:
         return False
     fresh = question_vectors([(turn.question, turn.history) for turn in some], assistant.glossary)
-    stored = np.stack([unit(turn.embedding.to_numpy().astype(np.float32)) for turn in some])
+    stored = np.stack([unit(numbers_of(turn.embedding)) for turn in some])
+    if stored.shape != fresh.shape:
+        return False
     return bool((fresh * stored).sum(axis=1).min() >= SAME_VECTOR)
 
 
