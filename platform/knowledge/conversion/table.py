@@ -38,7 +38,8 @@ def read_table(data: bytes, *, title: str, delimiter: str = "") -> Converted:
     notes = []
     wide = sum(len(row) > len(rows[0]) and any(row[len(rows[0]) :]) for row in rows[1:])
     if wide:
-        notes.append(f"{wide} rows have more cells than the header; the cells beyond it stand without a name.")
+        rows_have = "row has" if wide == 1 else "rows have"
+        notes.append(f"{wide} {rows_have} more cells than the header; the cells beyond it stand without a name.")
         width = max(map(len, rows))
         rows[0] = rows[0] + [""] * (width - len(rows[0]))
     return Converted(text, [Section([title], [table_lines(rows)])], None, notes)

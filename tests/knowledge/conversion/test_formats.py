@@ -205,7 +205,7 @@ def test_each_row_of_a_table_names_its_columns(data: bytes, media_type: str) -> 
 def test_tables_that_are_not_well_formed() -> None:
     found = read(b"a,b\n1,2,3\n", formats.CSV)
     assert found.sections[0].blocks == [["a: 1; b: 2; 3"]]
-    assert found.notes == ["1 rows have more cells than the header; the cells beyond it stand without a name."]
+    assert found.notes == ["1 row has more cells than the header; the cells beyond it stand without a name."]
     assert "no text" in why_not(b"\n,,\n", formats.CSV)
     assert "want of a quote" in why_not(b'a,b\n"' + b"x" * 2_000_000, formats.CSV)
     assert "200 columns" in why_not(b"a," * 300, formats.CSV)
