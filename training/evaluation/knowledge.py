@@ -7,13 +7,13 @@ answer is better.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
 from generation.engines import GenerationRequest
 from training.evaluation.asking import ADAPTER_ARMS, Task, cluster_of, task_prompt
+from training.evaluation.loading import load_into
 from training.evaluation.models import KnowledgeScore
 from training.evaluation.statistics import cluster_bootstrap
 from training.models import Arm, Condition, EvaluationAnswer, Kind
@@ -77,12 +77,7 @@ def _engine(score: KnowledgeScore) -> TransformersEngine:
 
     adapter = score.evaluation.adapter
     engine = TransformersEngine(settings.RATCHET_BASE_MODEL_PATH)
-    engine.load_adapter(
-        adapter.engine_name,
-        Path(settings.VAR_DIR) / adapter.folder,
-        base_digest=adapter.base_digest,
-        prompt_digest=adapter.prompt_digest,
-    )
+    load_into(engine, adapter)
     return engine
 
 

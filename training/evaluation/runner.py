@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import transaction
 
 from generation.engines import AdapterRefused
@@ -19,11 +17,11 @@ from training.evaluation.asking import Examination, Task, fitted_thresholds, tas
 from training.evaluation.conditions import freeze_conditions
 from training.evaluation.few_shot import Demonstration, demonstrations
 from training.evaluation.gate import GateRule
+from training.evaluation.loading import AdapterGone, load_into, look_for
 from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
 from training.evaluation.summary import summarise
 from training.models import Adapter, Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
-from training.providers.serving import served_elsewhere
 
 if TYPE_CHECKING:
     from generation.engines import Engine
@@ -75,13 +73,9 @@ def refuse_unfit(evaluation: Evaluation, adapter: Adapter) -> None:
             f"{assistant.prompt_digest}. Train a new adapter, or set style, decline sentence and instructions back."
         )
     try:
-        elsewhere = served_elsewhere(adapter)
-    except AdapterRefused as error:
+        look_for(adapter)
+    except (AdapterGone, AdapterRefused) as error:
         raise EvaluationRefused(str(error)) from error
-    if not elsewhere and not (Path(settings.VAR_DIR) / adapter.folder).is_dir():
-        raise EvaluationRefused(
-            f"The files of {adapter} are not there any more. Restore its folder from a backup, or train a new adapter."
-        )
     if adapter.erased_rows:
         raise EvaluationRefused(
             f"{adapter.erased_rows} rows that {adapter} has learned from were erased since; it is to be replaced and "
@@ -113,14 +107,7 @@ def _adapters(evaluation: Evaluation) -> list[Adapter]:
 def _engine(evaluation: Evaluation) -> Engine:
     engine = bulk_engine()
     for adapter in _adapters(evaluation):
-        if served_elsewhere(adapter):
-            continue
-        engine.load_adapter(
-            adapter.engine_name,
-            Path(settings.VAR_DIR) / adapter.folder,
-            base_digest=adapter.base_digest,
-            prompt_digest=adapter.prompt_digest,
-        )
+        load_into(engine, adapter)
     return engine
 
 

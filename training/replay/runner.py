@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
 from django.utils import timezone
 
 from annotations.effects import offered_evidence
@@ -21,6 +19,7 @@ from generation.prompts import Answer, Prompt, PromptPassage, PromptStyle, Sente
 from knowledge.retrieval import retrieve
 from training.data.render import offered
 from training.engine import bulk_engine
+from training.evaluation.loading import load_into
 from training.evaluation.metrics import citation_quality, groundedness, token_f1
 from training.evaluation.models import Replay, ReplayAnswer
 from training.evaluation.statistics import cluster_bootstrap
@@ -52,7 +51,7 @@ class Ready:
 def perform(replay: Replay) -> None:
     """Raises:
     ReplayRefused: the prompt format has changed since it was started.
-    generation.engines.EngineError: base or adapter cannot be loaded.
+    AdapterGone, generation.engines.EngineError: base or adapter cannot be loaded.
     """
     if replay.prompt_digest != replay.assistant.prompt_digest:
         raise ReplayRefused("The assistant's prompt format has changed since this was started. Start another replay.")
@@ -71,15 +70,7 @@ def perform(replay: Replay) -> None:
 def _engine(replay: Replay) -> Engine:
     engine = bulk_engine()
     if replay.adapter is not None:
-        folder = Path(settings.VAR_DIR) / replay.adapter.folder
-        if not folder.is_dir():
-            raise ReplayRefused(f"The files of {replay.adapter} are not there any more. Choose another adapter.")
-        engine.load_adapter(
-            replay.adapter.engine_name,
-            folder,
-            base_digest=replay.adapter.base_digest,
-            prompt_digest=replay.adapter.prompt_digest,
-        )
+        load_into(engine, replay.adapter)
     return engine
 
 
