@@ -17,7 +17,7 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS
 from training.models import TrainingProvider
 from training.pages import render_page, require_admin_somewhere
-from training.providers.services import save_provider
+from training.providers.services import remove_provider, save_provider
 
 LIST = "admin:training_trainingprovider_changelist"
 
@@ -49,6 +49,8 @@ class TrainingProviderAdmin(ScopedAdmin):
     view_roles = ADMINS
     add_roles = ADMINS
     change_roles = ADMINS
+    delete_roles = ADMINS
+    actions = None  # one by one, with a page that says what would go
     list_display = ("name", "assistant", "base_url", "model", "created_at")
     list_filter = ("assistant",)
     list_select_related = ("assistant",)
@@ -59,6 +61,11 @@ class TrainingProviderAdmin(ScopedAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         own = {"any_rows": self.get_queryset(request).exists()}
         return super().changelist_view(request, {**own, **(extra_context or {})})
+
+    def delete_model(self, request: HttpRequest, obj: TrainingProvider) -> None:
+        """One that runs have used is protected: they say where their rows went."""
+        user: Any = request.user
+        remove_provider(provider=obj, actor=user)
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         require_admin_somewhere(request)

@@ -68,3 +68,14 @@ def save_provider(
         details={"host": url.hostname, "key_changed": bool(api_key)},
     )
     return row
+
+
+@transaction.atomic
+def remove_provider(*, provider: TrainingProvider, actor: User | None) -> None:
+    """Forgets a provider and its key.
+
+    Raises:
+        django.db.models.ProtectedError: runs have trained there.
+    """
+    audit(assistant=provider.assistant, actor=actor, action="provider.removed", target=provider.name)
+    provider.delete()

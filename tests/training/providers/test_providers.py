@@ -246,3 +246,10 @@ def test_the_pages_are_for_admins_and_never_show_the_key(assistant: Assistant, t
     assert added is not None
     assert added.details["key_changed"] is True
     assert login("ada").get(reverse("admin:training_trainingprovider_changelist")).status_code == 200
+    remove = reverse("admin:training_trainingprovider_delete", args=[there.pk])
+    assert login("rob").post(remove, {"post": "yes"}).status_code in (302, 403, 404)
+    assert login("eve").post(remove, {"post": "yes"}).status_code in (302, 403, 404)
+    assert TrainingProvider.objects.filter(pk=there.pk).exists()
+    assert login("ada").post(remove, {"post": "yes"}).status_code == 302
+    assert not TrainingProvider.objects.filter(pk=there.pk).exists()
+    assert AuditEvent.objects.filter(action="provider.removed", actor_name="ada").count() == 1
