@@ -23,6 +23,7 @@ from tests.factories import make_assistant, make_benchmark, make_turn
 from tests.tiny_model import shared_base
 from training.data.candidates import from_item
 from training.models import BenchmarkItem, Synthesis, SyntheticItem
+from training.services import NotPossible, build_dataset, go_on_with_synthesis
 from training.synthesis import generate
 from training.synthesis.sentences import Material, sources
 
@@ -445,3 +446,19 @@ def test_the_command_writes_and_prints(tariffs: Assistant, tmp_path: Path, capsy
         call_command("write_questions", "nobody")
     with pytest.raises(CommandError, match="Between 1 and"):
         call_command("write_questions", tariffs.slug, wanted=0)
+
+
+def test_a_dataset_takes_every_kind(tariffs: Assistant) -> None:
+    mix = {"single": 0.4, "follow_up": 0.2, "near_miss": 0.1, "out_of_scope": 0.1, "counterfactual": 0.2}
+    synthesis = run(start(tariffs, wanted=18, plan={"mix": mix, "style": "plain"}))
+    dataset = build_dataset(assistant=tariffs, benchmark=None, synthesis=synthesis)
+    launch(dataset, foreground=True)
+    dataset.refresh_from_db()
+    assert (dataset.state, dataset.error) == ("succeeded", "")
+    assert dataset.mix["synthetic"]["answer"] >= 5
+    assert dataset.mix["synthetic"]["decline"] >= 1
+    (follow_up, *_) = [row for row in dataset.examples.all() if row.history]
+    assert [message["role"] for message in follow_up.history] == ["user", "assistant"]
+    Synthesis.objects.filter(pk=synthesis.pk).update(state="cancelled")
+    with pytest.raises(NotPossible, match="A dataset was made"):
+        go_on_with_synthesis(synthesis=synthesis, actor=None)
