@@ -20,6 +20,8 @@ SHOWN_METRICS = (
     ("dates_exact", "Exactly the right dates", True, True),
     ("citation_recall", "Supported by its citation", True, True),
     ("citation_precision", "Citations that are needed", True, True),
+    ("citation_recall_nli", "Supported by its citation (NLI)", True, True),
+    ("citation_precision_nli", "Citations that are needed (NLI)", True, True),
     ("groundedness", "Words that stand in the passages (a hint)", True, True),
     ("over_refusal", "Declined although it stands there", False, True),
     ("rightly_declined", "Rightly declined", True, True),

@@ -16,6 +16,7 @@ from training.data.render import offered
 from training.evaluation import extractive
 from training.evaluation.conditions import is_gold, sentence_of
 from training.evaluation.few_shot import Demonstration, with_demonstrations
+from training.evaluation.metrics import Entails
 from training.evaluation.plan import RETRIEVAL_ARMS, Plan
 from training.evaluation.scoring import expected, measure, passages_of
 from training.models import Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
@@ -47,6 +48,7 @@ class Examination:
     shown: Sequence[Demonstration] = ()
     thresholds: Sequence[float] = ()
     """Of the extractive arm, for each fold."""
+    entails: Entails | None = None
     _kept: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def tasks(self) -> list[Task]:
@@ -117,8 +119,9 @@ class Examination:
         evaluation = self.evaluation
         answer = parse_answer(house=evaluation.assistant.house, prompt=prompt, completion=text)
         measures = measure(
-            item=task.item, arm=task.arm, condition=task.condition, answer=answer, assistant=evaluation.assistant
-        )
+            item=task.item, arm=task.arm, condition=task.condition, answer=answer, assistant=evaluation.assistant,
+            entails=self.entails,
+        )  # fmt: skip
         tokens = result.completion_tokens if result else 0
         if result:
             measures["tokens"] = float(tokens)

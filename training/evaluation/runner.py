@@ -18,6 +18,7 @@ from training.evaluation.conditions import freeze_conditions
 from training.evaluation.few_shot import Demonstration, demonstrations
 from training.evaluation.gate import GateRule
 from training.evaluation.loading import AdapterGone, load_into, look_for
+from training.evaluation.nli import entailment
 from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
 from training.evaluation.summary import summarise
@@ -55,6 +56,7 @@ def perform(evaluation: Evaluation) -> None:
         items=items,
         shown=_shown(evaluation, plan),
         thresholds=fitted_thresholds(evaluation, items) if Arm.EXTRACTIVE in plan.arms else (),
+        entails=entailment(),
     )
     _answer_all(examination)
     latency = _timed(examination) if plan.timed else None

@@ -9,6 +9,7 @@ from assistants.models import Assistant
 from generation.prompts import Answer, PromptPassage, PromptStyle
 from training.evaluation.metrics import (
     REFERENCE_F1,
+    Entails,
     answer_presence,
     citation_quality,
     dates_exact,
@@ -64,11 +65,20 @@ def passages_of(item: BenchmarkItem, arm: str, condition: str) -> list[PromptPas
     return [PromptPassage(p["rank"], p["title"], p["text"]) for p in item.contexts[condition]["passages"]]
 
 
-def measure(*, item: BenchmarkItem, arm: str, condition: str, answer: Answer, assistant: Assistant) -> dict[str, float]:
+def measure(
+    *,
+    item: BenchmarkItem,
+    arm: str,
+    condition: str,
+    answer: Answer,
+    assistant: Assistant,
+    entails: Entails | None = None,
+) -> dict[str, float]:
     """Measures of one answer as numbers (flags are 0 or 1); a measure that does not apply is left out.
 
     ``grounded_correct`` is the primary: the expected kind of behaviour, and for an answer the right content, nothing of
-    a superseded version, and every sentence supported by the sentence it cites.
+    a superseded version, and every sentence supported by the sentence it cites. ``entails``: a model's judgement of
+    support, measured besides.
     """
     wanted = expected(item, arm, condition)
     passages = passages_of(item, arm, condition)
@@ -85,6 +95,9 @@ def measure(*, item: BenchmarkItem, arm: str, condition: str, answer: Answer, as
         out["invalid_citations"] = float(len(answer.invalid_pointers))
         out["unsupported_numbers"] = float(unsupported_numbers(answer.text, passages))
         out["groundedness"] = groundedness(answer.text, passages)
+        if entails is not None:
+            judged = citation_quality(answer, passages, PromptStyle(assistant.prompt_style), entails=entails)
+            out["citation_recall_nli"], out["citation_precision_nli"] = judged.recall, judged.precision
     if wanted == Kind.ANSWER:
         gold = gold_of(item, condition)
         right = answered and is_right(gold, answer.text)

@@ -7,19 +7,23 @@ from typing import Any
 
 import pytest
 
+from assistants.background import launch
 from assistants.models import Assistant
 from generation.prompts import split_sentences
 from knowledge.services import load_document
 from tests.factories import make_adapter
 from tests.training.evaluation.conftest import evaluate
 from tests.training.finetune.conftest import make_dataset
+from training.evaluation.asking import Task, task_prompt
 from training.evaluation.conditions import MAKERS, freeze_conditions, is_gold, sentence_of
 from training.evaluation.counterfactual import edited
 from training.evaluation.extractive import thresholds
 from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
 from training.evaluation.scoring import expected, gold_of
+from training.evaluation.services import resume_evaluation
 from training.models import Adapter, Arm, Benchmark, BenchmarkItem, Condition, Evaluation, Kind, Run
+from training.services import NotPossible, start_evaluation
 
 ALL = tuple(MAKERS)
 
@@ -209,6 +213,36 @@ def test_a_prompt_that_does_not_fit_loses_what_is_not_gold(tuned: Adapter, froze
         clean["passages"].append({"rank": 9, "title": "Long", "source": "l", "text": " ".join(extra)})
         clean["evidence"] = [[9, i, 0.2] for i in range(36)] + clean["evidence"]
         item.save()
+    long = task_prompt(Evaluation(assistant=tuned.assistant), Task(frozen.items.get(key="a1"), "base_rag", "clean"))
+    assert len(long.messages[-1]["content"]) > 2500  # of a tiny tokenizer, for a context of 1,024 tokens
     evaluation = evaluate(tuned, frozen, plan=Plan(arms=[], conditions=[]))
     assert evaluation.state == "succeeded", evaluation.error
     assert evaluation.results["base_rag"]["clean"]["grounded_correct"]["n"] == 4
+
+
+def test_an_adapter_that_is_gone_or_holds_erased_rows_is_refused_and_goes_on_when_it_is_back(
+    house: Assistant, tuned: Adapter, frozen: Benchmark, settings: Any
+) -> None:
+    from pathlib import Path
+
+    folder = Path(settings.VAR_DIR) / tuned.folder
+    away = folder.with_name("away")
+    folder.rename(away)
+    evaluation = evaluate(tuned, frozen, plan=Plan(arms=[], conditions=[]))
+    assert evaluation.state == "failed"
+    assert "Restore its folder" in evaluation.error
+    away.rename(folder)
+    resume_evaluation(evaluation=evaluation, actor=None)
+    launch(evaluation, foreground=True)
+    evaluation.refresh_from_db()
+    assert (evaluation.state, evaluation.error) == ("succeeded", "")
+    dataset = make_dataset(house)
+    dataset.erased_rows = 3
+    dataset.save()
+    tuned.run = Run.objects.create(assistant=house, dataset=dataset, prompt_digest=tuned.prompt_digest, base_model="b")
+    tuned.save()
+    erased = evaluate(tuned, frozen)
+    assert erased.state == "failed"
+    assert "3 rows that Adapter 1 has learned from were erased" in erased.error
+    with pytest.raises(NotPossible, match="erased since"):
+        start_evaluation(assistant=house, adapter=tuned, benchmark=frozen)
