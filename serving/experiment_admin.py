@@ -56,8 +56,8 @@ class ExperimentAdmin(ScopedAdmin):
         return moment(obj.started_at)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        own = assistants_of(request.user, Role.ADMIN).order_by("name")[:50]
-        return super().changelist_view(request, {**(extra_context or {}), "startable": own})
+        own = assistants_of(request.user, Role.ADMIN).exclude(deployment__experiment__isnull=False)
+        return super().changelist_view(request, {**(extra_context or {}), "startable": own.order_by("name")[:50]})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

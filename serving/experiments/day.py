@@ -120,6 +120,8 @@ class Day:
         """Users come as they do by day: few at night, most after noon."""
         by_hour = 1.0 - 0.8 * math.cos(2 * math.pi * (now.hour + now.minute / 60 - 2) / 24)
         number = int(self.generator.poisson(self.conversations / 1440 * by_hour))
+        if not number:
+            return
         related = ("adapter__assistant", "experiment__candidate__assistant")
         deployment = Deployment.objects.select_related(*related).get(assistant=self.assistant)
         turns: list[Turn] = []

@@ -20,6 +20,7 @@ from serving.experiments.sequential import (
     tuning,
     units_needed,
 )
+from serving.experiments.simulation import Scenario, simulate
 
 shares = st.floats(0.0, 1.0)
 counts = st.integers(50, 5000)
@@ -84,15 +85,21 @@ def test_no_difference_and_no_variance() -> None:
 @pytest.mark.parametrize(("rate", "share"), [(0.7, 0.5), (0.05, 0.05), (0.1, 0.2)])
 def test_peeking_all_the_time_is_wrong_at_most_as_often_as_promised(rate: float, share: float) -> None:
     """A/A with a look after every 25 units. 400 runs: 5 % true would show at most 8 % with 99 % certainty."""
-    generator = np.random.default_rng(7)
-    wrong = sum(_calls_a_difference(generator, rate, rate, share) for _ in range(400))
-    assert wrong <= 32
+    found = simulate(Scenario("A/A", rate, rate, share=share, least=20), runs=400, horizon=2000, seed=7)
+    assert found.either <= 0.08
 
 
 def test_a_difference_of_ten_points_is_found() -> None:
-    generator = np.random.default_rng(8)
-    found = sum(_calls_a_difference(generator, 0.7, 0.8, 0.5, horizon=3000) for _ in range(100))
-    assert found >= 95
+    found = simulate(Scenario("ten points", 0.7, 0.8), runs=100, horizon=3000, seed=8)
+    assert found.worse >= 0.95
+
+
+def test_the_simulation_decides_as_experiments_do() -> None:
+    """The same draws, one by one through `compare_rates`: about as often."""
+    generator = np.random.default_rng(9)
+    one_by_one = sum(_calls_a_difference(generator, 0.3, 0.45, 0.5, horizon=600) for _ in range(40)) / 40
+    at_once = simulate(Scenario("x", 0.3, 0.45, least=20), runs=400, horizon=600, seed=9).either
+    assert abs(one_by_one - at_once) < 0.25  # three standard deviations of 40 runs
 
 
 def _calls_a_difference(
