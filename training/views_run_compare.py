@@ -18,8 +18,7 @@ POINTS = 300
 
 @require_safe
 def compare_page(request: HttpRequest) -> HttpResponse:
-    """``?run=1&run=2``; with one run, its assistant's others are offered. Runs of others are as if they were not there.
-    """
+    """``?run=1&run=2``; with one run, its assistant's others are offered. Runs of others are not found."""
     wanted = [int(value) for value in request.GET.getlist("run") if value.isdecimal() and len(value) < 10][:MOST]
     rows = Run.objects.filter(assistant__in=assistants_of(request.user, *READERS))
     found = rows.filter(pk__in=wanted).select_related("assistant", "dataset", "parent", "provider", "adapter")
