@@ -21,6 +21,7 @@ from knowledge.configuration import (
     settings_of,
     surroundings,
 )
+from knowledge.query_maps import is_usable
 from knowledge.retrieval_models import RetrievalCheck, RetrievalConfiguration
 
 MAX_NAME = 120
@@ -48,6 +49,7 @@ def save_configuration(
     if not name:
         raise SettingsRefused("Give it a name.")
     _refuse_without_reranker(settings)
+    _refuse_without_map(assistant, settings)
     # Two at once would take the same number.
     Assistant.objects.select_for_update(no_key=True).only("pk").get(pk=assistant.pk)
     if twin := saved(assistant=assistant, settings=settings):
@@ -73,17 +75,26 @@ def activate(*, configuration: RetrievalConfiguration, actor: User | None = None
     settings = checked(configuration.settings)
     _refuse_without_reranker(settings)
     assistant = Assistant.objects.select_for_update(no_key=True).get(pk=configuration.assistant_id)
-    before = _note(assistant, actor)
+    _refuse_without_map(assistant, settings)
+    try:
+        before: RetrievalConfiguration | None = _note(assistant, actor)
+    except SettingsRefused:  # what counts cannot be read: this is how it is mended
+        before = None
     assistant.save(update_fields=put_on(assistant, settings))
     now = saved(assistant=assistant, settings=settings)
     if now is None:
         now = _create(assistant, configuration.name, settings, f"Version {configuration.number}, made anew.", actor)
-    if now.pk != before.pk:
+    if before is None or now.pk != before.pk:
         audit(
             assistant=assistant, actor=actor, action="retrieval.activated", target=str(now)[:200],
-            details={"digest": [before.digest, now.digest]},
+            details={"digest": [before.digest if before else "", now.digest]},
         )  # fmt: skip
     return now
+
+
+def _refuse_without_map(assistant: Assistant, settings: RetrievalSettings) -> None:
+    if settings.learned and not is_usable(assistant, settings.learned):
+        raise SettingsRefused(f"There is no learned map {settings.learned} for this assistant's embedder.")
 
 
 def _refuse_without_reranker(settings: RetrievalSettings) -> None:

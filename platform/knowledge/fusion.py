@@ -1,7 +1,7 @@
 """Several opinions on the same candidates made one. Pure functions of numbers.
 
-Scores are scaled to 0…1 over each list and added with weights: on Doc2Dial that finds more than reciprocal ranks (right
-passage first .44 against .42) since it keeps how far apart two passages are. Ranks: Cormack, Clarke, Büttcher 2009.
+Scores are scaled to 0…1 over each list and added with weights: that keeps how far apart two passages are, which
+reciprocal ranks forget. Ranks: Cormack, Clarke, Büttcher 2009.
 """
 
 from __future__ import annotations

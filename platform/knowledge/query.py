@@ -2,8 +2,8 @@
 own.
 
 Passages are searched with the whole conversation, sentences are compared with the question and the one before it. The
-earlier answers name the document that is talked about: without them the right passage of Doc2Dial is among the first
-six for .68 of the questions, with them for .83; for choosing among sentences they are no better than without.
+earlier answers name what is talked about: with them the right document of Doc2Dial comes first for .73 of the
+questions, with the user's previous question alone for .53; for choosing among sentences they are no better.
 """
 
 from __future__ import annotations

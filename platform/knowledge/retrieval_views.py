@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -21,7 +22,14 @@ from assistants.work_admin import ADMINS, READERS
 from generation.engines import EngineError
 from generation.prompts import Message
 from knowledge import views
-from knowledge.configuration import SettingsRefused, checked, config_digest, settings_of, surroundings
+from knowledge.configuration import (
+    RetrievalSettings,
+    SettingsRefused,
+    checked,
+    config_digest,
+    settings_of,
+    surroundings,
+)
 from knowledge.configuring import activate, differences, save_configuration, start_check
 from knowledge.models import RetrievalCheck, RetrievalConfiguration
 from knowledge.retrieval import retrieve
@@ -39,6 +47,14 @@ def active_digest(assistant: Assistant) -> str:
         return ""
 
 
+def _active(assistant: Assistant) -> RetrievalSettings:
+    """What counts now; the defaults where it cannot be read, so that somebody can save something better."""
+    try:
+        return settings_of(assistant)
+    except SettingsRefused:
+        return RetrievalSettings()
+
+
 # --- Versions ---------------------------------------------------------------------------------------------------------
 
 
@@ -46,7 +62,7 @@ def active_digest(assistant: Assistant) -> str:
 def configuration_page(request: HttpRequest, pk: str) -> HttpResponse:
     configuration = _configuration(request, pk)
     assistant = configuration.assistant
-    active = settings_of(assistant).model_dump(mode="json")
+    active = _active(assistant).model_dump(mode="json")
     around = surroundings(assistant)
     context = {
         "title": str(configuration),
@@ -89,10 +105,11 @@ def _initial(request: HttpRequest, own: QuerySet[Assistant]) -> dict[str, Any]:
     if start.isdecimal():
         found = RetrievalConfiguration.objects.filter(pk=start, assistant__in=own).first()
         if found is not None:
-            return {"assistant": found.assistant_id, **initial_of(checked(found.settings))}
+            with contextlib.suppress(SettingsRefused):  # written by a release that knew other settings
+                return {"assistant": found.assistant_id, **initial_of(checked(found.settings))}
     chosen = request.GET.get("assistant", "")
     assistant = (own.filter(pk=chosen).first() if chosen.isdecimal() else None) or own[0]
-    return {"assistant": assistant.pk, **initial_of(settings_of(assistant))}
+    return {"assistant": assistant.pk, **initial_of(_active(assistant))}
 
 
 @require_POST

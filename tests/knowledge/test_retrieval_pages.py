@@ -148,5 +148,23 @@ def test_a_self_test_runs_and_says_what_it_found(settings: Any) -> None:
     assert RetrievalCheck.objects.get().result["recall"] == 1.0
 
 
+def test_settings_of_another_release_are_shown_and_not_made_active(assistant: Assistant, ada: User) -> None:
+    old = RetrievalConfiguration.objects.create(
+        assistant=assistant, number=1, name="Old", settings={"k": 4, "colour": "blue"}, around={}, digest="0" * 16
+    )
+    client = enter(ada)
+    assert "Old" in shown(client.get(reverse(PAGE, args=[old.pk])))
+    assert shown(client.get(reverse(ADD), {"from": old.pk}))
+    page = shown(client.post(reverse("admin:knowledge_retrieval_activate", args=[old.pk]), follow=True))
+    assert "cannot be made active" in page
+    Assistant.objects.filter(pk=assistant.pk).update(retrieval={"colour": "blue"})
+    assert shown(client.get(reverse(PAGE, args=[old.pk])))
+    assert shown(client.get(reverse(LIST)))
+    assert "No search now" in shown(client.get(reverse(LAB), {"q": "fee"}))
+    made = save_configuration(assistant=assistant, name="Mended", settings=RetrievalSettings(k=3))
+    page = shown(client.post(reverse("admin:knowledge_retrieval_activate", args=[made.pk]), follow=True))
+    assert "searches by this version" in page
+
+
 def test_every_setting_has_a_field(ada: User) -> None:
     assert set(RetrievalSettings.model_fields) < set(ConfigurationForm(user=ada).fields)
