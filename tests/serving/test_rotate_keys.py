@@ -31,6 +31,7 @@ from serving.management.commands.rotate_keys import SEALED
 from tests.capture.conftest import turn_item
 from tests.capture.otlp_samples import Bot, body_of
 from tests.factories import make_assistant
+from training.models import CuratedSet, TrainingProvider
 
 pytestmark = pytest.mark.django_db
 PAGE = b"# Leaving\n\nA fixed plan has an exit fee.\n" * 20
@@ -98,6 +99,10 @@ def test_no_encrypted_column_is_forgotten() -> None:
     plain = {
         "capture.Passage.sentence_embeddings",
         "knowledge.Chunk.sentence_embeddings",
+        "knowledge.QueryMap.down",
+        "knowledge.QueryMap.up",
+        "training.CuratedRow.vector",
+        "training.SyntheticItem.vector",
     }
     found = {
         f"{model._meta.label}.{field.name}"
@@ -106,6 +111,33 @@ def test_no_encrypted_column_is_forgotten() -> None:
         if isinstance(field, BinaryField)
     }
     assert found - plain == {f"{model._meta.label}.{name}" for model, name in SEALED}
+
+
+def test_providers_keys_and_waiting_files_outlive_the_old_key(key_file: Path, restart: Callable[[], None]) -> None:
+    bot = make_assistant("bot")
+    provider = TrainingProvider(assistant=bot, name="There", base_url="https://there.example.org/v1", model="m")
+    provider.api_key = "sk-1"
+    provider.save()
+    row = {"question": "When is a fee due?", "contexts": [], "sentences": [{"text": "In May.", "refs": []}]}
+    curated = CuratedSet.objects.create(assistant=bot, name="Ours", sealed=encrypt(json.dumps(row).encode()))
+    CuratedSet.objects.create(assistant=bot, name="Read already", sealed=None)
+    before = bytes(curated.sealed or b"")
+    run("--new")
+    restart()
+    with pytest.raises(CommandError, match="2 payloads are still closed"):
+        run("--drop-old")
+    assert "2 payloads" in run()
+    run("--drop-old")
+    restart()
+    assert "," not in key_file.read_text()
+    with pytest.raises(PayloadUnreadable):
+        decrypt(before)
+    provider = TrainingProvider.objects.get()
+    assert provider.api_key == "sk-1"
+    curated.refresh_from_db()
+    launch(curated, foreground=True)
+    curated.refresh_from_db()
+    assert (curated.rows, curated.sealed, curated.error) == (1, None, "")
 
 
 def test_it_goes_on_where_it_was_stopped(key_file: Path, restart: Callable[[], None]) -> None:

@@ -14,12 +14,15 @@ from capture import rotation
 from knowledge.models import UploadedFile
 from serving import spool
 from serving.erasure.record import Erasure
+from training.models import CuratedSet, TrainingProvider
 
 SEALED: tuple[rotation.Column, ...] = (
     *rotation.OWN,
     (UploadedFile, "data"),
     (SavedDraft, "sealed"),
     (Erasure, "sealed"),
+    (CuratedSet, "sealed"),
+    (TrainingProvider, "sealed_key"),
 )
 RESTART = "Restart workers, then web processes, so that all of them know it; then run `manage.py rotate_keys`."
 
