@@ -19,7 +19,7 @@ from training.models import Adapter, Evaluation, Run
 from training.providers.admin import TrainingProviderAdmin
 from training.registry import admin as registry_admin
 from training.registry.lineage import lineage_of
-from training.retrieval.admin import RetrievalComparisonAdmin
+from training.retrieval.admin import RetrievalComparisonAdmin, RetrieverTuningAdmin
 from training.rules.admin import RetrainingRuleAdmin
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "EvaluationAdmin",
     "RetrainingRuleAdmin",
     "RetrievalComparisonAdmin",
+    "RetrieverTuningAdmin",
     "RunAdmin",
     "TrainingProviderAdmin",
     "data_admin",

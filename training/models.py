@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -15,7 +15,7 @@ from training.data.models import CuratedRow, CuratedSet, DatasetPreview
 from training.finetune.methods import LABELS
 from training.providers.models import TrainingProvider
 from training.registry.models import AdapterMerge
-from training.retrieval.models import RetrievalComparison
+from training.retrieval.models import RetrievalComparison, RetrieverTuning
 from training.rules.models import RetrainingProposal, RetrainingRule
 from training.synthesis.models import SpotCheck
 
@@ -190,11 +190,6 @@ class SyntheticItem(models.Model):
 
     def __str__(self) -> str:
         return self.question[:80]
-
-    @property
-    def answer_sentences(self) -> list[dict[str, Any]]:
-        """[{text, refs}]: the answer as training rows hold it."""
-        return self.answer or [{"text": self.response, "refs": [self.contexts["gold"]]}]
 
 
 class DatasetVersion(BackgroundWork):
@@ -525,6 +520,7 @@ __all__ = [
     "RetrainingProposal",
     "RetrainingRule",
     "RetrievalComparison",
+    "RetrieverTuning",
     "SpotCheck",
     "TrainingProvider",
 ]

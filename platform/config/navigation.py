@@ -45,6 +45,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Documents", "description", "knowledge.document"),
             ("Chunks", "article", "knowledge.chunk"),
             ("Retrieval", "manage_search", "knowledge.retrievalconfiguration"),
+            ("Learned retrieval", "school", "training.retrievertuning"),
         ),
     ),
     (

@@ -70,6 +70,13 @@ class RetrievalSettings(BaseModel):
         default=(), max_length=20, title="Only these folders", description="Beginnings of paths; empty: all documents."
     )
     superseded: bool = Field(default=True, title="Superseded documents too")
+    learned: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        title="Learned map",
+        description="Number of the map that moves questions before passages are searched; 0: none.",
+    )
     rerank: bool = Field(default=False, title="Rerank", description="By the cross-encoder of RATCHET_RERANKER.")
 
     @model_validator(mode="after")

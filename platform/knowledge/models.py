@@ -16,6 +16,7 @@ from pgvector.django import HalfVectorField, HnswIndex
 from assistants.models import Assistant
 from assistants.policy_model import DocumentMasking
 from knowledge.lexicon import ChunkWords
+from knowledge.query_maps import QueryMap
 from knowledge.retrieval_models import LexemeCount, Lexicon, RetrievalCheck, RetrievalConfiguration
 from knowledge.upload_models import Upload, UploadedFile
 from knowledge.version_models import DocumentVersion
@@ -27,6 +28,7 @@ __all__ = [
     "DocumentVersion",
     "LexemeCount",
     "Lexicon",
+    "QueryMap",
     "RetrievalCheck",
     "RetrievalConfiguration",
     "Upload",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from knowledge.embedding import rerank
 from knowledge.evidence import EvidencePassage, ScoredSentence, rank_evidence, unpack
 from knowledge.fusion import by_rank, scaled, weighted
 from knowledge.query import Query, prepare
+from knowledge.query_maps import moved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,6 +132,8 @@ def search(
             raise TypeError("a text is searched with its vector")
         query = Query.plain(query, vector)
     settings = settings or settings_of(assistant)
+    if settings.learned:
+        query = replace(query, vector=moved(assistant, settings.learned, query.vector))
     with transaction.atomic(), connection.cursor() as cursor:
         found = candidates.find(cursor, assistant=assistant, query=query, settings=settings, exact=exact)
         scores = fused(found, settings)

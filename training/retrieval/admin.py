@@ -10,8 +10,9 @@ from django.urls import URLPattern, path
 from unfold.decorators import display
 
 from training.data_admin import TrainingWorkAdmin
-from training.models import RetrievalComparison
-from training.retrieval import views
+from training.models import RetrievalComparison, RetrieverTuning
+from training.retrieval import tuning_views, views
+from training.retrieval.tuning import sentence
 
 
 @admin.register(RetrievalComparison)
@@ -50,3 +51,26 @@ class RetrievalComparisonAdmin(TrainingWorkAdmin):
     ) -> HttpResponse:
         comparison = self.readable(request, object_id)
         return views.comparison_page(request, comparison, self.panel(request, comparison))
+
+
+@admin.register(RetrieverTuning)
+class RetrieverTuningAdmin(TrainingWorkAdmin):
+    """Learning from labels which passages are right."""
+
+    list_display = ("__str__", "assistant", "outcome", "configuration", "state_label", "how_far", "when", "took")
+    list_filter = ("state", "assistant")
+    list_select_related = ("assistant", "configuration", "created_by")
+    list_before_template = "training/tuning_list_top.html"
+
+    @display(description="Held-out questions")
+    def outcome(self, row: RetrieverTuning) -> str:
+        return sentence(row)
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        return tuning_views.start_page(request)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        tuning = self.readable(request, object_id)
+        return tuning_views.tuning_page(request, tuning, self.panel(request, tuning))

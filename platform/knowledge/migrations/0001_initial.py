@@ -243,4 +243,21 @@ class Migration(migrations.Migration):
             model_name='documentversion',
             constraint=models.UniqueConstraint(fields=('document', 'number'), name='documentversion_number_once'),
         ),
+        migrations.CreateModel(
+            name='QueryMap',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('number', models.PositiveIntegerField()),
+                ('rank', models.PositiveSmallIntegerField()),
+                ('down', models.BinaryField(help_text='A: float32, rank × dimensions.')),
+                ('up', models.BinaryField(help_text='B: float32, dimensions × rank.')),
+                ('embedder', models.CharField(help_text='Digest of the embedder whose vectors it moves.', max_length=64)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='query_maps', to='assistants.assistant')),
+            ],
+            options={
+                'ordering': ('assistant', '-number'),
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'number'), name='query_map_once')],
+            },
+        ),
     ]
