@@ -25,7 +25,7 @@ from generation.prompts import MAX_POINTER, Message
 
 MAX_MESSAGES = 60
 DEFAULT_NEW_TOKENS = 96
-"""As evaluations write (training.evaluation.runner.MAX_ANSWER_TOKENS; a test holds them equal): what was evaluated is
+"""As evaluations write (training.evaluation.asking.MAX_ANSWER_TOKENS; a test holds them equal): what was evaluated is
 what is served."""
 MAX_CHARS = 20_000
 """Of one message, its parts together."""
