@@ -6,7 +6,7 @@
 Three fifths of the input are resolved turns with six passages each (a tenth of them judged bad with a correction), two
 fifths kept synthetic questions; a benchmark of 300 questions guards them. The build is `training.data.build.perform` in
 a process of its own, twice: ``seconds`` and ``peak_mb`` (resident, all of the process) are those of the slower and the
-larger one, ``same_hash`` compares them. ``stages`` are seconds by stage of the first. ``audit_share`` is what the leak
+larger one, ``cpu_s`` its processor seconds, ``same_hash`` compares them. ``stages`` are seconds by stage of the first. ``audit_share`` is what the leak
 audit takes: it reads every text by the rules of the scrubber.
 
 The turns have the vectors that scrubbing would have stored; making those is the preparation. The first run fills a
@@ -59,6 +59,7 @@ def summary(examples: int, first: dict[str, Any], second: dict[str, Any]) -> dic
         "examples": examples,
         "rows": first["rows"],
         "seconds": seconds,
+        "cpu_s": max(first["cpu_s"], second["cpu_s"]),
         "rows_per_s": round(first["rows"] / seconds),
         "peak_mb": max(first["peak_mb"], second["peak_mb"]),
         "same_hash": first["content_hash"] == second["content_hash"],
