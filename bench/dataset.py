@@ -6,8 +6,8 @@
 Three fifths of the input are resolved turns with six passages each (a tenth of them judged bad with a correction), two
 fifths kept synthetic questions; a benchmark of 300 questions guards them. The build is `training.data.build.perform` in
 a process of its own, twice: ``seconds`` and ``peak_mb`` (resident, all of the process) are those of the slower and the
-larger one, ``cpu_s`` its processor seconds, ``same_hash`` compares them. ``stages`` are seconds by stage of the first. ``audit_share`` is what the leak
-audit takes: it reads every text by the rules of the scrubber.
+larger one, ``cpu_s`` its processor seconds, ``same_hash`` compares them. ``stages`` are seconds by stage of the first.
+``audit_share`` is what the leak audit takes: it reads every text by the rules of the scrubber.
 
 The turns have the vectors that scrubbing would have stored; making those is the preparation. The first run fills a
 database; it is used again. --drop drops it at the end.
