@@ -67,7 +67,7 @@ def url(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) 
     settings.RATCHET_BASE_MODEL = settings.RATCHET_BASE_MODEL_PATH = str(shared_base())
     settings.RATCHET_FOREGROUND = True
     # A random model never ends by itself.
-    monkeypatch.setattr("training.evaluation.runner.MAX_ANSWER_TOKENS", 12)
+    monkeypatch.setattr("training.evaluation.asking.MAX_ANSWER_TOKENS", 12)
     monkeypatch.setattr("training.synthesis.generate.MAX_QUESTION_TOKENS", 12)
     limits.reset()
     age, connection.settings_dict["CONN_MAX_AGE"] = connection.settings_dict["CONN_MAX_AGE"], 0
@@ -156,7 +156,7 @@ def test_the_ratchet_clicks_once(url: str, tmp_path: Path) -> None:
         evaluation = start_evaluation(assistant=assistant, adapter=adapter, benchmark=benchmark, created_by=alice)
         evaluation.refresh_from_db()
         assert evaluation.state == "succeeded", evaluation.error
-        assert evaluation.answers.count() == 4 * 2 + 2
+        assert evaluation.answers.count() == 5 * 2 + 3
         assert evaluation.sentence
         with pytest.raises(PromotionRefused, match="has not passed the gate"):
             promote(assistant=assistant, adapter=adapter, evaluation=evaluation, actor=alice)
