@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXACT_BELOW = 5_000
 """Chunks of one assistant up to which the search is exact."""
 EF_SEARCH = 100
+SELECTING = 6
+"""Words that choose among the chunks that were found; those that are chosen are weighed by all."""
 SATURATION = 1.6449
 """ts_rank divides by the sum that it grows towards."""
 
@@ -124,27 +126,24 @@ def statement(
             f"(SELECT id FROM {rows} ORDER BY embedding <=> %(vector)s::halfvec{tie} LIMIT %(listed)s)"  # noqa: S608
         )
     if terms.search:
-        rows = _unpacked(f"knowledge_chunk WHERE {where} AND words @@ %(search)s::tsquery")
-        lists.append(f"(SELECT id FROM {rows} ORDER BY {_weight(terms)} DESC, id LIMIT %(listed)s)")  # noqa: S608
+        rows = f"knowledge_chunk WHERE {where} AND words @@ %(search)s::tsquery"
+        lists.append(
+            f"(SELECT id FROM {rows} ORDER BY {_weight(terms, SELECTING)} DESC, id LIMIT %(listed)s)"  # noqa: S608
+        )
     listed = " UNION ".join(lists) or "SELECT NULL::bigint AS id WHERE false"
     sql = f"""
         WITH {pool} listed AS MATERIALIZED ({listed})
         SELECT id, 1 - (embedding <=> %(vector)s::halfvec), {_weight(terms)}
-        FROM {_unpacked("knowledge_chunk WHERE id IN (SELECT id FROM listed)")}
+        FROM knowledge_chunk JOIN listed USING (id)
     """  # noqa: S608 - made of the literals above
     return sql, params
 
 
-def _unpacked(rows: str) -> str:
-    """Rows whose words are read once: a stored tsvector would be unpacked again for each of the words that are looked
-    up in it. OFFSET keeps the planner from merging the two levels."""
-    return f"(SELECT id, embedding, words || ''::tsvector AS words FROM {rows} OFFSET 0) AS chunk"  # noqa: S608
-
-
-def _weight(terms: Terms) -> str:
+def _weight(terms: Terms, most: int | None = None) -> str:
+    """``most``: only so many of the weightiest words; a microsecond for each word and row adds up."""
     sums = [
         f"%(weight{n})s::float8 * ts_rank('{{1,1,1,1}}', words, %(word{n})s::tsquery)"
-        for n in range(len(terms.weighed))
+        for n in range(len(terms.weighed[:most]))
     ]
     return f"({' + '.join(sums)}) / (0.7 + 0.3 * length(words) / %(average)s::float8)" if sums else "0::float8"
 

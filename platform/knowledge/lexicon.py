@@ -28,7 +28,7 @@ TERMS = 12
 """Words of a question that are weighed: the weightiest ten find as much as all."""
 NEW_TERMS = 3
 """Words that were not counted yet, beside those."""
-BUDGET = 500
+BUDGET = 300
 """Chunks whose words are weighed: a search must not take longer the more common its words are."""
 
 
