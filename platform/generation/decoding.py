@@ -24,6 +24,9 @@ from generation.prefixes import MIN_TOKENS, Key, Layers, Prefixes
 if TYPE_CHECKING:
     import torch
 
+READ_ALONE = 128
+"""Prompts from this length on are read one by one on a CPU: one fills it already, and none pays for others' padding."""
+
 
 @dataclass(eq=False)
 class Row:
@@ -96,6 +99,11 @@ class Batch:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Reads the prompts of new rows and writes the first token of each."""
+        together = self._device.type != "cpu" or max(len(row.prompt) for row in rows) < READ_ALONE
+        for group in [rows] if together else [[row] for row in rows]:
+            self._add(group)
+
+    def _add(self, rows: Sequence[Row]) -> None:
         import torch
 
         shared, cache = self._opening(rows)

@@ -75,7 +75,7 @@ def test_logits_do_not_depend_on_companions(shared_engine: TransformersEngine) -
     def batch(source: Watching) -> Batch:
         return Batch(source, end_tokens=frozenset(), pad_token=0)
 
-    rows = [row(1, 12, "one"), row(20, 4, None), row(5, 12, "two"), row(40, 6, "one")]
+    rows = [row(1, 12, "one"), row(6, 4, None), row(5, 12, "two"), row(40, 6, "one")]
     source = Watching()
     crowd = batch(source)
     for joining in (rows[:2], rows[2:3], rows[3:]):
