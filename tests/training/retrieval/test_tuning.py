@@ -23,7 +23,7 @@ from knowledge.retrieval import retrieve
 from tests.factories import make_assistant, make_benchmark, make_document, make_turn, make_user
 from training.models import BenchmarkItem, RetrieverTuning, Synthesis, SyntheticItem
 from training.retrieval import tuning
-from training.retrieval.learning import HARD, Pair, hard_negatives, learn, ranks
+from training.retrieval.learning import HARD, Pair, Plan, hard_negatives, learn, ranks
 from training.retrieval.pairs import gather
 from training.services import NotPossible
 
@@ -44,11 +44,12 @@ def planted(count: int, *, size: int = 48, seed: int = 0) -> tuple[Any, Any, lis
 def test_it_learns_what_all_questions_have_in_common() -> None:
     questions, passages, pairs = planted(400)
     seen, held = slice(0, 300), slice(300, 400)
-    weights = learn(questions[seen], passages, pairs[seen])
+    plan = Plan(rate=2e-3, step=1.0)
+    weights = learn(questions[seen], passages, pairs[seen], plan=plan)
     before = np.mean([1 / rank for rank in ranks(questions[held], passages, pairs[held])])
     after = np.mean([1 / rank for rank in ranks(weights.move(questions[held]), passages, pairs[held])])
     assert after > before + 0.3
-    again = learn(questions[seen], passages, pairs[seen])
+    again = learn(questions[seen], passages, pairs[seen], plan=plan)
     assert np.array_equal(weights.up, again.up)
 
 
