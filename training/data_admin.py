@@ -120,7 +120,7 @@ class BenchmarkUploadAdmin(TrainingWorkAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BenchmarkUpload]:
         rows: QuerySet[BenchmarkUpload] = super().get_queryset(request)
-        return rows.defer("content")
+        return rows.defer("sealed")
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

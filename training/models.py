@@ -99,7 +99,9 @@ class BenchmarkUpload(BackgroundWork):
 
     assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="benchmark_uploads")
     name = models.CharField(max_length=120)
-    content = models.TextField(help_text="JSON lines, checked before they were stored; emptied when frozen.")
+    sealed = models.BinaryField(
+        null=True, editable=False, help_text="JSON lines, checked and encrypted; destroyed when frozen."
+    )
     benchmark = models.ForeignKey(Benchmark, null=True, editable=False, on_delete=models.SET_NULL, related_name="+")
 
     objects = BackgroundQuerySet.as_manager()

@@ -14,6 +14,7 @@ from assistants.background import launch
 from assistants.models import Assistant, Rendering
 from assistants.policies import rules_of
 from assistants.services import audit
+from assistants.vault import encrypt
 from training.data.benchmark import read_items
 from training.data.recipe import Recipe
 from training.evaluation.declaring import rule_of
@@ -125,7 +126,9 @@ def start_benchmark(
     if count > MAX_BENCHMARK_ITEMS:
         raise NotPossible(f"The file holds {count:,} questions; at most {MAX_BENCHMARK_ITEMS:,} make a benchmark.")
     with transaction.atomic():
-        upload = BenchmarkUpload.objects.create(assistant=assistant, name=name, content=content, created_by=created_by)
+        upload = BenchmarkUpload.objects.create(
+            assistant=assistant, name=name, sealed=encrypt(content.encode()), created_by=created_by
+        )
         _start(upload, created_by, {"questions": count})
     return upload
 

@@ -357,7 +357,7 @@ def test_strangers_find_nothing(
     stranger: Client, assistant: Assistant, dataset: DatasetVersion, synthesis: Synthesis
 ) -> None:
     benchmark = make_benchmark(assistant)
-    work = BenchmarkUpload.objects.create(assistant=assistant, name="b", content="")
+    work = BenchmarkUpload.objects.create(assistant=assistant, name="b")
     for url in (
         page("benchmark_change", benchmark.pk),
         page("benchmark_export", benchmark.pk),

@@ -15,6 +15,7 @@ from django.db import transaction
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assistants.models import Assistant
+from assistants.vault import PayloadUnreadable, decrypt
 from generation.overlap import ngram_recall, words
 from generation.prompts import Message, split_sentences
 from knowledge.configuration import settings_of
@@ -22,6 +23,7 @@ from knowledge.query import prepare
 from knowledge.retrieval import RetrievedPassage, evidence_for, search
 from training.models import Benchmark, BenchmarkItem, BenchmarkUpload, Condition, Kind
 
+BEAT = 50
 DEEPER = 4
 """How many times k passages are fetched, so that a missing oracle is replaced by the next best ones."""
 
@@ -120,7 +122,21 @@ def perform(upload: BenchmarkUpload) -> None:
     Raises:
         BenchmarkError: as `freeze_benchmark`.
     """
-    items = read_items(upload.content.split("\n"))
+    from training.data.benchmark_scrubbing import scrubbed
+
+    if upload.sealed is None:
+        raise BenchmarkError("The file is gone. Upload it again.")
+    try:
+        given = read_items(decrypt(upload.sealed).decode().split("\n"))
+    except PayloadUnreadable:
+        raise BenchmarkError(
+            "The file was closed with a data key that is not here any more. Upload it again."
+        ) from None
+    items: list[Item] = []
+    for item in scrubbed(upload.assistant, given):
+        items.append(item)
+        if len(items) % BEAT == 0:
+            upload.beat(stage="masking personal data", done=len(items), total=len(given))
     upload.beat(stage="embedding the questions", done=0, total=len(items))
     upload.benchmark = freeze_benchmark(
         assistant=upload.assistant,
@@ -128,8 +144,8 @@ def perform(upload: BenchmarkUpload) -> None:
         items=items,
         progress=lambda done, total: upload.beat(stage="freezing what is retrieved", done=done, total=total),
     )
-    upload.content = ""
-    upload.save(update_fields=["benchmark", "content"])
+    upload.sealed = None
+    upload.save(update_fields=["benchmark", "sealed"])
 
 
 def _row(assistant: Assistant, item: Item, deep: list[RetrievedPassage], vector: Any) -> BenchmarkItem:

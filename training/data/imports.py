@@ -29,7 +29,7 @@ from generation.alignment import AlignedSentence
 from generation.prompts import PromptPassage, SentenceRef, build_prompt, parse_answer, split_sentences
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
-from privacy.scrubber import Scrubber, ScrubText
+from privacy.scrubber import Kind, Scrubber, ScrubText
 from training.data.pool import batches
 from training.data.reading import MAX_CHARS, MAX_MESSAGES, Unreadable, read_messages, read_sentences
 from training.models import CuratedRow, CuratedSet
@@ -40,6 +40,7 @@ MAX_LINE = 400_000
 MAX_CONTEXTS = 40
 MAX_LISTED = 200
 CHUNK = 200
+_OF_A_CONTEXT: tuple[tuple[Kind, str], ...] = (("context", "title"), ("context", "text"), ("label", "source"))
 
 
 class ImportFailed(ValueError):
@@ -145,7 +146,7 @@ class _Reader:
             ScrubText("response", taken.rejected),
             *(ScrubText("user" if m["role"] == "user" else "response", m["content"]) for m in taken.history),
             # From a file of anybody: nothing of it is taken for the house's own text.
-            *(ScrubText("context", c[name], trusted=False) for c in taken.contexts for name in ("title", "text")),
+            *(ScrubText(kind, c[name], trusted=False) for c in taken.contexts for kind, name in _OF_A_CONTEXT),
             *(ScrubText("response", sentence["text"]) for sentence in taken.sentences),
         ]
         try:
@@ -156,7 +157,7 @@ class _Reader:
         clean = iter(one.text for one in masked)
         question, rejected = next(clean), next(clean)
         history = [{"role": message["role"], "content": next(clean)} for message in taken.history]
-        contexts = [{**context, "title": next(clean), "text": next(clean)} for context in taken.contexts]
+        contexts = [{**context, **{name: next(clean) for _, name in _OF_A_CONTEXT}} for context in taken.contexts]
         sentences: list[AlignedSentence] = [{"text": next(clean), "refs": one["refs"]} for one in taken.sentences]
         return Taken(question, history, contexts, taken.evidence, sentences, rejected)
 

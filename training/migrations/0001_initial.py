@@ -394,7 +394,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(editable=False, null=True)),
                 ('finished_at', models.DateTimeField(editable=False, null=True)),
                 ('name', models.CharField(max_length=120)),
-                ('content', models.TextField(help_text='JSON lines, checked before they were stored; emptied when frozen.')),
+                ('sealed', models.BinaryField(editable=False, help_text='JSON lines, checked and encrypted; destroyed when frozen.', null=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='benchmark_uploads', to='assistants.assistant')),
                 ('benchmark', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='training.benchmark')),
                 ('created_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),

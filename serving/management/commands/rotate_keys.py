@@ -14,13 +14,14 @@ from capture import rotation
 from knowledge.models import UploadedFile
 from serving import spool
 from serving.erasure.record import Erasure
-from training.models import CuratedSet, TrainingProvider
+from training.models import BenchmarkUpload, CuratedSet, TrainingProvider
 
 SEALED: tuple[rotation.Column, ...] = (
     *rotation.OWN,
     (UploadedFile, "data"),
     (SavedDraft, "sealed"),
     (Erasure, "sealed"),
+    (BenchmarkUpload, "sealed"),
     (CuratedSet, "sealed"),
     (TrainingProvider, "sealed_key"),
 )

@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from annotations.models import QueueItem
 from assistants.models import AuditEvent
+from assistants.vault import decrypt
 from capture.models import Quarantine, Turn
 from knowledge.services import load_document
 from serving.playground.keeping import NotKept, unseal
@@ -164,7 +165,7 @@ def test_a_draft_becomes_a_benchmark_of_its_own(shop: Shop, url: str) -> None:
     assert frozen.items.count() == 0
     assert client.post(url, {**freeze, "name": "From the playground"}).status_code == 302
     upload = BenchmarkUpload.objects.get()
-    assert (upload.name, upload.content) == ("From the playground", draft)
+    assert (upload.name, decrypt(upload.sealed or b"").decode()) == ("From the playground", draft)
 
 
 def test_an_answer_of_another_prompt_is_not_kept(shop: Shop, url: str) -> None:

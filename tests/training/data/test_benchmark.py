@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from assistants.background import launch
 from assistants.models import Assistant
 from generation.overlap import words
 from generation.prompts import split_sentences
 from knowledge.services import load_document
 from tests.factories import make_assistant
 from training.data.benchmark import BenchmarkError, freeze_benchmark, read_items
-from training.models import Benchmark, Condition
+from training.data.benchmark_scrubbing import scrubbed
+from training.models import Benchmark, BenchmarkItem, BenchmarkUpload, Condition
+from training.services import start_benchmark
 
 DOCUMENTS = {
     "leaving.md": "# Leaving early\n\nA fixed plan has an exit fee of £35. No fee is due in its last 49 days.",
@@ -100,6 +103,47 @@ def test_contexts_are_frozen_per_condition(assistant: Assistant) -> None:
     assert weather.contexts[Condition.CLEAN]["has_gold"] is False
     assert follow_up.contexts[Condition.CLEAN]["has_gold"] is True
     assert follow_up.contexts[Condition.CLEAN]["passages"][0]["source"] == "leaving.md"
+
+
+def test_what_users_said_is_masked_in_an_upload(assistant: Assistant) -> None:
+    mail, name = "jane.quarrington@example.org", "Jane Quarrington"
+    own = {
+        **FEE, "id": mail, "question": f"My name is {name}. What does it cost to leave?", "topic": mail,
+        "history": [{"role": "user", "content": f"Write to {mail}."}],
+        "answers": ["The exit fee is £35.", f"Dear {name}, it is £35."],
+        "gold": [*FEE["gold"], {"path": "letters.md", "sentence": f"Jane's mail is {mail}."}],
+        "must_not_contain": [mail],
+    }  # fmt: skip
+    upload = start_benchmark(assistant=assistant, name="b", content="\n".join(lines(own, WEATHER)))
+    assert mail.encode() not in bytes(upload.sealed or b"")
+    launch(upload, foreground=True)
+    upload.refresh_from_db()
+    assert (upload.state, upload.error, upload.sealed) == ("succeeded", "", None)
+    benchmark = Benchmark.objects.get()
+    item, weather = benchmark.items.order_by("pk")
+    everything = json.dumps(BenchmarkItem.objects.filter(pk=item.pk).values().get(), default=str)
+    assert "Quarrington" not in everything
+    assert mail not in everything
+    assert (item.question, item.answers[1]) == (
+        "My name is [PERSON_1]. What does it cost to leave?", "Dear [PERSON_1], it is £35."
+    )  # fmt: skip
+    # What the documents hold and nobody said of themselves is left: the gold is found as it was.
+    assert (item.gold[0], item.answers[0], item.must_contain) == (FEE["gold"][0], "The exit fee is £35.", [["£35"]])
+    assert item.contexts[Condition.CLEAN]["has_gold"] is True
+    # Some words of it are masked, where a user names a place; never in another way the second time.
+    items = read_items(lines(own, WEATHER))
+    assert list(scrubbed(assistant, items)) == list(scrubbed(assistant, items))
+    assert weather.key == "weather"
+
+
+def test_an_upload_that_no_key_opens_says_so(assistant: Assistant) -> None:
+    upload = start_benchmark(assistant=assistant, name="b", content=lines(WEATHER)[0])
+    BenchmarkUpload.objects.update(sealed=b"not sealed by us")
+    upload.refresh_from_db()
+    launch(upload, foreground=True)
+    upload.refresh_from_db()
+    assert "Upload it again" in upload.error
+    assert not Benchmark.objects.exists()
 
 
 def test_without_the_oracle_nothing_holds_the_gold(assistant: Assistant) -> None:

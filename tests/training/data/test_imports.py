@@ -93,6 +93,15 @@ def test_personal_data_is_masked_before_anything_is_stored(assistant: Assistant)
     assert curated.sealed is None
 
 
+def test_sources_of_passages_are_masked_too(assistant: Assistant) -> None:
+    passage = {"rank": 1, "title": "Fees", "source": "letters/jane.roe@example.com.md", "text": "It costs £35."}
+    row = {"question": "What?", "contexts": [passage], "sentences": [{"text": "It costs £35.", "refs": [[1, 0]]}]}
+    take_in(assistant, [row])
+    (context,) = CuratedRow.objects.get().contexts
+    assert "jane.roe" not in context["source"]
+    assert (context["title"], context["text"]) == ("Fees", "It costs £35.")
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
