@@ -11,6 +11,7 @@ from assistants.services import audit
 from serving.experiments.ending import end_running
 from serving.experiments.models import Experiment
 from serving.models import Deployment, Promotion
+from serving.warming import warm_soon
 from training.models import Adapter, Evaluation, GateVerdict
 
 if TYPE_CHECKING:
@@ -146,4 +147,5 @@ def _switch(
         reason=reason,
         details={"from": str(before or "base model"), "overrides_gate": overrides},
     )
+    warm_soon(deployment.assistant)
     return promotion

@@ -92,7 +92,6 @@ def step(
             assistant=current.assistant, adapter=current.candidate, evaluation=current.evaluation, actor=actor,
             override=bool(current.override_reason), reason=reason or current.override_reason,
         )  # fmt: skip
-        warm_soon(current.assistant)
         current.refresh_from_db()
         return current
     if current.stage == Experiment.Stage.SHADOW and not check_gate(
