@@ -27,8 +27,8 @@ def declaration_of(assistant: Assistant) -> GateDeclaration | None:
 
 def rules_of(assistants: Sequence[Assistant]) -> list[tuple[Assistant, GateRule, int | None]]:
     """As `rule_of`, of several in one query."""
-    newest = GateDeclaration.objects.filter(assistant__in=assistants).order_by("assistant", "-version")
-    declared = {one.assistant_id: one for one in newest.distinct("assistant")}
+    newest = GateDeclaration.objects.filter(assistant__in=assistants).order_by("assistant_id", "-version")
+    declared = {one.assistant_id: one for one in newest.distinct("assistant_id")}
     found: list[tuple[Assistant, GateRule, int | None]] = []
     for assistant in assistants:
         one = declared.get(assistant.pk)
