@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
@@ -153,10 +153,11 @@ def _store_on_turn(read: Sequence[_Read]) -> set[uuid.UUID]:
     try:
         with transaction.atomic():
             turn = locked_turn(read[0].row.turn)
-            texts = scrubbing.scrub(turn=turn, texts=[one.item.explanation for one in read])
-            for one, text in zip(read, texts, strict=True):
+            said = scrubbing.typed(turn=turn, texts=[one.item.explanation for one in read])
+            for one, text in zip(read, said.texts, strict=True):
                 one.row.explanation = text[: MachineLabel._meta.get_field("explanation").max_length]
             MachineLabel.objects.bulk_create([one.row for one in read], ignore_conflicts=True)
+            _open_review(turn, read, said)
             if settled_by_machines([turn.pk]):
                 settle(turn)
     except ItemGone:
@@ -168,6 +169,15 @@ def _store_on_turn(read: Sequence[_Read]) -> set[uuid.UUID]:
             headers={"Retry-After": "10"},
         ) from None
     return set()
+
+
+def _open_review(turn: Turn, read: Sequence[_Read], said: scrubbing.Typed) -> None:
+    """Of what is uncertain in the explanations that were stored: one whose id was known by then is nowhere."""
+    if not any(said.found):
+        return
+    stored = set(MachineLabel.objects.filter(pk__in=[one.row.pk for one in read]).values_list("pk", flat=True))
+    found = [part if one.row.pk in stored else [] for one, part in zip(read, said.found, strict=True)]
+    replace(said, found=found).note(turn, *(f"machine_labels.{one.row.pk}.explanation" for one in read))
 
 
 def _digests(assistant: Assistant, ids: Sequence[str]) -> dict[str, tuple[uuid.UUID, str]]:

@@ -15,6 +15,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from annotations.machine.receiving import receive_labels
+from annotations.models import MachineLabel
 from annotations.services import adjudicate, resolve, submit
 from assistants.models import AuditEvent
 from assistants.policies import change_policy, policy_of, rules_of
@@ -437,6 +439,23 @@ def test_what_a_label_says_is_reviewed_and_goes_back_where_it_stood(unsure: Cast
         resolution.refresh_from_db()
         assert "[LOCATION" not in resolution.response
     assert not KeptSpelling.objects.exists()
+
+
+def test_what_a_judge_explains_is_reviewed_too(unsure: Cast) -> None:
+    turn = capture(unsure)
+    said = {"id": "l-1", "turn": "t-1", "kind": "LLM", "name": "judge", "verdict": "bad"}
+    items = [{**said, "explanation": "They ask from Lisbon."}, {**said, "id": "l-2", "explanation": "It is £35."}]
+    assert [r.status for r in receive_labels(assistant=unsure.bot, api_key=None, items=items)] == ["created"] * 2
+    label = MachineLabel.objects.get(client_id="l-1")
+    assert label.explanation == "They ask from [LOCATION_1]."
+    mask = only()
+    assert (mask.turn_id, mask.field) == (turn.pk, f"machine_labels.{label.pk}.explanation")
+    # Sent again it is nobody's: no spelling is kept for a row that is not there.
+    assert receive_labels(assistant=unsure.bot, api_key=None, items=items[:1])[0].status == "duplicate"
+    assert KeptSpelling.objects.count() == 1
+    review.release(mask=mask, actor=unsure.dana)
+    label.refresh_from_db()
+    assert label.explanation == "They ask from Lisbon."
 
 
 def test_what_a_reviewer_settles_is_reviewed_too(unsure: Cast) -> None:
