@@ -24,6 +24,7 @@ from generation.prompts import Message, Prompt, PromptPassage, SentenceRef, buil
 from serving import chat
 from serving.playground.asking import Said
 from training.data.benchmark import read_items
+from training.erasing import PLAYGROUND
 from training.models import Kind
 
 SALT = "serving.playground"
@@ -156,7 +157,8 @@ def with_line(draft: str, shown: Shown, *, kind: str, answer: str, gold: list[st
     chosen = [offered[value] for value in gold if value in offered]
     answerable = kind == Kind.ANSWER.value
     line = {
-        "id": f"playground-{secrets.token_hex(4)}",
+        # The same answer may be kept with other wordings; its turn's id leads an erasure here.
+        "id": f"{PLAYGROUND}{shown.item['id']}-{secrets.token_hex(4)}",
         "question": shown.item["question"],
         "history": shown.item["history"],
         "kind": kind,

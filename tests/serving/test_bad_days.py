@@ -164,11 +164,13 @@ def engine_process(socket: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert "ready" in process.stdout.readline()
-    yield process
-    process.kill()
-    process.wait()
+    try:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_engine_that_is_killed_in_an_answer(shop: Shop, settings: Any, tmp_path: Path) -> None:
