@@ -17,13 +17,16 @@ from typing import Any
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
+from annotations.comparing.models import ComparisonPair
 from assistants.models import Assistant
 from assistants.performing import log_path
 from assistants.vault import keyed_hash
 from training.finetune.bases import from_state
-from training.models import Adapter, DatasetVersion, Example, ReplayAnswer, Run
+from training.models import Adapter, BenchmarkItem, DatasetVersion, Example, ReplayAnswer, Run
 
 ERASED_QUESTION = "[erased]"
+PLAYGROUND = "playground-"
+"""How the key of a held-out question begins that was kept in the playground; the id of its turn follows."""
 ROW_FILES = ("train.jsonl", "validation.jsonl", "preferences.jsonl", "held_preferences.jsonl")
 
 
@@ -45,6 +48,23 @@ def blocked_of(assistant: Assistant, questions: Collection[str]) -> list[tuple[D
         if hits:
             found.append((dataset, hits))
     return found
+
+
+def kept_questions(assistant: Assistant, names: Collection[str]) -> list[BenchmarkItem]:
+    """Held-out questions that were kept in the playground from what became these turns (``names``: client's ids)."""
+    rows = BenchmarkItem.objects.filter(benchmark__assistant=assistant, key__startswith=PLAYGROUND).only("pk", "key")
+    wanted = set(names)
+    return [row for row in rows if row.key.removeprefix(PLAYGROUND).rpartition("-")[0] in wanted]
+
+
+def delete_kept_questions(assistant: Assistant, names: Collection[str]) -> Counter[str]:
+    """Deletes them with every model's answers to them, and the pairs that show those. A benchmark that has lost one
+    goes on with the others: an emptied question would be asked again. Returns {table: rows}."""
+    items = kept_questions(assistant, names)
+    pairs = ComparisonPair.objects.filter(round__assistant=assistant, key__in=[item.key for item in items])
+    shown = pairs.delete()[1].get("annotations.ComparisonPair", 0) if items else 0
+    gone = BenchmarkItem.objects.filter(pk__in=[item.pk for item in items]).delete()[1] if items else {}
+    return Counter({"held-out questions": gone.get("training.BenchmarkItem", 0), "pairs of held-out questions": shown})
 
 
 def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Collection[str]) -> Counter[str]:

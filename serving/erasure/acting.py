@@ -38,7 +38,7 @@ from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope, seal, unseal
 from serving.erasure.survey import affected, beater
 from serving.experiments.erasing import forget_made_of
-from training.erasing import adapters_of, empty_rows, erase_files, runs_on, stop_runs
+from training.erasing import adapters_of, delete_kept_questions, empty_rows, erase_files, runs_on, stop_runs
 
 BATCH = 100
 ROUNDS = 5
@@ -172,6 +172,7 @@ def _batch(erasure: Erasure, scope: Scope, keys: Sequence[uuid.UUID]) -> int:
         questions = set(turns.values_list("question", flat=True))
         counts += empty_rows(assistant, [*going, *(turn.pk for turn in changed)], questions)
         counts += forget_made_of([turn.pk for turn in changed])
+        counts += delete_kept_questions(assistant, names)
         counts += erase_turns(assistant, going)
         erasure.add(counts)
     return len(names)

@@ -15,7 +15,7 @@ from serving import spool
 from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope, unseal
 from serving.models import Deployment
-from training.erasing import adapters_of, blocked_of, datasets_holding, kept_files, runs_on
+from training.erasing import adapters_of, blocked_of, datasets_holding, kept_files, kept_questions, runs_on
 from training.models import DatasetVersion
 
 MAX_LISTED = 200
@@ -65,6 +65,8 @@ def survey(assistant: Assistant, scope: Scope, *, beat: Callable[[], object] = l
     blocked = blocked_of(assistant, questions)
     if blocked:
         counts["questions that the leakage guard listed"] = sum(hits for _, hits in blocked)
+    if kept := kept_questions(assistant, list(turns.values_list("client_id", flat=True))):
+        counts["held-out questions"] = len(kept)
     quoted = [] if scope.is_whole else quoting(assistant, turns)
     if quoted:
         counts["histories of turns that stay"] = len(quoted)

@@ -12,6 +12,7 @@ from django.apps import apps
 from django.db import models
 from django.utils import timezone
 
+from annotations.comparing.models import ComparisonPair, ComparisonRound
 from annotations.models import Annotation, Assignment, ContextMark, QueueItem, Resolution
 from assistants.models import AuditEvent
 from assistants.performing import log_path, perform_here
@@ -26,9 +27,10 @@ from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope, ScopeError
 from serving.erasure.services import ErasureRefused, confirm, go_on, look, withdraw
 from serving.erasure.survey import survey
+from tests.factories import make_adapter
 from tests.serving.erasure.conftest import ANNA, SHARED, House, freeze, label, like, say, scrub, train
 from training.finetune.bases import relative_to_state
-from training.models import DatasetVersion, Example, Run
+from training.models import Benchmark, BenchmarkItem, DatasetVersion, Evaluation, EvaluationAnswer, Example, Run
 from training.services import NotPossible, start_run
 
 
@@ -392,6 +394,39 @@ def test_a_dry_run_touches_nothing_and_is_forgotten(house: House) -> None:
         confirm(erasure=erasure, actor=house.paula, reason="Request 17")
     acting.forget_old_looks(house.bot)
     assert Erasure.objects.get().sealed is None
+
+
+def test_a_question_kept_in_the_playground_goes_with_its_turn(house: House) -> None:
+    """With the models' answers and the pairs made of them; a draft of another turn and of another assistant stay."""
+    for name in ("pg-1", "pg-2"):
+        say(house.bot, name, conversation=name, user=None, question="Where is the zanzibar kettle?")
+    scrub()
+    adapter = make_adapter(house.bot)
+    for bot in (house.bot, house.other):
+        benchmark = Benchmark.objects.create(assistant=bot, name="b", content_hash="c" * 64)
+        opened = ComparisonRound.objects.create(
+            assistant=bot, name="r", source="evaluation", source_id=1, candidate_arm="a", baseline_arm="b", questions=3,
+            differing=3, seed=1,
+        )  # fmt: skip
+        evaluation = Evaluation.objects.create(
+            assistant=bot, adapter=adapter, benchmark=benchmark, prompt_digest=bot.prompt_digest
+        )
+        for place, key in enumerate(("playground-pg-1-0a1b2c3d", "playground-pg-2-0a1b2c3d", "pg-1"), start=1):
+            item = BenchmarkItem.objects.create(benchmark=benchmark, key=key, question="Where?", kind="decline")
+            EvaluationAnswer.objects.create(evaluation=evaluation, item=item, arm="base", condition="clean", text="So.")
+            ComparisonPair.objects.create(round=opened, position=place, key=key, question="Where?")
+    scope = Scope("turn", turns=("pg-1",))
+    assert survey(house.bot, scope)["counts"]["held-out questions"] == 1
+
+    erasure = erase(house, scope)
+
+    assert erasure.state == "succeeded", erasure.error
+    assert (erasure.counts["held-out questions"], erasure.counts["pairs of held-out questions"]) == (1, 1)
+    left = BenchmarkItem.objects.filter(benchmark__assistant=house.bot).values_list("key", flat=True)
+    assert set(left) == {"playground-pg-2-0a1b2c3d", "pg-1"}
+    assert EvaluationAnswer.objects.filter(item__benchmark__assistant=house.bot).count() == 2
+    assert ComparisonPair.objects.filter(round__assistant=house.bot).count() == 2
+    assert BenchmarkItem.objects.filter(benchmark__assistant=house.other).count() == 3
 
 
 def test_every_table_with_text_of_a_turn_hangs_on_it() -> None:
