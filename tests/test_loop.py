@@ -20,7 +20,7 @@ from capture.models import Quarantine, Turn
 from capture.services import scrub_waiting
 from generation.adapters import base_digest
 from knowledge.services import load_folder
-from serving import api
+from serving import capturing
 from serving.services import PromotionRefused, deployment_of, promote, roll_back
 from tests import servers
 from tests.factories import add_member, make_queue, make_user
@@ -79,7 +79,7 @@ def url(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) 
         servers.serving(application) as address,
     ):
         yield address
-        until(lambda: not api._background, "captures still run")
+        until(lambda: not capturing.running(), "captures still run")
     socket.unlink(missing_ok=True)
     connection.settings_dict["CONN_MAX_AGE"] = age
 
