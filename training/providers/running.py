@@ -49,8 +49,7 @@ def perform(run: Run) -> None:
             job = _begin(run, client)
             job = _follow(run, client, job)
         except WorkCancelled:
-            if run.remote.get("job"):
-                client.cancel(run.remote["job"])
+            _cancel_there(run, client)
             _tidy(run, client)
             raise
         _tidy(run, client)
@@ -62,6 +61,16 @@ def perform(run: Run) -> None:
     if not isinstance(model, str) or not 1 <= len(model) <= 300:
         raise ProviderError("The job succeeded, and the provider does not name the model. Ask there for the job.")
     register(run, model, job)
+
+
+def _cancel_there(run: Run, client: FineTuningClient) -> None:
+    """Asks; a provider that refuses (the job has ended just now) or is away keeps nobody from cancelling here."""
+    if not run.remote.get("job"):
+        return
+    try:
+        client.cancel(run.remote["job"])
+    except ProviderError as error:
+        print(f"The job {run.remote['job']} was not cancelled at the provider: {error}", flush=True)
 
 
 def _begin(run: Run, client: FineTuningClient) -> dict[str, Any]:
@@ -193,7 +202,9 @@ def _left(job: Mapping[str, Any]) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    return round(float(value), 5) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    # A loss that is no number any more comes as NaN, which progress (JSON of the database) cannot hold.
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+    return round(float(value), 5) if known else None
 
 
 def _remember(run: Run, **what: Any) -> None:

@@ -24,7 +24,9 @@ def _is_link_local(host: str) -> bool:
         found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError):
         return False  # unknown now; the run will say so
-    return any(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_link_local for entry in found)
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    # ::ffff:169.254.169.254 is the same place, and Python 3.11 does not say so.
+    return any((getattr(address, "ipv4_mapped", None) or address).is_link_local for address in addresses)
 
 
 @transaction.atomic

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
 import shutil
 import stat
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +120,15 @@ def _unpack(file: BinaryIO, place: Path) -> None:
             for member, name in names.items():
                 _allow(name, member.file_size)
                 _extract(archive, member, place / name)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
         raise ImportRefused("This is no zip that can be read. Zip the adapter's folder without a password.") from error
 
 

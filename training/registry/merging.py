@@ -100,10 +100,11 @@ def _merge_apart(merge: AdapterMerge, base: Path, folder: Path, home: Path) -> N
                 child.wait()
             assert child.stdin is not None
             child.stdin.close()
+            if child.returncode:  # also after a cancel: half a model is of no use, and as large as a whole one
+                shutil.rmtree(fresh, ignore_errors=True)
         said.seek(0)
         lines = [line for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
     if child.returncode:
-        shutil.rmtree(fresh, ignore_errors=True)
         raise MergeRefused(f"Merging failed: {lines[-1][:300] if lines else 'the process was killed.'}")
     shutil.rmtree(home, ignore_errors=True)
     fresh.rename(home)
