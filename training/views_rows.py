@@ -6,13 +6,14 @@ import uuid
 from typing import Any
 
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from annotations.models import Resolution
 from assistants.access import has_role
 from assistants.models import Role
+from assistants.presenting import PiecewiseResponse
 from assistants.services import audit
 from capture.models import Turn
 from training.data.exports import FORMATS, METHODS, SPLITS, NothingToExport, ParquetMissing, check_rows
@@ -121,7 +122,7 @@ def dataset_export(request: HttpRequest, pk: int) -> HttpResponse:
     )  # fmt: skip
     parts = [f"dataset-{dataset.number}", dataset.content_hash[:8]]
     parts += [] if chosen.whole else [split] if name == "own" else [method, split]
-    response = StreamingHttpResponse(pieces, content_type=chosen.content_type)
+    response = PiecewiseResponse(pieces, content_type=chosen.content_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{"-".join(parts)}.{chosen.suffix}"'
     streamed: Any = response
     return streamed
