@@ -156,7 +156,8 @@ def _forget_texts(document: Document, masking: str) -> None:
 def _describe(document: Document, prepared: Prepared, brought: Brought, created: bool) -> None:
     source, scrubbed, rules = prepared.source, prepared.scrubbed, prepared.rules
     # A first attempt that failed was no version; neither is the same text under another index.
-    if not created and document.digest and (document.digest, document.title) != (prepared.digest, scrubbed.title):
+    changed = (document.digest, document.title) != (prepared.digest, scrubbed.title)
+    if not created and document.digest and changed:
         document.version += 1
     document.title, document.text, document.digest = scrubbed.title, scrubbed.text, prepared.digest
     document.path, document.media_type, document.size = source.path, source.media_type, source.size
@@ -165,10 +166,11 @@ def _describe(document: Document, prepared: Prepared, brought: Brought, created:
     document.masked, document.index_digest = scrubbed.masked, prepared.index
     document.state, document.error = Document.State.READY, ""
     document.via, document.loaded_by = brought.via[:160], brought.by
-    said = _SUPERSEDED.search(scrubbed.text[:800])
-    document.superseded = said is not None
-    document.superseded_at = timezone.now() if said else None
-    document.superseded_by = _named_in(said["by"], document) if said else None
+    if created or changed:  # only cut anew: what a person has said of it stays
+        said = _SUPERSEDED.search(scrubbed.text[:800])
+        document.superseded = said is not None
+        document.superseded_at = timezone.now() if said else None
+        document.superseded_by = _named_in(said["by"], document) if said else None
     document.save()
 
 

@@ -108,8 +108,10 @@ def test_another_embedder_or_chunker_embeds_everything_anew_without_a_new_versio
     document = load(assistant, ONE, TWO)
     before = {pk for pk, _ in rows(document)}
     embedded.clear()
+    mark_superseded(documents=[document], superseded=True)
     monkeypatch.setattr("knowledge.loading.embedder_digest", lambda: "another")
     again = load(assistant, ONE, TWO)
+    assert again.superseded  # what a person has said of it stays
     assert (again.version, len(embedded)) == (1, 2)
     assert before.isdisjoint(pk for pk, _ in rows(again))
     assert again.index_digest != document.index_digest
