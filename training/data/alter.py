@@ -29,7 +29,7 @@ def without_oracle(row: Candidate, assistant: Assistant) -> Candidate | None:
     if left is None:
         return None
     contexts, evidence = left
-    return replace(
+    changed = replace(
         row,
         origin=Origin.SYNTHETIC if row.origin == Origin.SYNTHETIC else Origin.DECLINED,
         kind=Kind.DECLINE,
@@ -39,6 +39,7 @@ def without_oracle(row: Candidate, assistant: Assistant) -> Candidate | None:
         rejected="",
         gold=(),
     )
+    return changed if len(contexts) == len(row.contexts) else _without_gaps(changed)
 
 
 def _without(row: Candidate, answer: str, style: str) -> tuple[list[dict[str, Any]], list[list[float]]] | None:
@@ -86,10 +87,12 @@ def _only(row: Candidate, ranks: Collection[int]) -> Candidate:
     evidence = [ref for ref in row.evidence if int(ref[0]) in ranks]
     if not evidence:
         return row
-    contexts = [c for c in row.contexts if c["rank"] in ranks]
-    # Serving numbers what it shows from 1 without gaps.
-    places = {context["rank"]: place for place, context in enumerate(contexts, start=1)}
-    return _renumbered(replace(row, contexts=contexts, evidence=evidence), places)
+    return _without_gaps(replace(row, contexts=[c for c in row.contexts if c["rank"] in ranks], evidence=evidence))
+
+
+def _without_gaps(row: Candidate) -> Candidate:
+    """Serving numbers what it shows from 1 without gaps."""
+    return _renumbered(row, {context["rank"]: place for place, context in enumerate(row.contexts, start=1)})
 
 
 def shuffled(row: Candidate, rng: random.Random, assistant: Assistant) -> Candidate:
@@ -136,6 +139,7 @@ def two_in_one(first: Candidate, second: Candidate, assistant: Assistant, *, bot
         joined = replace(joined, contexts=left[0], evidence=left[1])
     if not _all_offered(joined):
         return None
+    joined = joined if len(joined.contexts) == len(contexts) else _without_gaps(joined)
     return replace(joined, gold=gold_sentences(joined.contexts, joined.sentences))
 
 

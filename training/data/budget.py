@@ -109,6 +109,9 @@ def _may_go(row: Candidate, style: str) -> list[Any]:
     """Passages (their ranks) or sentences of evidence that nothing cites, least similar first."""
     if style == PromptStyle.PASSAGES:
         cited = cited_ranks(row)
+        if not any(int(ref[0]) in cited for ref in row.evidence):
+            # A prompt with nothing offered shows no passage at all: the best one that is offered stays.
+            cited = cited | {int(ref[0]) for ref in row.evidence[:1]}
         return [c["rank"] for c in reversed(row.contexts) if c["rank"] not in cited]
     cited_sentences = {(ref[0], ref[1]) for sentence in row.sentences for ref in sentence["refs"]}
     free = [ref for ref in row.evidence if (int(ref[0]), int(ref[1])) not in cited_sentences]

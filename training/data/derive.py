@@ -38,6 +38,7 @@ def perform_derived(dataset: DatasetVersion, parent: DatasetVersion) -> None:
         ready: Ready = make_ready(order, pool, heads, funnel)
         report = audit_lines(dataset, pool, ready, dataset.beat)
         dataset.beat(stage="freezing")
+        parent.refresh_from_db(fields=["blocked"])  # an erasure may have emptied some since this began
         write_version(dataset, pool, ready, report=report, funnel=funnel, blocked=parent.blocked)
 
 

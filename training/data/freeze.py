@@ -144,14 +144,15 @@ def write_version(
         TurnsErased: turns of the rows went meanwhile.
     """
     with transaction.atomic():
-        _refuse_erased(ready.turns)
+        # What was blocked is listed with its question.
+        _refuse_erased(ready.turns | {entry["turn"] for entry in blocked if entry.get("turn") is not None})
         dataset.examples.all().delete()
         copy_rows(dataset, pool, ready.lines)
         dataset.prompt_digest = dataset.assistant.prompt_digest
         dataset.content_hash = ready.content_hash
         dataset.funnel = funnel.steps
         dataset.mix = ready.mix
-        dataset.blocked = blocked
+        dataset.blocked = [{name: entry[name] for name in entry if name != "turn"} for entry in blocked]
         dataset.documents = ready.documents
         dataset.rows = len(ready.lines)
         told = {"rows": ready.budget.rows, "dropped": ready.budget.dropped, "most": ready.budget.most}

@@ -17,7 +17,7 @@ MAX_BLOCKED_LISTED = 500
 
 
 def guard(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> tuple[list[Head], list[dict[str, Any]]]:
-    """What is left, and what was blocked: [{question, item, by, score}], the first `MAX_BLOCKED_LISTED`."""
+    """What is left, and what was blocked: [{question, item, by, score, turn}], the first `MAX_BLOCKED_LISTED`."""
     if order.benchmark is None:
         return rows, []
     items = list(order.benchmark.items.order_by("pk"))
@@ -63,4 +63,4 @@ def held_out_documents(items: Sequence[BenchmarkItem]) -> dict[str, str]:
 
 
 def _entry(row: Head, item: str, by: str, score: float) -> dict[str, Any]:
-    return {"question": row.question, "item": item, "by": by, "score": score}
+    return {"question": row.question, "item": item, "by": by, "score": score, "turn": row.turn_id}

@@ -114,8 +114,9 @@ def _drawn(share: float, rng: random.Random) -> bool:
 def as_changed(pool: Pool, row: Head, changed: Candidate) -> Head:
     place, size = pool.put(changed)
     return replace(
-        row, place=place, size=size, origin=str(changed.origin), kind=str(changed.kind), question=changed.question
-    )
+        row, place=place, size=size, origin=str(changed.origin), kind=str(changed.kind), question=changed.question,
+        judged=bool(changed.rejected),
+    )  # fmt: skip
 
 
 def _at_most(share: float, rows: list[Head], others: int, recipe: Recipe) -> list[Head]:

@@ -100,6 +100,7 @@ class Pool:
             self._vectors[self._count] = vector
             index, self._count = self._count, self._count + 1
         answer = row.response or row.rejected
+        asked = history_query(row.question, row.history)
         return Head(
             place=place,
             size=size,
@@ -108,8 +109,11 @@ class Pool:
             kind=str(row.kind),
             group=row.group,
             question=row.question,
-            asked=history_query(row.question, row.history),
-            same=_digest(*words(row.question), *((row.origin == Origin.BAD, answer) if row.curated else ())),
+            asked=asked,
+            # "And how much is that?" is another question behind another one.
+            same=_digest(
+                *words(f"{asked}\n{row.question}"), *((row.origin == Origin.BAD, answer) if row.curated else ())
+            ),
             gold=tuple(self.number(text) for text in row.gold),
             passages=tuple(self.number(text) for text in row.cited_texts),
             documents=tuple(self._paths.setdefault(path, path) for path in sorted(row.answered_from)),

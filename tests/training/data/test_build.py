@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +17,11 @@ from capture.models import Conversation, Turn
 from generation.prompts import PromptPassage, build_prompt
 from tests.factories import CONTEXTS, make_assistant, make_benchmark, make_conversation, make_turn
 from training.data.alter import without_oracle
+from training.data.budget import _may_go
 from training.data.candidates import MAX_GROUP, Candidate, Refused, from_turn, group_name
+from training.data.freeze import audit_lines
 from training.data.leakage import find_leaks
+from training.data.pool import Pool
 from training.data.recipe import Recipe, RecipeError
 from training.data.render import offered, sft_rows
 from training.models import Benchmark, BenchmarkItem, DatasetVersion, Example, Synthesis, SyntheticItem
@@ -343,7 +347,7 @@ def test_where_whole_passages_are_shown_the_passage_goes_with_its_oracle(assista
     made = [e for e in dataset.examples.filter(kind="decline") if e.question in ANSWERS]
     assert made
     for example in made:
-        assert len(example.contexts) == 2
+        assert [context["rank"] for context in example.contexts] == [1, 2]  # as serving numbers them
         (row,) = [r for r in rows if example.question in r["prompt"][-1]["content"] and DECLINE in str(r["completion"])]
         assert ANSWERS[example.question].partition(" [")[0] not in row["prompt"][-1]["content"]
 
@@ -446,3 +450,50 @@ def test_who_asked_for_it_is_not_part_of_it(assistant: Assistant, django_user_mo
     first = build(assistant)
     DatasetVersion.objects.filter(pk=first.pk).update(created_by=django_user_model.objects.create(username="x"))
     assert build(assistant).content_hash == first.content_hash
+
+
+def test_where_passages_are_numbered_the_one_that_is_offered_stays_within_the_budget(assistant: Assistant) -> None:
+    contexts = [
+        {"rank": rank, "title": "T", "source": "", "text": text, "relevant": None}
+        for rank, text in ((1, "The fee is £35."), (2, "Other words stand here."), (3, "And more of them."))
+    ]
+    row = Candidate(
+        origin="imported", kind="answer", group="g", question="What is the fee?", history=[], contexts=contexts,
+        evidence=[[2, 0, 0.9]], sentences=[{"text": "The fee is £35.", "refs": [[1, 0]]}],
+    )  # fmt: skip
+    assert _may_go(row, "passages") == [3]
+    assert _may_go(replace(row, evidence=[[2, 0, 0.9], [1, 0, 0.8]]), "passages") == [3, 2]
+
+
+def test_what_was_erased_while_it_was_built_is_not_listed_as_blocked(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate(assistant)
+    asked = next(iter(ANSWERS))
+    benchmark = make_benchmark(assistant)
+    BenchmarkItem.objects.create(benchmark=benchmark, key="same", question=asked, kind="answer")
+    dataset = build(assistant, benchmark=benchmark)
+    assert [sorted(entry) for entry in dataset.blocked] == [["by", "item", "question", "score"]]
+
+    def erasing(*args: Any) -> Any:
+        Turn.objects.filter(question=asked).delete()
+        return audit_lines(*args)
+
+    monkeypatch.setattr("training.data.build.audit_lines", erasing)
+    late = build(assistant, benchmark=benchmark)
+    assert late.state == "failed"
+    assert "erased while it was built" in late.error
+    assert late.blocked == []
+
+
+def test_a_follow_up_is_the_same_only_behind_the_same_question() -> None:
+    def same(before: str) -> bytes:
+        row = Candidate(
+            origin="synthetic", kind="answer", group="g", question="And how much is that?", contexts=[], evidence=[],
+            history=[{"role": "user", "content": before}], sentences=[],
+        )  # fmt: skip
+        return pool.add(row, None).same
+
+    with Pool() as pool:
+        assert same("Is there an exit fee?") == same("is there an exit fee")
+        assert same("Is there an exit fee?") != same("Is there a late fee?")
