@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ MAX_LINE = 400_000
 MAX_CONTEXTS = 40
 MAX_LISTED = 200
 CHUNK = 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OF_A_CONTEXT: tuple[tuple[Kind, str], ...] = (("context", "title"), ("context", "text"), ("label", "source"))
 
 
@@ -174,6 +176,8 @@ def take(assistant: Assistant, line: str) -> Taken:
         raise Refused("it is not JSON") from None
     if not isinstance(value, dict):
         raise Refused("a row is a JSON object")
+    if "\\ud" in line.lower() and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise Refused("it holds half of a character")
     if "question" in value:
         return _own(value)
     if "messages" in value:

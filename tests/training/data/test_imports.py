@@ -122,6 +122,8 @@ def test_sources_of_passages_are_masked_too(assistant: Assistant) -> None:
         ({"question": "x", "rejected": "y", "contexts": [{"rank": 0, "text": "t"}]}, "contexts are"),
         ({"question": "x", "rejected": "y", "evidence": [[1, 0, True]]}, "evidence is"),
         ('{"prompt": "a\\u0000b", "completion": "c"}', "NUL"),
+        ('{"prompt": "a\\ud800b", "completion": "c"}', "half of a character"),
+        ('{"prompt": "a\\ud83d\\ude00b", "completion": "c"}', ""),
         ({"prompt": "x" * 500_000, "completion": "y"}, "longer than"),
     ],
 )  # fmt: skip
