@@ -38,7 +38,8 @@ class Copier:
     def guess(self, tokens: Sequence[int], room: int) -> list[int]:
         """At most ``room`` tokens that may follow; often none. ``tokens``: the completion so far, at least one."""
         at = self._at
-        if not (at and self._prompt[at - 1] == tokens[-1]):
+        # A copy may have run to the very end of the prompt.
+        if not (0 < at <= len(self._prompt) and self._prompt[at - 1] == tokens[-1]):
             pair = (tokens[-2], tokens[-1]) if len(tokens) > 1 else None
             at = (self._after_pair.get(pair, 0) if pair else 0) or self._after_one.get(tokens[-1], 0)
         self._at = at

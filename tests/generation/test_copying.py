@@ -34,6 +34,13 @@ def test_wrong_guesses_make_the_next_ones_shorter_and_right_ones_longer() -> Non
         copier._at = 0
 
 
+def test_a_copy_that_runs_to_the_end_of_the_prompt_begins_anew() -> None:
+    copier = Copier([1, 2, 3])
+    assert copier.guess([1], 10) == [2, 3]
+    copier.learn(2, 2)
+    assert copier.guess([1, 2, 3, 4], 10) == []
+
+
 def ask(words: int, adapter: str | None = None, **more: Any) -> GenerationRequest:
     content = f"Question: {'What is the exit fee? ' * words}"
     return GenerationRequest(
