@@ -200,8 +200,6 @@ def read_request(body: bytes) -> ChatRequest:
         parsed = json.loads(body)
         _refuse_parts(parsed)
         request = ChatRequest.model_validate(parsed)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(400, "The body is not valid JSON.") from error
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         param = _place(first)
@@ -211,6 +209,8 @@ def read_request(body: bytes) -> ChatRequest:
         where = f"{param}: " if param else ""
         code = "string_above_max_length" if first["type"] == "string_too_long" else None
         raise WireError(400, f"{where}{first['msg']}", param=param or None, code=code) from error
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+        raise WireError(400, "The body is not valid JSON.") from error
     if len(request.conversation) > MAX_ID or not request.conversation.isprintable():
         sentence = f"metadata.conversation: at most {MAX_ID} characters, no control characters"
         raise WireError(400, sentence, param="metadata.conversation")

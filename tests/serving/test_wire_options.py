@@ -10,6 +10,7 @@ import pytest
 
 from capture.models import Turn
 from knowledge.configuration import config_digest
+from serving.wire import WireError, read_request
 from tests.serving.conftest import QUESTION, Shop, turn_of
 
 
@@ -75,6 +76,13 @@ def test_what_is_not_possible_is_refused_by_name(shop: Shop, change: dict[str, A
     error = refused.json()["error"]
     assert (error["param"], error["code"]) == (param, code), error
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"n": ' + b"1" * 5000 + b"}", b"[" * 100_000])
+def test_a_body_that_cannot_be_read_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError) as refused:
+        read_request(body)
+    assert (refused.value.status, refused.value.message) == (400, "The body is not valid JSON.")
 
 
 def test_what_clients_send_by_habit_is_taken(shop: Shop) -> None:
