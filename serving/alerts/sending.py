@@ -70,7 +70,7 @@ def deliver(alert: Alert, channel: AlertChannel, *, cleared: bool) -> str:
     if not settings.EMAIL_HOST:
         return "No mail server is set (EMAIL_HOST)."
     state = "over" if cleared else alert.get_level_display().lower()
-    subject = f"[{alert.assistant.slug}] {state}: {alert.sentence}".replace("\n", " ")[:150]
+    subject = " ".join(f"[{alert.assistant.slug}] {state}: {alert.sentence}".split())[:150]
     try:
         send_mail(subject, _text(alert, cleared=cleared), None, [channel.address])
     except (SMTPException, OSError) as error:

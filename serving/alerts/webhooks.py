@@ -47,7 +47,7 @@ def post(address: str, body: dict[str, Any]) -> str:
         # Redirects could lead where the check of the address did not look.
         with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
             status = client.post(address, content=data, headers=headers).status_code
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that is no name
         return f"No answer ({type(error).__name__})."
     return "" if 200 <= status < 300 else f"It answered {status}."
 

@@ -174,6 +174,14 @@ def test_an_e_mail_says_it_in_one_line(assistant: Assistant) -> None:
     assert settings.RATCHET_PUBLIC_URL in str(letter.body)
 
 
+@override_settings(EMAIL_HOST="mail.example.org")
+def test_a_reason_of_several_lines_does_not_break_the_mail(assistant: Assistant) -> None:
+    channel = AlertChannel.objects.create(assistant=assistant, kind="email", address="ops@example.org")
+    alert = Alert(assistant=assistant, kind="x", level="urgent", sentence="Taken back:\r\nit was worse.")
+    assert sending.deliver(alert, channel, cleared=False) == ""
+    assert mail.outbox[0].subject == "[helpdesk] urgent: Taken back: it was worse."
+
+
 def test_without_a_mail_server_the_channel_says_so(assistant: Assistant) -> None:
     AlertChannel.objects.create(assistant=assistant, kind="email", address="ops@example.org")
     hold(assistant)
@@ -194,6 +202,11 @@ def test_addresses_that_cannot_be_meant_are_refused(assistant: Assistant, addres
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "10.0.0.1", "[::1]"])
 def test_private_networks_are_closed_unless_opened(db: None, host: str) -> None:
     assert "private network" in webhooks.post(f"https://{host}:1/", {})
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "..example", "exa mple", "xn--\u00fc.example"])
+def test_a_host_that_cannot_be_looked_up_is_an_error_of_its_channel(db: None, host: str) -> None:
+    assert webhooks.post(f"https://{host}/", {})
 
 
 def test_the_pages_show_ones_own_and_let_readers_say_that_they_saw_it(assistant: Assistant) -> None:
