@@ -165,8 +165,8 @@ def as_csv(table: Table) -> str:
     """What a spreadsheet opens. A cell that would be taken for a formula gets a quote before it."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(table.columns)
-    writer.writerows([_safe(cell) for cell in row] for row in table.rows)
+    # Names of columns may be names of models, as frontends post them.
+    writer.writerows([_safe(cell) for cell in row] for row in (table.columns, *table.rows))
     return out.getvalue()
 
 

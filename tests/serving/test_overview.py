@@ -164,7 +164,7 @@ def test_a_page_costs_the_same_however_much_there_is(assistant: Assistant, page:
 
 
 def test_a_cell_that_a_spreadsheet_would_run_is_quoted() -> None:
-    assert as_csv(Table(["a"], [["=1+1"], ["fine"], [-3]])) == "a\r\n'=1+1\r\nfine\r\n-3\r\n"
+    assert as_csv(Table(["@a"], [["=1+1"], ["fine"], [-3]])) == "'@a\r\n'=1+1\r\nfine\r\n-3\r\n"
 
 
 @given(st.sampled_from(RANGES), st.integers(0, 89 * 24))
