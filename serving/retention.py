@@ -1,8 +1,8 @@
 """Old conversations go by themselves: as many days after their last turn as the assistant keeps them.
 
-What people have worked on stays: a conversation with a label, a verdict or an open item is kept whole, since data of
-training has its own life and its own erasure. Rows of datasets that were made from unlabelled turns do not exist: only
-verdicts become rows.
+What people have worked on stays: a conversation with a label, a verdict, an open item or a pair that was compared blind
+is kept whole, since data of training has its own life and its own erasure. Rows of datasets that were made from
+unlabelled turns do not exist: only verdicts and preferences become rows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
 
+from annotations.comparing.models import ComparisonPair
 from annotations.models import Annotation, QueueItem, Resolution
 from assistants.models import Assistant
 from assistants.services import audit
@@ -43,7 +44,8 @@ def due(assistant: Assistant) -> QuerySet[Conversation]:
     """Conversations whose last turn is too old and on which nobody has worked."""
     assert assistant.keep_turns_days is not None
     limit = timezone.now() - timedelta(days=assistant.keep_turns_days)
-    worked = [model.objects.filter(turn__conversation=OuterRef("pk")) for model in (Annotation, Resolution, QueueItem)]
+    models = (Annotation, Resolution, QueueItem, ComparisonPair)
+    worked = [model._default_manager.filter(turn__conversation=OuterRef("pk")) for model in models]
     young = Turn.objects.filter(conversation=OuterRef("pk"), asked_at__gte=limit)
     rows = Conversation.objects.filter(assistant=assistant).annotate(last=Max("turns__asked_at")).filter(last__lt=limit)
     return rows.filter(~Exists(young), *(~Exists(work) for work in worked))
@@ -59,7 +61,9 @@ def forget_old_of(assistant: Assistant) -> int:
         conversations = list(due(assistant).order_by("pk").values_list("pk", flat=True)[:BATCH])
         if not conversations:
             break
-        turns = Turn.objects.of(assistant).filter(conversation__in=conversations).order_by()
+        # Asked anew for each lot: somebody may label one meanwhile, or go on with a conversation.
+        still = due(assistant).filter(pk__in=conversations).values("pk")
+        turns = Turn.objects.of(assistant).filter(conversation__in=still).order_by()
         while rows := list(turns.values_list("pk", "client_id")[:MOST_TURNS]):
             keep_ids_unreadable(assistant, [name for _, name in rows])
             with transaction.atomic():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
 
+from annotations.comparing.models import ComparisonPair, ComparisonRound
 from annotations.models import Annotation
 from assistants.models import Assistant, AuditEvent
 from capture.models import Conversation, Passage, Receipt, Turn
@@ -53,9 +57,31 @@ def test_what_people_have_worked_on_stays(assistant: Assistant) -> None:
     beside = old_turn(assistant, conversation=labelled.conversation)
     Annotation.objects.create(turn=labelled, annotator=make_user("ann"), verdict="good")
     make_queue(assistant, turns=[queued])
+    compared = old_turn(assistant)
+    pairs = ComparisonRound.objects.create(
+        assistant=assistant, name="Live", source="experiment", source_id=1, candidate_arm="a", baseline_arm="b",
+        questions=1, differing=1, seed=7,
+    )  # fmt: skip
+    ComparisonPair.objects.create(round=pairs, position=1, key=str(compared.pk), turn=compared, question="?")
     old_turn(assistant)
     assert retention.forget_old() == {"helpdesk": 1}
-    assert set(Turn.objects.all()) == {labelled, queued, beside}
+    assert set(Turn.objects.all()) == {labelled, queued, beside, compared}
+
+
+def test_who_labels_while_it_runs_loses_nothing(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [old_turn(assistant) for _ in range(3)]
+    ann, erase = make_user("ann"), retention.erase_turns
+
+    def erased(assistant: Assistant, keys: Sequence[UUID]) -> Counter[str]:
+        if not Annotation.objects.exists():
+            left = next(turn for turn in turns if turn.pk not in keys)
+            Annotation.objects.create(turn=left, annotator=ann, verdict="good")
+        return erase(assistant, keys)
+
+    monkeypatch.setattr(retention, "MOST_TURNS", 1)
+    monkeypatch.setattr(retention, "erase_turns", erased)
+    assert retention.forget_old_of(assistant) == 2
+    assert Turn.objects.get().annotations.count() == 1
 
 
 def test_assistants_that_keep_everything_lose_nothing(db: None) -> None:
