@@ -30,7 +30,7 @@ KEEP_EVERY = timedelta(minutes=15)
 """Looks are kept that far apart; the newest is always there."""
 
 _KNOWN = {
-    "trouble": "CASE WHEN turn_id IS NOT NULL THEN {column} END",
+    "trouble": "CASE WHEN turn_id IS NOT NULL AND NOT failed THEN {column} END",
     "failed": "CASE WHEN failed THEN true WHEN turn_id IS NOT NULL THEN false END",
 }
 
@@ -123,7 +123,7 @@ def _sums(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """{arm: {"units", "questions", "latency", "responded", outcome: `Sums`}} of the current epoch, in one statement."""
     by_unit, by_arm = [], []
     for name, outcome in OUTCOMES.items():
-        column = _KNOWN.get(name, "{column}").format(column=outcome.column)
+        column = _KNOWN.get(name, "CASE WHEN NOT failed THEN {column} END").format(column=outcome.column)
         by_unit.append(f"avg(({column})::int) AS {name}")
         by_arm.append(f"count({name}), coalesce(avg({name}), 0), coalesce(var_samp({name}), 0)")
     statement = f"""

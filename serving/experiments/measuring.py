@@ -37,17 +37,21 @@ def measure(experiment: Experiment, *, now: datetime, everything: bool = False) 
 
 
 def _link(experiment: Experiment, now: datetime) -> int:
+    """Where the base model had to answer for an adapter that could not be served, the arm gave no answer."""
+    control = experiment.control
     return _execute(
         """
         UPDATE serving_exposure AS met
-        SET turn_id = turn.id, latency_ms = turn.latency_ms, declined = turn.declined, failed = false,
+        SET turn_id = turn.id, latency_ms = turn.latency_ms, declined = turn.declined,
+            failed = turn.adapter <> CASE met.arm WHEN 'candidate' THEN %(candidate)s ELSE %(control)s END,
             slow = turn.latency_ms > %(limit)s, corrected = false, escalated = false
         FROM capture_turn AS turn
         WHERE met.experiment_id = %(experiment)s AND met.turn_id IS NULL AND met.at > %(since)s
           AND turn.assistant_id = %(assistant)s AND turn.client_id = met.client_id
         """,
         experiment=experiment.pk, assistant=experiment.assistant_id, since=now - MAY_COME,
-        limit=experiment.latency_limit_ms,
+        limit=experiment.latency_limit_ms, candidate=experiment.candidate.engine_name,
+        control=control.engine_name if control is not None else "",
     )  # fmt: skip
 
 

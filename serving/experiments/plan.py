@@ -46,7 +46,10 @@ OUTCOMES: dict[str, Outcome] = {
             "Some sentence does not stand in a passage, by its words: a hint, so it takes nothing back by itself.",
         ),
         Outcome("slow", "Slow", "slow", 0.05, "Took longer than 19 of 20 answers did before the start."),
-        Outcome("failed", "No answer", "failed", 0.02, "The question was taken and no answer was logged."),
+        Outcome(
+            "failed", "No answer", "failed", 0.02,
+            "No answer was logged, or the base model had to give it in the arm's place.",
+        ),
     )
 }  # fmt: skip
 PRIMARY = ("trouble", "down", "declined")

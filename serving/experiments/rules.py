@@ -25,7 +25,9 @@ SHADOW_FAILURES = 0.1
 
 def run_all(now: datetime | None = None) -> int:
     """Of every running experiment; how many. One that breaks does not keep the guardrails of others from acting."""
-    running = Experiment.objects.running().select_related("assistant", "candidate__assistant", "control", "evaluation")
+    running = Experiment.objects.running().select_related(
+        "assistant", "candidate__assistant", "control__assistant", "evaluation"
+    )
     done = 0
     for experiment in running.order_by("pk"):
         try:

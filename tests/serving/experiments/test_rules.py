@@ -96,9 +96,23 @@ def test_an_answer_that_never_came_counts_as_failed(bot: Bot) -> None:
     bot.ask("just now", answered=False, at=timezone.now())
     measured(experiment)
     assert [one.failed for one in Exposure.objects.order_by("client_id")] == [True, False, False]
-    turn = make_turn(bot.assistant, client_id=Exposure.objects.get(failed=True).client_id)  # it was spooled
+    gone = Exposure.objects.get(failed=True)
+    name = (bot.candidate if gone.arm == "candidate" else bot.live).engine_name
+    turn = make_turn(bot.assistant, client_id=gone.client_id, adapter=name)  # it was spooled
     measured(experiment)
     assert exposure_of(turn).failed is False
+
+
+def test_what_the_base_answers_in_an_arms_place_is_no_answer_of_the_arm(bot: Bot) -> None:
+    experiment = bot.in_ab()
+    turns = [turn for i in range(20) if (turn := bot.ask(f"unit {i}", declined=True))]
+    Turn.objects.filter(pk__in=[turn.pk for turn in turns], adapter=bot.candidate.engine_name).update(adapter="")
+    measured(experiment)
+    assert {(one.arm, one.failed) for one in Exposure.objects.all()} == {("candidate", True), ("control", False)}
+    outcomes = look(experiment, now=timezone.now())["outcomes"]
+    assert outcomes["failed"]["candidate"]["mean"] == 1
+    assert outcomes["declined"]["candidate"]["n"] == outcomes["trouble"]["candidate"]["n"] == 0
+    assert outcomes["declined"]["control"]["mean"] == 1
 
 
 def fill(bot: Bot, experiment: Experiment, n: int, **bad: float) -> None:
