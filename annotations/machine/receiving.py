@@ -25,6 +25,7 @@ from annotations.settling import locked_turn, settle
 from assistants.errors import ApiError, FieldError
 from assistants.models import ApiKey, Assistant
 from capture.models import Turn
+from capture.naming import is_plain
 from capture.payloads import field_errors
 from capture.receiving import ItemResult, Status
 from capture.vault import keyed_hash, stored_id
@@ -34,6 +35,7 @@ MAX_EXPLAINED = 100_000
 MAX_WITH_EXPLANATION = 100
 """Items with an explanation in one request: masking one takes a while however short it is."""
 _NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn, or it has not been scrubbed yet"}
+_SPEAKING = "This looks like somebody's address or number; name the program"
 _OTHER: FieldError = {"field": "id", "message": "This id was used before with other content"}
 
 
@@ -101,6 +103,11 @@ def _read(
         turn = turns.get(item.turn)
         if turn is None:
             results[place] = ItemResult(item.id, "invalid", [_NO_TURN])
+            continue
+        if wrong := [name for name in ("name", "version") if not is_plain(getattr(item, name))]:
+            results[place] = ItemResult(
+                _shown_id(raw), "invalid", [{"field": name, "message": _SPEAKING} for name in wrong]
+            )
             continue
         row = MachineLabel(
             assistant=assistant,
