@@ -58,7 +58,9 @@ class Retrieved:
 def find(assistant: Assistant, draft: Draft, vector: NDArray[np.float32]) -> Retrieved:
     """Asks as production does. For a counterfactual the passages are edited first, so that evidence, similarities and
     answer all speak of the edited text."""
-    result = retrieve(assistant=assistant, question=draft.question, history=draft.history, vector=vector)
+    # Behind a history production searches by the whole conversation, which is another vector than the question's.
+    known = None if draft.history else vector
+    result = retrieve(assistant=assistant, question=draft.question, history=draft.history, vector=known)
     passages, evidence = tuple(result.passages), tuple(result.evidence)
     if draft.task.edit is not None:
         passages = tuple(_edited(p, draft) for p in passages)

@@ -62,7 +62,7 @@ class HeldOut:
         rows = BenchmarkItem.objects.filter(benchmark__assistant=assistant).values_list("question", "history")
         pairs: list[tuple[str, Sequence[Message]]] = [(question, history) for question, history in rows]
         texts = [history_query(question, history) for question, history in pairs]
-        self._vectors = question_vectors(pairs) if pairs else np.zeros((0, 384), dtype=np.float32)
+        self._vectors = question_vectors(pairs, assistant.glossary) if pairs else np.zeros((0, 384), dtype=np.float32)
         self._words = {words(text) for text in texts}
         self._words |= {words(question) for question, _ in pairs if len(words(question)) >= WHOLE_QUESTION}
         self._runs = [grams for text in texts if (grams := ngrams(text, RUN))]

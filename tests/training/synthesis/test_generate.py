@@ -18,6 +18,7 @@ from generation.engines import GenerationRequest, GenerationResult
 from generation.overlap import STOP_WORDS, words
 from generation.prompts import SYSTEM_QUESTION, split_sentences
 from knowledge.models import Chunk
+from knowledge.retrieval import retrieve
 from knowledge.services import load_document
 from tests.factories import make_assistant, make_benchmark, make_turn
 from tests.tiny_model import shared_base
@@ -311,6 +312,9 @@ def test_every_form_is_built_without_a_model(tariffs: Assistant) -> None:
                 assert (rank, index) in offered
     (follow_up, *_) = [item for item in kept if item.form == "follow_up"]
     assert [m["role"] for m in follow_up.history] == ["user", "assistant"]
+    served = retrieve(assistant=tariffs, question=follow_up.question, history=follow_up.history)
+    assert [p["text"] for p in follow_up.contexts["passages"]] == [p.text for p in served.passages]
+    assert follow_up.contexts["evidence"] == [[e.rank, e.sentence, e.similarity] for e in served.evidence]
     (comparison, *_) = [item for item in kept if item.form == "comparison"]
     assert len(comparison.answer) == 2
 
