@@ -48,20 +48,26 @@ class Gathered:
 def gather(assistant: Assistant) -> Gathered:
     """Of labels that stand and of questions that the filters kept; nothing that a benchmark asks, or nearly asks."""
     found = Gathered()
-    rows = list(Chunk.objects.filter(assistant=assistant).order_by("pk").values_list("pk", "digest")[:MAX_CHUNKS])
-    place = {pk: n for n, (pk, _) in enumerate(rows)}
-    by_digest = {digest: n for n, (_, digest) in enumerate(rows)}
-    found.passages = _vectors(assistant)
+    place, by_digest, found.passages = _chunks(assistant)
     _labelled(assistant, by_digest, found)
     _written(assistant, place, found)
     _guard(assistant, found)
     return found
 
 
-def _vectors(assistant: Assistant) -> NDArray[np.float32]:
-    rows = Chunk.objects.filter(assistant=assistant).order_by("pk").values_list("embedding", flat=True)[:MAX_CHUNKS]
-    made = [np.asarray(row, np.float32) for row in rows.iterator(2000)]
-    return np.stack(made) if made else np.empty((0, EMBEDDING_DIMENSION), np.float32)
+def _chunks(assistant: Assistant) -> tuple[dict[int, int], dict[str, int], NDArray[np.float32]]:
+    """Row of each chunk by its key and by its digest, and the vectors. In one query: a document that is deleted between
+    two would move every row after it."""
+    rows = (
+        Chunk.objects.filter(assistant=assistant).order_by("pk").values_list("pk", "digest", "embedding")[:MAX_CHUNKS]
+    )
+    place: dict[int, int] = {}
+    by_digest: dict[str, int] = {}
+    made: list[NDArray[np.float32]] = []
+    for pk, digest, vector in rows.iterator(2000):
+        place[pk] = by_digest[digest] = len(made)
+        made.append(np.asarray(vector, np.float32))
+    return place, by_digest, np.stack(made) if made else np.empty((0, EMBEDDING_DIMENSION), np.float32)
 
 
 def _labelled(assistant: Assistant, by_digest: dict[str, int], found: Gathered) -> None:
@@ -109,7 +115,8 @@ def _missed(assistant: Assistant, by_digest: dict[str, int]) -> Iterator[tuple[A
 def _written(assistant: Assistant, place: dict[int, int], found: Gathered) -> None:
     rows = SyntheticItem.objects.filter(
         synthesis__assistant=assistant, dropped_by="", kind=Kind.ANSWER, chunk__isnull=False
-    ).order_by("-pk")
+    )
+    rows = rows.exclude(spot_check__verdict="bad").order_by("-pk")
     for pk, question, history, source in rows.values_list("chunk_id", "question", "history", "source")[:MAX_PAIRS]:
         if pk in place:
             found.add("written questions", (question, history), Pair((place[pk],), f"document {source}"))
