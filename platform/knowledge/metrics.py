@@ -32,9 +32,10 @@ def reciprocal_rank(ranks: Sequence[int]) -> float:
 
 
 def ndcg(ranks: Sequence[int], k: int = NDCG_AT) -> float:
-    """Two right sentences in one passage gain once: nobody reads it twice."""
-    gained = sum(1 / math.log2(rank + 1) for rank in set(ranks) if 0 < rank <= k)
-    best = sum(1 / math.log2(place + 1) for place in range(1, min(k, len(ranks)) + 1))
+    """Two right sentences in one passage are one right passage: they gain once, and in the best order too."""
+    found = {rank for rank in ranks if rank}
+    gained = sum(1 / math.log2(rank + 1) for rank in found if rank <= k)
+    best = sum(1 / math.log2(place + 1) for place in range(1, min(k, len(found) + list(ranks).count(0)) + 1))
     return gained / best
 
 
