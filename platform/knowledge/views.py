@@ -17,6 +17,7 @@ from assistants.access import assistants_of
 from assistants.work_admin import READERS
 from generation.engines import EngineError
 from generation.prompts import Message, split_sentences
+from knowledge.configuration import SettingsRefused
 from knowledge.models import Document
 from knowledge.query import history_query
 from knowledge.retrieval import RetrievalResult, retrieve
@@ -61,7 +62,7 @@ def search_page(request: HttpRequest) -> HttpResponse:
         context["searched"] = history_query(question, history, assistant.glossary)
         try:
             result = retrieve(assistant=assistant, question=question, history=history)
-        except EngineError as error:
+        except (EngineError, SettingsRefused) as error:
             context["problem"] = str(error)
         else:
             context |= {"result": result, "passages": found(result)}
