@@ -62,7 +62,7 @@ def stored_turns(conversation: Conversation) -> QuerySet[Turn]:
         .prefetch_related(
             Prefetch("retrievals", queryset=Retrieval.objects.select_related("passage").order_by("rank")),
             Prefetch("feedback", queryset=Feedback.objects.order_by("given_at", "pk")),
-            "annotations",
+            "annotations__missed",
             "machine_labels",
         )
         .order_by("asked_at", "created_at", "pk")
@@ -99,6 +99,9 @@ class StoredTurn:
         for annotation in notes.all():
             places.append(self._row_place("annotations", annotation, "correction", "response"))
             places.append(self._row_place("annotations", annotation, "note", "response"))
+            for passage in annotation.missed.all():  # copies of what the document was called then
+                places.append(self._row_place("missed", passage, "title", "context", trusted=True))
+                places.append(self._row_place("missed", passage, "source", "label", trusted=True))
         said: Any = turn.machine_labels
         for label in said.all():
             places.append(self._row_place("machine_labels", label, "explanation", "response"))
@@ -107,12 +110,14 @@ class StoredTurn:
             places.append(self._row_place("resolutions", resolution, "response", "response"))
         return [place for place in places if place.text]
 
-    def _row_place(self, table: str, row: Any, name: str, kind: Kind) -> Place:
+    def _row_place(self, table: str, row: Any, name: str, kind: Kind, *, trusted: bool = False) -> Place:
+        longest = row._meta.get_field(name).max_length if trusted else None
+
         def put(text: str) -> None:
-            setattr(row, name, text)
+            setattr(row, name, text[:longest])
             self._rows.append((table, row, name))
 
-        return Place(f"{table}.{row.pk}.{name}", kind, getattr(row, name), put)
+        return Place(f"{table}.{row.pk}.{name}", kind, getattr(row, name), put, trusted)
 
     def change(self, texts: Sequence[str]) -> list[Place]:
         """Replaces texts in memory, one for each place; the places where something changed."""

@@ -12,7 +12,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from annotations.models import Annotation
+from annotations.models import Annotation, MissedPassage
 from assistants.background import BackgroundWork, WorkCancelled
 from assistants.models import AuditEvent
 from assistants.performing import perform_here
@@ -102,6 +102,20 @@ def test_a_dry_run_counts_and_writes_nothing_and_the_real_one_does_what_it_count
     )
     again = run(cast)
     assert again.counts.get("seen", 0) == 0
+
+
+def test_what_an_added_passage_was_called_is_masked_too(cast: Cast, turns: list[Turn]) -> None:
+    label = Annotation.objects.get()
+    MissedPassage.objects.create(annotation=label, digest="d", title=f"Letter to {NAME}", source=f"letters/{NAME}.md")
+    MissedPassage.objects.create(annotation=label, digest="e", title="Fees", source="fees.md")
+    deny(cast, NAME)
+    counted = run(cast, dry_run=True).counts
+    assert run(cast).counts == counted
+    assert counted["missed"] == 2
+    masked, other = MissedPassage.objects.order_by("pk")
+    assert NAME not in masked.title + masked.source
+    assert masked.title.startswith("Letter to [")
+    assert (other.title, other.source) == ("Fees", "fees.md")
 
 
 def test_trusted_passages_keep_what_the_house_prints(cast: Cast) -> None:
