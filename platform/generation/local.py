@@ -177,6 +177,9 @@ class TransformersEngine:
         """Adapters whose files are others now than when they were loaded. What was loaded, and so evaluated, stays."""
         return self._adapters.changed()
 
+    def holds(self, name: str) -> bool:
+        return self._adapters.has(name)
+
     def uses(self, name: str) -> bool:
         """Whether an unfinished row uses this adapter."""
         return any(row.adapter == name and row.finish is None for row in list(self._rows))

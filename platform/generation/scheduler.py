@@ -16,7 +16,14 @@ from typing import Any
 
 from generation.decoding import Row
 from generation.detokenise import TextStream
-from generation.engines import EngineBusy, EngineError, EngineUnavailable, GenerationRequest, GenerationResult
+from generation.engines import (
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    GenerationRequest,
+    GenerationResult,
+    UnknownAdapter,
+)
 from generation.local import TransformersEngine, advance, result_of
 from generation.metrics import EngineMetrics
 
@@ -173,7 +180,16 @@ class Scheduler:
         with self._changed:
             self._clear_out()
             while self._waiting and len(self._running) + len(joining) < self.max_rows:
-                joining.append(self._waiting.popleft())
+                job = self._waiting.popleft()
+                name = job.row.adapter
+                # It may have gone between the check and the queue; the base would answer in its place, unnoticed.
+                if name is not None and not self.engine.holds(name):
+                    job.cancel()
+                    job.done.set_exception(
+                        UnknownAdapter(f"No adapter {name!r} is loaded.", "Load it, then ask again.")
+                    )
+                else:
+                    joining.append(job)
         return joining
 
     def _clear_out(self) -> None:

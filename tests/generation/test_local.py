@@ -20,6 +20,8 @@ from generation.engines import (
     UnknownAdapter,
 )
 from generation.local import TransformersEngine
+from generation.metrics import EngineMetrics
+from generation.scheduler import Job, Scheduler
 from tests.tiny_model import POINTERS, make_tiny_base, write_manifest
 
 VOICES = (None, "one", "two")
@@ -39,6 +41,24 @@ def test_a_mixed_batch_says_what_each_row_says_alone(shared_engine: Transformers
     assert [r.text for r in together] == [r.text for r in alone]
     assert [r.prompt_tokens for r in together] == [r.prompt_tokens for r in alone]
     assert len({r.text for r in alone}) > 6  # the voices and questions do differ
+
+
+def test_who_waits_for_an_adapter_that_goes_is_told_and_gets_no_answer_of_the_base(models: Path) -> None:
+    engine = TransformersEngine(models / "base")
+    engine.load_adapter("one", models / "one")
+    scheduler = Scheduler(engine, EngineMetrics())
+    scheduler.start()
+    gone, stays = ask(1, "one"), ask(1)
+    with scheduler._changed:  # the model thread waits
+        jobs = [Job(request, engine.row(request), TextStream(engine.tokenizer, ())) for request in (gone, stays)]
+        engine._rows.clear()  # as if the row had come a moment after the look at who uses it
+        engine.unload_adapter("one")
+        scheduler._waiting.extend(jobs)
+        scheduler._changed.notify_all()
+    with pytest.raises(UnknownAdapter):
+        jobs[0].done.result(timeout=30)
+    assert jobs[1].done.result(timeout=30).completion_tokens > 0
+    scheduler.stop()
 
 
 def test_the_same_as_the_library_s_own_generation(shared_engine: TransformersEngine, models: Path) -> None:
