@@ -177,6 +177,12 @@ def test_seeds_of_one_recipe_are_taken_together(assistant: Assistant) -> None:
         assistant=assistant, dataset=dataset, prompt_digest="p", base_model="b", seed=9, settings={"rank": 16}
     )
     other.adapter.save()
+    continuing = copied(evaluations[0], 10)
+    continuing.adapter.run = Run.objects.create(
+        assistant=assistant, dataset=dataset, prompt_digest="p", base_model="b", seed=10, settings={"rank": 8},
+        parent=other.adapter,
+    )  # fmt: skip
+    continuing.adapter.save()
     found = same_recipe(evaluations[1])
     assert found == evaluations
     together = over_seeds(found)

@@ -10,7 +10,8 @@ from privacy.findings import HARD_TYPES
 from privacy.scrubber import Scrubber
 from training.evaluation.metrics import RUN, repeats
 from training.evaluation.plan import RETRIEVAL_ARMS
-from training.models import Arm, Condition, Evaluation, EvaluationAnswer, Kind
+from training.models import Arm, Condition, Evaluation, EvaluationAnswer, Example, Kind
+from training.registry.lineage import datasets_of
 
 CHUNK = 500
 COMPARED = (Arm.BASE_RAG.value, Arm.ADAPTER_RAG.value, Arm.RIVAL_RAG.value)
@@ -18,19 +19,20 @@ COMPARED = (Arm.BASE_RAG.value, Arm.ADAPTER_RAG.value, Arm.RIVAL_RAG.value)
 
 def mark_recited(evaluation: Evaluation) -> None:
     """``recites`` of every answer of today and the candidate under the clean condition: does it hold `RUN` words in a
-    row of a training answer that the prompt did not hold? Nothing is marked where the dataset is not known.
+    row of a training answer that the prompt did not hold? Answers of what the adapter continues count as well; nothing
+    is marked where a dataset is not known.
 
     Training answers are streamed past the answers' own runs, so that memory does not grow with the dataset.
     """
-    run = evaluation.adapter.run
-    if run is None:
+    datasets = datasets_of(evaluation.adapter)
+    if None in datasets:
         return
     answers = _answers(evaluation)
     house = _house(evaluation)
     said = {gram for answer in answers for gram in ngrams(answer.text, RUN)}
     memory: set[tuple[str, ...]] = set()
-    rows = run.dataset.examples.filter(erased_at=None, kind=Kind.ANSWER).values_list("sentences", flat=True)
-    for sentences in rows.iterator(chunk_size=CHUNK):
+    rows = Example.objects.filter(dataset__in=datasets, erased_at=None, kind=Kind.ANSWER)
+    for sentences in rows.values_list("sentences", flat=True).iterator(chunk_size=CHUNK):
         memory |= ngrams(" ".join(sentence["text"] for sentence in sentences), RUN) & said
     for answer in answers:
         answer.measures["recites"] = float(repeats(answer.text, memory, f"{house}\n{_given(answer)}"))

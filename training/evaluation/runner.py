@@ -23,6 +23,7 @@ from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
 from training.evaluation.summary import summarise
 from training.models import Adapter, Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
+from training.registry.lineage import datasets_of
 
 if TYPE_CHECKING:
     from generation.engines import Engine
@@ -86,20 +87,21 @@ def refuse_unfit(evaluation: Evaluation, adapter: Adapter) -> None:
 
 
 def refuse_leaks(evaluation: Evaluation, adapter: Adapter) -> None:
-    """A dataset is guarded by the benchmark that it was built with; any other one is compared with it here."""
-    run = adapter.run
-    if run is None or run.dataset.benchmark_id == evaluation.benchmark_id:
-        return
-    leaks = find_leaks(
-        rows=list(run.dataset.examples.values_list("question", "history")),
-        items=list(evaluation.benchmark.items.values_list("question", "history")),
-        threshold=Recipe.from_dict(run.dataset.recipe).near_duplicate,
-    )
-    if leaks:
-        raise EvaluationRefused(
-            f"{len(leaks)} rows of {run.dataset} ask what “{evaluation.benchmark}” asks; what was trained on cannot be "
-            "tested. Build a dataset with this benchmark as its guard, and train on that."
+    """A dataset is guarded by the benchmark that it was built with; any other one is compared with it here, also those
+    of the adapters that this one continues: it remembers their questions, too."""
+    for dataset in datasets_of(adapter):
+        if dataset is None or dataset.benchmark_id == evaluation.benchmark_id:
+            continue
+        leaks = find_leaks(
+            rows=list(dataset.examples.values_list("question", "history")),
+            items=list(evaluation.benchmark.items.values_list("question", "history")),
+            threshold=Recipe.from_dict(dataset.recipe).near_duplicate,
         )
+        if leaks:
+            raise EvaluationRefused(
+                f"{len(leaks)} rows of {dataset} ask what “{evaluation.benchmark}” asks; what was trained on cannot be "
+                "tested. Build a dataset with this benchmark as its guard, and train on that, beginning with the base."
+            )
 
 
 def _adapters(evaluation: Evaluation) -> list[Adapter]:
@@ -158,6 +160,7 @@ def _timed(examination: Examination) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {Arm.BASE_RAG.value: [], Arm.ADAPTER_RAG.value: []}
     for done, item in enumerate(chosen):
         examination.evaluation.beat(stage="timing single answers", done=done, total=len(chosen))
-        for arm, seconds in found.items():
+        # Who comes first alternates: the second one may find warm what the first one has read.
+        for arm, seconds in sorted(found.items(), reverse=bool(done % 2)):
             seconds.append(examination.seconds(Task(item, arm, Condition.CLEAN.value)))
     return found

@@ -32,8 +32,8 @@ class OverSeeds:
 
 
 def same_recipe(evaluation: Evaluation) -> list[Evaluation]:
-    """Finished evaluations on the same benchmark of adapters of the same data, settings and base, the newest one of
-    each run; this one alone for an adapter without a run. One query."""
+    """Finished evaluations on the same benchmark of adapters of the same data, settings, base and parent, the newest
+    one of each run; this one alone for an adapter without a run. One query."""
     run = evaluation.adapter.run
     if run is None:
         return [evaluation]
@@ -44,6 +44,9 @@ def same_recipe(evaluation: Evaluation) -> list[Evaluation]:
         settings=run.settings,
         base_digest=run.base_digest,
         prompt_digest=run.prompt_digest,
+        parent=run.parent_id,
+        provider=run.provider_id,
+        base_model=run.base_model,
     )
     found = Evaluation.objects.filter(
         benchmark=evaluation.benchmark_id, adapter__run__in=runs, state=Evaluation.State.SUCCEEDED

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.db.models import Count
 
-from training.models import Adapter, Example
+from training.models import Adapter, DatasetVersion, Example
 
 MAX_DEPTH = 20
 
@@ -39,3 +39,14 @@ def lineage_of(adapter: Adapter) -> list[Step]:
             else None
         )
     return chain
+
+
+def datasets_of(adapter: Adapter) -> list[DatasetVersion | None]:
+    """What the adapter has learned from, then what those have that it continues; None for one whose data are not known
+    here (imported). One or two queries for each step."""
+    found: list[DatasetVersion | None] = []
+    current: Adapter | None = adapter
+    while current is not None and len(found) < MAX_DEPTH:
+        found.append(current.run.dataset if current.run is not None else None)
+        current = current.parent
+    return found

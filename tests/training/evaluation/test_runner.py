@@ -213,6 +213,13 @@ def test_what_was_trained_on_is_no_test(adapter: Adapter, benchmark: Benchmark) 
     assert evaluation.state == "failed"
     assert evaluation.error.startswith("1 rows of Dataset")
     assert evaluation.answers.count() == 0
+    child = make_adapter(adapter.assistant, number=2, seed=2, parent=adapter)
+    child.run = Run.objects.create(
+        assistant=adapter.assistant, dataset=make_dataset(adapter.assistant),
+        prompt_digest=adapter.prompt_digest, base_model="b", parent=adapter,
+    )  # fmt: skip
+    child.save()
+    assert run(start(child, benchmark)).error.startswith(f"1 rows of {dataset} ask")  # what it continues remembers, too
     dataset.examples.filter(position=0).delete()
     assert run(start(adapter, benchmark)).state == "succeeded"
 
