@@ -20,7 +20,7 @@ from tests.training.finetune.conftest import make_dataset
 from tests.training.providers.provider import KEY, Provider
 from training.models import Adapter, Example, Run, TrainingProvider
 from training.providers import running
-from training.providers.client import FineTuningClient
+from training.providers.client import FineTuningClient, ProviderAway
 from training.providers.services import save_provider
 from training.providers.serving import served_elsewhere
 from training.services import NotPossible, cancel, resume_run, start_run
@@ -187,6 +187,33 @@ def test_a_cancel_reaches_the_provider(run: Run, server: Provider, monkeypatch: 
     assert sorted(server.deleted) == sorted(server.files)
 
 
+def test_a_provider_that_refuses_to_cancel_keeps_nobody(
+    run: Run, server: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job may have ended just now."""
+
+    def refuse(client: FineTuningClient, job: str) -> None:
+        raise ProviderAway("The provider refused (409).")
+
+    server.looks_until_done = 10_000
+    take = running._take
+
+    def cancel_then_take(work: Run, event: Any) -> None:
+        Run.objects.get(pk=run.pk).request_cancel()
+        take(work, event)
+
+    monkeypatch.setattr(running, "_take", cancel_then_take)
+    monkeypatch.setattr(FineTuningClient, "cancel", refuse)
+    perform(run)
+    assert (run.state, run.error) == (Run.State.CANCELLED, "")
+    assert sorted(server.deleted) == sorted(server.files)
+
+
+def test_a_loss_that_is_no_number_is_left_out() -> None:
+    """The database holds none in JSON."""
+    assert [running._number(value) for value in (float("nan"), float("inf"), True, "1", 0.5)] == [None] * 4 + [0.5]
+
+
 def test_a_run_there_leaves_the_machine_to_others(run: Run) -> None:
     assert not run.needs_device
     assert Run.needs_device
@@ -220,7 +247,13 @@ def test_a_key_does_not_follow_to_another_address(assistant: Assistant, there: T
     assert change(model="small-2").api_key == KEY
     with pytest.raises(ValidationError, match="Enter the key of this address"):
         change(base_url="https://evil.example.org/v1")
-    for bad in ("ftp://x/v1", "https://user:pw@x/v1", "nonsense", "http://169.254.169.254/v1"):
+    for bad in (
+        "ftp://x/v1",
+        "https://user:pw@x/v1",
+        "nonsense",
+        "http://169.254.169.254/v1",
+        "http://[::ffff:169.254.169.254]/v1",
+    ):
         with pytest.raises(ValidationError):
             change(base_url=bad, api_key=KEY)
 

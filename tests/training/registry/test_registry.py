@@ -146,6 +146,17 @@ def test_weights_that_fit_no_layer_are_another_base(assistant: Assistant, folder
         import_folder(assistant=assistant, folder=folder, claim=Claim(prompt_ours=True))
 
 
+def test_a_damaged_zip_is_refused(assistant: Assistant) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("adapter_config.json", "{}" * 1000)
+    whole = out.getvalue()
+    start = whole.index(b"adapter_config.json") + len("adapter_config.json")
+    damaged = whole[:start] + b"\xff" * 8 + whole[start + 8 :]
+    with pytest.raises(ImportRefused, match="no zip that can be read"):
+        import_zip(assistant=assistant, file=io.BytesIO(damaged))
+
+
 def test_a_link_in_the_zip_is_refused(assistant: Assistant) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
