@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from training.erasing import ROW_FILES
@@ -57,12 +58,14 @@ def clean(run: Run) -> int:
     if folder is None:
         return 0
     freed = kept_bytes(run)
-    # Claimed or queued again meanwhile: then these files are in use.
-    if not Run.objects.filter(pk=run.pk).exclude(state__in=[Run.State.QUEUED, Run.State.RUNNING]).exists():
-        return 0
-    shutil.rmtree(folder / WORK, ignore_errors=True)
-    for name in ROW_FILES:
-        (folder / name).unlink(missing_ok=True)
+    with transaction.atomic():
+        # Claimed or queued again meanwhile: then these files are in use. Locked, so that it is not while they go.
+        ended = Run.objects.filter(pk=run.pk).exclude(state__in=[Run.State.QUEUED, Run.State.RUNNING])
+        if ended.select_for_update().first() is None:
+            return 0
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        for name in ROW_FILES:
+            (folder / name).unlink(missing_ok=True)
     return freed
 
 

@@ -75,6 +75,8 @@ def refuse_mismatch(run: Run) -> None:
     lost rows to an erasure, or leaks, must not be trained on, also by a run that was queued before."""
     if why := run.dataset.why_unusable:
         raise RunRefused(why)
+    if run.parent is not None and run.parent.erased_rows:
+        raise RunRefused(f"{run.parent} holds erased data, and what continues it would, too. Begin with the base.")
     now = run.assistant.prompt_digest
     for thing, digest in (("run", run.prompt_digest), ("dataset", run.dataset.prompt_digest)):
         if digest != now:
