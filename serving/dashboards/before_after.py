@@ -73,7 +73,8 @@ def before_after(request: HttpRequest, pk: int) -> HttpResponse:
 def _examples(request: HttpRequest, evaluation: Evaluation) -> dict[str, Any]:
     """Examples of the chosen filters; none for who still judges such answers blind."""
     if must_stay_blind(cast("User", request.user), evaluation):
-        return {"hidden": HIDDEN}
+        # A document or topic may have one question: its line would say which arm was right there.
+        return {"hidden": HIDDEN, "breakdowns": []}
     conditions = conditions_with_pairs(evaluation)
     condition = _choice(request, "condition", [value for value, _ in conditions], Condition.CLEAN.value)
     show = _choice(request, "show", list(FILTERS), "wins")

@@ -48,6 +48,9 @@ def make_trainer(
     make = {"sft": _sft, "dpo": _dpo, "kto": _kto}[material.stage]
     trainer = make(job, material, adapted, checkpoints, [progress, samples, best])
     progress.trainer = trainer
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # TRL makes them bf16 above a base in 4 bits
     if len(trainer.train_dataset) != len(material.repeated):
         raise RowsError(f"Only {len(trainer.train_dataset)} of {len(material.repeated)} rows reached the trainer.")
     return trainer, best
