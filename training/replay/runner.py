@@ -130,7 +130,7 @@ def _ready(replay: Replay, row: ReplayAnswer) -> Ready:
         passages, evidence = stored_passages(turn), offered_evidence(turn)
         sources = [{"rank": r.rank, "title": r.passage.title, "source": r.source} for r in turn.retrievals.all()]
     shown: dict[str, Any] = dict(offered(evidence))
-    if not evidence and house.style is PromptStyle.PASSAGES:
+    if not evidence and house.style is PromptStyle.PASSAGES and row.mode != ReplayAnswer.Mode.FRESH:
         shown = {"evidence": None}  # a foreign frontend's sentences were never ranked: all is offered
     prompt = build_prompt(house=house, question=turn.question, passages=passages, history=turn.history, **shown)
     return Ready(row, prompt, passages, sources)

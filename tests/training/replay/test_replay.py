@@ -86,6 +86,15 @@ def test_both_ways_of_asking(assistant: Assistant) -> None:
     )
 
 
+def test_where_nothing_is_near_enough_nothing_is_shown_as_in_serving(assistant: Assistant) -> None:
+    assistant.prompt_style, assistant.evidence_threshold = "passages", 1.0
+    assistant.save()
+    replay = start_replay(assistant=assistant, adapter=None, chosen="newest", count=1, modes=MODES)
+    shown = {row.mode: runner._ready(replay, row).prompt.messages[-1]["content"] for row in replay.answers.all()}
+    assert "Passages:" not in shown["fresh"]
+    assert "Passages:" in shown["stored"]
+
+
 def test_killed_it_asks_nothing_twice(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "BATCH", 2)
     real, asked = runner._generated, []
