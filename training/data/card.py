@@ -94,6 +94,9 @@ def _funnel(dataset: DatasetVersion) -> str:
 
 def _care(dataset: DatasetVersion) -> str:
     report = dataset.leak_report
+    # The list holds the first of them only; the funnel has counted all.
+    guard = [step["before"] - step["kept"] for step in dataset.funnel if step["step"] == "leakage guard"]
+    blocked = guard[0] if guard else len(dataset.blocked)
     guarded = f"`{dataset.benchmark.content_hash[:12]}`" if dataset.benchmark else "none"
     said = [
         "Texts were scrubbed of personal data when they came in"
@@ -101,7 +104,7 @@ def _care(dataset: DatasetVersion) -> str:
         f"Leak audit: {'nothing blocks' if report and not report.blocks else 'none, or not passed'}"
         + (f", strict policy `{report.policy_digest[:12]}`." if report else "."),
         f"Questions of the benchmark that guards it (content {guarded}) and near copies were kept out: "
-        f"{len(dataset.blocked)} rows. Splits are by conversation or document.",
+        f"{blocked:,} rows. Splits are by conversation or document.",
     ]
     return "\n".join(f"- {line}" for line in said) + "\n"
 
