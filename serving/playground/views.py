@@ -194,6 +194,9 @@ class _Page:
             "draft": self.draft,
             "drafted": sum(1 for line in self.draft.splitlines() if line.strip()),
             "kinds": Kind.choices,
+            # What was typed comes back with a refusal.
+            "typed": self.request.POST if self.problems else {},
+            "ticked": self.request.POST.getlist("gold") if self.problems else [],
             "queues": self.queues,
             "may_keep": self.may_keep,
         }

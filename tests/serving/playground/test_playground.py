@@ -150,7 +150,12 @@ def test_a_draft_becomes_a_benchmark_of_its_own(shop: Shop, url: str) -> None:
     (gold,) = [v for v, _, s in unseal(shop.assistant, sealed(page)["sealed_a"]).offered if "£35" in s]
     add = {"assistant": shop.assistant.slug, "action": "add", "kind": "answer", "which": "a", **sealed(page)}
     for lacking in ({"answer": "It is £35."}, {"gold": [gold]}, {"kind": "x", "answer": "a", "gold": [gold]}):
-        assert client.post(url, {**add, **lacking}).status_code == 422
+        refused = client.post(url, {**add, **lacking})
+        assert refused.status_code == 422
+        typed = re.search(r'<textarea name="answer"[^>]*>(.*?)</textarea>', refused.content.decode(), re.S)
+        assert typed is not None
+        assert typed[1] == lacking.get("answer", "")
+        assert (f'value="{gold}" checked' in refused.content.decode()) == ("gold" in lacking)
     draft = ""
     for number in (1, 2):
         added = client.post(url, {**add, "answer": "It is £35.", "gold": [gold], "draft": draft})
