@@ -12,6 +12,7 @@ from serving.experiments.ending import end_running
 from serving.experiments.models import Experiment
 from serving.models import Deployment, Promotion
 from serving.warming import warm_soon
+from training.evaluation.declaring import declaration_of
 from training.models import Adapter, Evaluation, GateVerdict
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def promote(
 
 def check_fits(*, assistant: Assistant, adapter: Adapter, evaluation: Evaluation | None) -> None:
     """Raises:
-    PromotionRefused: another assistant's adapter, another prompt format, or an evaluation of another adapter.
+    PromotionRefused: another assistant's adapter, another prompt format, rows that were erased since, or an evaluation
+        of another adapter.
     """
     if adapter.assistant_id != assistant.pk:
         raise PromotionRefused(f"{adapter} belongs to another assistant.")
@@ -75,6 +77,8 @@ def check_fits(*, assistant: Assistant, adapter: Adapter, evaluation: Evaluation
             f"{adapter} was trained with prompt format {adapter.prompt_digest}, the assistant now uses "
             f"{assistant.prompt_digest}. Train a new adapter."
         )
+    if adapter.erased_rows:
+        raise PromotionRefused(f"{adapter} has learned from rows that were erased since. Train another one.")
     if evaluation is not None and evaluation.adapter_id != adapter.pk:
         raise PromotionRefused(f"{evaluation} says nothing about {adapter}.")
 
@@ -86,6 +90,15 @@ def check_gate(*, adapter: Adapter, evaluation: Evaluation | None, override: boo
         PromotionRefused: neither passed nor overridden, or overridden without a reason.
     """
     passed = evaluation is not None and evaluation.verdict == GateVerdict.PASSED
+    declared = declaration_of(adapter.assistant)
+    if passed and evaluation is not None and declared is not None and evaluation.gate_version != declared.version:
+        # Whoever declares a stricter gate means what comes next, this promotion too.
+        if not override:
+            raise PromotionRefused(
+                f"The gate was declared anew since (version {declared.version}). Evaluate {adapter} again, or override "
+                "with a reason."
+            )
+        passed = False
     if not passed and not override:
         raise PromotionRefused(f"{adapter} has not passed the gate. Evaluate it, or override with a reason.")
     if not passed and not reason.strip():

@@ -22,6 +22,8 @@ OLDEST = timedelta(minutes=10)
 FULL = 0.8
 RECENT = timedelta(days=1)
 """How long something that has happened, and is not over by itself, stays open."""
+MOST_FAILED = 500
+"""Rows of one kind of work that a look reads; hardly anybody has as many in a day."""
 NEWS, WARNING, URGENT = Alert.Level.NEWS, Alert.Level.WARNING, Alert.Level.URGENT
 
 
@@ -67,7 +69,7 @@ def _failed(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
         rows = manager.filter(assistant__in=pks, state=BackgroundWork.State.FAILED, finished_at__gte=since)
         name, label = str(model._meta.verbose_name).capitalize(), model._meta.label_lower
         link = f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
-        for assistant, pk in rows.values_list("assistant", "pk").order_by("-pk")[:20]:
+        for assistant, pk in rows.values_list("assistant", "pk").order_by("-pk")[:MOST_FAILED]:
             text = f"{name} {pk} failed."
             yield assistant, Condition("work_failed", WARNING, text, _page(link), key=f"{label}:{pk}")
 

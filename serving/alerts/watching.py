@@ -15,6 +15,10 @@ from serving.alerts.conditions import Condition, conditions
 from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 
 ORDER = [Alert.Level.NEWS.value, Alert.Level.WARNING.value, Alert.Level.URGENT.value]
+QUIET = timedelta(minutes=5)
+"""How long something must have been over before it is called so: a value around its limit would be told each minute."""
+EVENTS = frozenset({"work_failed", "experiment_ended", "gate_passed"})
+"""What has happened is not over by itself; it only leaves the page."""
 KEEP_DAYS = 180
 """How long cleared alerts stay on the page."""
 
@@ -40,6 +44,8 @@ def _settle(assistant: Assistant, true: Iterable[Condition]) -> None:
     for name, alert in opened.items():
         condition = wanted.pop(name, None)
         if condition is None:
+            if now - alert.seen_at < QUIET and alert.kind not in EVENTS:
+                continue
             alert.cleared_at = now
             alert.save(update_fields=["cleared_at"])
             _note(alert, cleared=True)
@@ -60,7 +66,7 @@ def _note(alert: Alert, *, cleared: bool) -> None:
     channels = AlertChannel.objects.filter(assistant=alert.assistant_id, enabled=True)
     if cleared:
         channels = channels.filter(deliveries__alert=alert, deliveries__cleared=False).distinct()
-        if alert.level == Alert.Level.NEWS:
+        if alert.kind in EVENTS:
             return
     rank = ORDER.index(alert.level)
     AlertDelivery.objects.bulk_create(

@@ -12,9 +12,24 @@ from django.utils import timezone
 from assistants.models import Assistant
 from capture.models import Turn
 from serving.models import Deployment, Promotion, TrafficHour
-from serving.overview.panels import Cell, Mark, Overview, Panel, Series, Span, Table, Tile, by_label, percent, share
+from serving.overview.panels import (
+    Cell,
+    Mark,
+    Overview,
+    Panel,
+    Series,
+    Span,
+    Table,
+    Tile,
+    by_label,
+    grouped,
+    percent,
+    share,
+)
 from serving.traffic.latency import added, percentile
 
+MOST_ROWS = 40
+"""Of the table, the busiest first: a frontend may post another model name with every turn."""
 RECENT = timedelta(minutes=15)
 _MARKED = (Promotion.Action.PROMOTE, Promotion.Action.ROLL_BACK)
 
@@ -51,16 +66,16 @@ def _panels(assistant: Assistant, hours: Sequence[TrafficHour], span: Span) -> l
     turns = by_label(span, ((h.hour, name_of(h), h.turns) for h in hours))
     marks = _marks(assistant, span)
     total = sum(h.turns for h in hours)
-    grouped: dict[str, list[TrafficHour]] = {label: [] for label in labels}
+    by_time: dict[str, list[TrafficHour]] = {label: [] for label in labels}
     for hour in hours:
-        if (label := span.label(hour.hour)) in grouped:
-            grouped[label].append(hour)
-    cells = list(grouped.values())
+        if (label := span.label(hour.hour)) in by_time:
+            by_time[label].append(hour)
+    cells = list(by_time.values())
     declined = [percent(sum(h.declined for h in c), sum(h.turns for h in c)) for c in cells]
     down = [percent(sum(h.down for h in c), sum(h.up + h.down for h in c)) for c in cells]
     return [
         Panel("traffic", f"{total:,} questions were asked in {span.words}", "stacked", labels,
-              [Series(name, values) for name, values in turns.items()], "questions", marks,
+              grouped(turns, "other models"), "questions", marks,
               empty="No turn was captured in this time. Post turns to the log API, or ask through the chat endpoint."),
         Panel("by-adapter", "What each model and adapter did", shown=_by_adapter(assistant, hours),
               empty="No turn was captured in this time."),
@@ -81,7 +96,7 @@ def _by_adapter(assistant: Assistant, hours: Iterable[TrafficHour]) -> Table:
     rows: list[list[Cell]] = []
     links: dict[int, str] = {}
     turn_list = reverse("admin:capture_turn_changelist")
-    for (model, adapter), found in sorted(groups.items(), key=lambda pair: -sum(h.turns for h in pair[1])):
+    for (model, adapter), found in sorted(groups.items(), key=lambda pair: -sum(h.turns for h in pair[1]))[:MOST_ROWS]:
         turns, up, down = (sum(getattr(h, name) for h in found) for name in ("turns", "up", "down"))
         latencies = added([h.latencies for h in found])
         links[len(rows)] = f"{turn_list}?{urlencode({'adapter': adapter} if adapter else {'model': model})}"

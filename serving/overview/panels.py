@@ -16,6 +16,8 @@ Kind = Literal["bars", "stacked", "lines"]
 Cell = str | int | float | None
 RANGES = (1, 7, 30, 90)
 """Days that a page can show."""
+MOST_SERIES = 8
+"""Of a chart, with a colour of their own."""
 HOURLY = 3
 """Up to so many days a chart has a point an hour, else one a day."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -184,3 +186,14 @@ def by_label(span: Span, rows: Iterable[tuple[datetime | date, str, int]]) -> di
             values = found.setdefault(name, [0.0] * len(places))
             values[place] = (values[place] or 0) + count
     return dict(sorted(found.items(), key=lambda pair: -sum(value or 0 for value in pair[1])))
+
+
+def grouped(found: Mapping[str, Sequence[float | None]], rest: str) -> list[Series]:
+    """The first few by themselves, the others together under the name ``rest``."""
+    named = list(found.items())
+    shown = [Series(name, values) for name, values in named[:MOST_SERIES]]
+    if others := [values for _, values in named[MOST_SERIES:]]:
+        shown.append(
+            Series(rest, [sum(value or 0 for value in column) for column in zip(*others, strict=True)], "slate")
+        )
+    return shown

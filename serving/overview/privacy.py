@@ -9,10 +9,8 @@ from django.urls import reverse
 from assistants.models import Assistant, AuditEvent
 from capture.models import IntakeCount, LeakReport, Quarantine, UncertainMask
 from serving.models import Erasure, TrafficHour
-from serving.overview.panels import Cell, Overview, Panel, Series, Span, Table, Tile, by_label
+from serving.overview.panels import Cell, Overview, Panel, Series, Span, Table, Tile, by_label, grouped
 
-SHOWN_TYPES = 8
-"""Types with a colour of their own; the rest is one."""
 _WATCHED = ("quarantine.", "review.", "policy.", "erasure.", "leak", "export.", "turns.exported", "rescrub")
 
 
@@ -45,22 +43,12 @@ def _panels(assistant: Assistant, span: Span) -> list[Panel]:
     total = sum(value or 0 for values in found.values() for value in values)
     return [
         Panel("masked", f"{total:,.0f} values were masked in questions, answers and passages", "stacked", span.labels,
-              _grouped(found), "values", empty="Nothing was masked in this time.",
+              grouped(found, "other types"), "values", empty="Nothing was masked in this time.",
               note="By the time at which the question was asked."),
         _intake(assistant, span),
         _audits(assistant),
         _acts(assistant, span),
     ]  # fmt: skip
-
-
-def _grouped(found: dict[str, list[float | None]]) -> list[Series]:
-    named = list(found.items())
-    shown = [Series(name, values) for name, values in named[:SHOWN_TYPES]]
-    if rest := [values for _, values in named[SHOWN_TYPES:]]:
-        shown.append(
-            Series("other types", [sum(v or 0 for v in column) for column in zip(*rest, strict=True)], "slate")
-        )
-    return shown
 
 
 def _intake(assistant: Assistant, span: Span) -> Panel:

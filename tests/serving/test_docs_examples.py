@@ -47,7 +47,8 @@ def run(block: str, shop: Shop, secret: str, folder: Path) -> tuple[str, list[in
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_every_curl_example_works_and_the_answers_are_as_shown(shop: Shop, tmp_path: Path) -> None:
     Assistant.objects.filter(pk=shop.assistant.pk).update(slug="helpdesk")
-    _, secret = issue_key(assistant=shop.assistant, name="examples", scopes=["log", "chat", "read", "annotate", "documents"])
+    scopes = ["log", "chat", "read", "annotate", "documents", "train"]
+    _, secret = issue_key(assistant=shop.assistant, name="examples", scopes=scopes)
     examples = [block for block in blocks("sh") if "curl" in block]
     assert len(examples) > 8
     said = ""

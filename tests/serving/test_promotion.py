@@ -94,3 +94,29 @@ def test_refusals_change_nothing(assistant: Assistant, adapter: Adapter) -> None
         promote(assistant=assistant, adapter=adapter, evaluation=passed, actor=None)
     assert Promotion.objects.count() == 1
     assert deployment_of(assistant).adapter == adapter
+
+
+def test_a_verdict_of_an_older_gate_opens_nothing(assistant: Assistant, adapter: Adapter) -> None:
+    from training.evaluation.declaring import declare_gate
+    from training.evaluation.gate import GateRule
+
+    evaluation = make_evaluation(adapter, verdict="passed")
+    declared = declare_gate(
+        assistant=assistant, rule=GateRule(minimum_gain=0.05), reason="stricter", actor=None, read_version=0
+    )
+    with pytest.raises(PromotionRefused, match="declared anew"):
+        promote(assistant=assistant, adapter=adapter, evaluation=evaluation, actor=None)
+    newer = make_evaluation(adapter, verdict="passed", gate_version=declared.version)
+    assert not promote(assistant=assistant, adapter=adapter, evaluation=newer, actor=None).overrides_gate
+
+
+def test_what_holds_erased_rows_does_not_go_live(assistant: Assistant) -> None:
+    from training.models import DatasetVersion, Run
+
+    dataset = DatasetVersion.objects.create(assistant=assistant, number=1, state="succeeded", rows=9, erased_rows=1)
+    adapter = make_adapter(assistant, run=Run.objects.create(assistant=assistant, dataset=dataset))
+    with pytest.raises(PromotionRefused, match="erased since"):
+        promote(
+            assistant=assistant, adapter=adapter, evaluation=make_evaluation(adapter, verdict="passed"), actor=None,
+            override=True, reason="never mind",
+        )  # fmt: skip

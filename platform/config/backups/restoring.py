@@ -91,7 +91,11 @@ def fill(dumped: Path, database: Mapping[str, Any], stamp: str) -> str:
             raise BackupError(
                 "Others are connected to the database. Stop every process of the platform first."
             ) from error
-        server.execute(rename.format(sql.Identifier(fresh), sql.Identifier(name)))
+        try:
+            server.execute(rename.format(sql.Identifier(fresh), sql.Identifier(name)))
+        except psycopg.Error:
+            server.execute(rename.format(sql.Identifier(old), sql.Identifier(name)))
+            raise
     return old
 
 

@@ -63,6 +63,22 @@ def receiver() -> Iterator[Any]:
     server.server_close()
 
 
+def pass_time() -> None:
+    """Longer than a condition must have been over."""
+    Alert.objects.update(seen_at=timezone.now() - watching.QUIET - timedelta(minutes=1))
+
+
+def test_a_value_around_its_limit_is_told_once(assistant: Assistant) -> None:
+    held = hold(assistant)
+    watching.look()
+    held.delete()
+    watching.look()
+    assert Alert.objects.get().cleared_at is None
+    hold(assistant, "t2")
+    watching.look()
+    assert Alert.objects.count() == 1
+
+
 def test_what_is_true_is_raised_once_and_cleared_when_it_is_over(assistant: Assistant) -> None:
     other = make_assistant("other")
     held = hold(assistant)
@@ -73,6 +89,7 @@ def test_what_is_true_is_raised_once_and_cleared_when_it_is_over(assistant: Assi
     assert alert.link.endswith("?state__exact=held")
     hold(other, "t2")
     held.delete()
+    pass_time()
     assert watching.look() == 1
     alert.refresh_from_db()
     assert alert.cleared_at is not None
@@ -131,6 +148,7 @@ def test_a_webhook_is_told_of_beginning_and_end_with_a_signature(assistant: Assi
     )  # fmt: skip
     assert told["link"].startswith(settings.RATCHET_PUBLIC_URL)
     held.delete()
+    pass_time()
     watching.look()
     assert sending.send_due() == 1
     assert json.loads(receiver.got[1][1])["event"] == "alert.cleared"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
@@ -41,8 +42,8 @@ class Command(BaseCommand):
                 manifest = make(target, with_secrets=options["with_secrets"])
                 facts = {"files": len(manifest.files), "secrets": manifest.with_secrets}
                 audit(assistant=None, actor=None, action="backup.made", details=facts)
-        except (BackupError, PostgresError, OSError) as error:
-            raise CommandError(str(error)) from error
+        except (BackupError, PostgresError, OSError, psycopg.Error) as error:
+            raise CommandError(str(error).strip()) from error
         size = target.stat().st_size / 2**20
         self.stdout.write(f"{target}: {size:.1f} MB, {len(manifest.files)} files, {_counts(manifest.counts)}.")
         if not manifest.with_secrets:

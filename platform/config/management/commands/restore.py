@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -42,8 +43,8 @@ class Command(BaseCommand):
                 call_command("migrate", verbosity=0, interactive=False)
                 facts = {"made_at": manifest.made_at}
                 audit(assistant=None, actor=None, action="backup.restored", details=facts)
-        except (BackupError, PostgresError, OSError) as error:
-            raise CommandError(str(error)) from error
+        except (BackupError, PostgresError, OSError, psycopg.Error) as error:
+            raise CommandError(str(error).strip()) from error
         finally:
             lock.release()
         self.stdout.write(f"The backup of {manifest.made_at} is back. Start with `python manage.py up`.")
