@@ -72,7 +72,7 @@ def effects_of(turn: Turn, draft: Draft, *, labels_needed: int = 1) -> Effects:
     )
     shown = shown_in(turn)
     made = row_of(response=learnt, wording=wording, shown=shown)
-    lines = _why_not(verdict, made) if isinstance(made, NoRow) else _learning(verdict, made, turn.response)
+    lines = _why_not(verdict, made, turn.response) if isinstance(made, NoRow) else _learning(verdict, made, turn.response)
     if isinstance(made, Row) and correction and learnt != correction:
         lines.append(Effect("Your answer is kept, but not learnt: nothing that was retrieved holds it.", "nothing"))
     lines += _retrieval(draft)
@@ -115,11 +115,11 @@ def _learning(verdict: str, row: Row, logged: str) -> list[Effect]:
     return lines
 
 
-def _why_not(verdict: str, made: NoRow) -> list[Effect]:
+def _why_not(verdict: str, made: NoRow, logged: str) -> list[Effect]:
     if made.why == NO_CORRECTION:
         empty = "A verdict only: the answer is empty, so there is nothing to learn."
-        bad = "A verdict only, which teaches nothing by itself. A better answer (e) is learnt."
-        return [Effect(empty if verdict == Verdict.GOOD else bad, "nothing")]
+        bad = "An example of what not to say, for training by verdicts (KTO). A better answer (e) teaches more."
+        return [Effect(bad, "data") if verdict == Verdict.BAD and logged.strip() else Effect(empty, "nothing")]
     if made.why == NOT_SUPPORTED:
         alone = next((sentence["text"] for sentence in made.sentences if not sentence["refs"]), "")
         said = f"“{alone[:MAX_QUOTED]}{'…' if len(alone) > MAX_QUOTED else ''}”" if alone else "the answer."

@@ -85,6 +85,9 @@ def test_what_the_page_says_is_what_the_dataset_takes(case: str, style: str) -> 
         assert isinstance(told.made, NoRow)
         assert told.made.why == taken.why
         assert told.effects[0].text.startswith("A verdict only")
+    elif taken.origin == "bad":
+        assert isinstance(told.made, NoRow)
+        assert told.effects[0].text.startswith("An example of what not to say")
     else:
         assert isinstance(told.made, Row)
         assert (told.made.kind, told.made.sentences) == (taken.kind, taken.sentences)
@@ -92,7 +95,7 @@ def test_what_the_page_says_is_what_the_dataset_takes(case: str, style: str) -> 
         handed = "An example of handing over"
         assert told.effects[0].text.startswith(handed if taken.kind == "handoff" else words[taken.origin])
     pair = any("preference pair" in effect.text for effect in told.effects)
-    assert pair == (isinstance(taken, Candidate) and bool(taken.rejected))
+    assert pair == (isinstance(taken, Candidate) and taken.origin != "bad" and bool(taken.rejected))
 
 
 def test_every_kind_of_outcome_is_among_the_cases(assistant: Assistant) -> None:

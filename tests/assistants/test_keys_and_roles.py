@@ -209,9 +209,8 @@ def test_roles_are_given_on_the_page_of_the_assistant(client: Client, alice: Use
     page = client.get(url)
     assert page.status_code == 200
     own = Membership.objects.get()
-    fields = {
-        name: page.context["adminform"].form.initial.get(name, "") for name in page.context["adminform"].form.fields
-    }
+    form = page.context["adminform"].form
+    fields = {name: "" if (value := form.initial.get(name)) is None else value for name in form.fields}
     fields |= {"glossary": "{}"}
     assert "refused until the old prompt is back" in page.content.decode()
     rows = {
@@ -236,7 +235,7 @@ def settings_form(client: Client, bot: Assistant, **changes: Any) -> Any:
     """Posts the page of an assistant with ``changes``; follows to the page that comes then."""
     url = reverse("admin:assistants_assistant_change", args=[bot.pk])
     form = client.get(url).context["adminform"].form
-    fields = {name: form.initial.get(name, "") for name in form.fields}
+    fields = {name: "" if (value := form.initial.get(name)) is None else value for name in form.fields}
     fields |= {"glossary": json.dumps(bot.glossary)}
     rows = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
     return client.post(url, {**fields, **rows, **changes}, follow=True)

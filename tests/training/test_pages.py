@@ -307,12 +307,13 @@ def test_rows_are_exported_for_training(dataset: DatasetVersion) -> None:
 
 def test_versions_are_compared(dataset: DatasetVersion) -> None:
     other = make_dataset(dataset.assistant, rows=20, validation=0, recipe=Recipe(weight_good=4).as_dict())
-    read = shown(enter("rob").get(page("datasetversion_change", dataset.pk), {"with": other.pk}))
-    assert "20 rows in both" in read
+    url = page("datasetversion_difference", dataset.pk)
+    read = shown(enter("rob").get(url, {"with": other.pk}))
+    assert "<dt>In both</dt><dd>20</dd>" in read
     assert "8 good" in read
     assert "Weight of good" in read
     foreign = make_dataset(make_assistant())
-    assert "in both" not in shown(enter("rob").get(page("datasetversion_change", dataset.pk), {"with": foreign.pk}))
+    assert enter("rob").get(url, {"with": foreign.pk}).status_code == 404
 
 
 # --- Evaluations ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from assistants.models import Assistant
 from generation.engines import EngineUnavailable
 from tests.factories import make_assistant, make_document
+from tests.training.finetune.conftest import make_dataset
 from training.data.recipe import Recipe
 from training.models import Adapter, Benchmark, DatasetVersion, Synthesis
 from training.services import NotPossible, build_dataset, start_evaluation, start_run, start_synthesis
@@ -83,4 +84,4 @@ def test_refusals(assistant: Assistant) -> None:
 def test_a_missing_base_is_said_at_once(assistant: Assistant, settings: Any) -> None:
     settings.RATCHET_BASE_MODEL = "models/no-such-base"
     with pytest.raises(EngineUnavailable, match="missing"):
-        start_run(assistant=assistant, dataset=frozen(assistant))
+        start_run(assistant=assistant, dataset=make_dataset(assistant))
