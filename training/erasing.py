@@ -22,7 +22,7 @@ from assistants.models import Assistant
 from assistants.performing import log_path
 from assistants.vault import keyed_hash
 from training.finetune.bases import from_state
-from training.models import Adapter, BenchmarkItem, DatasetVersion, Example, ReplayAnswer, Run
+from training.models import Adapter, AdapterMerge, BenchmarkItem, DatasetVersion, Example, ReplayAnswer, Run
 
 ERASED_QUESTION = "[erased]"
 PLAYGROUND = "playground-"
@@ -165,7 +165,7 @@ def stop_runs(datasets: Collection[int]) -> int:
     return sum(run.is_active for run in active)
 
 
-def erase_files(runs: Iterable[Run]) -> Counter[str]:
+def erase_files(runs: Collection[Run]) -> Counter[str]:
     """Deletes what ended runs keep of their rows: the files they trained from, checkpoints, sampled answers, and logs.
 
     The adapters themselves stay until somebody replaces them: taking a live one away is for people to decide.
@@ -188,7 +188,20 @@ def erase_files(runs: Iterable[Run]) -> Counter[str]:
             run.error = "The provider refused or failed; what it said was erased with the rows."  # it may quote them
             run.save(update_fields=["error"])
             counts["messages of providers"] += 1
+    counts["merged models"] += _erase_merges(runs)
     return counts
+
+
+def _erase_merges(runs: Collection[Run]) -> int:
+    """Merged models are copies for other servers, made again from an adapter in minutes: unlike it they just go."""
+    adapters = _with_children(Adapter.objects.filter(run__in=[run.pk for run in runs]))
+    merges = list(AdapterMerge.objects.filter(adapter__in=adapters).exclude(folder=""))
+    for merge in merges:
+        shutil.rmtree(from_state(merge.folder), ignore_errors=True)
+        merge.folder, merge.size_bytes, merge.digest = "", 0, ""
+        merge.error = "The merged model was deleted: rows that its adapter has learned from were erased."
+        merge.save(update_fields=["folder", "size_bytes", "digest", "error"])
+    return len(merges)
 
 
 def kept_files(runs: Iterable[Run]) -> int:

@@ -250,3 +250,29 @@ def test_the_pages_are_for_admins_of_the_assistant(assistant: Assistant, folder:
     page = login("ada").get(reverse("admin:training_adapter_change", args=[adapter.pk])).content.decode()
     assert "Export as zip" in page
     assert "imported" in page
+
+
+@pytest.mark.django_db
+def test_an_erasure_deletes_merged_models_of_what_has_learned_the_rows(settings: Any, tmp_path: Path) -> None:
+    from tests.factories import make_adapter, make_assistant
+    from training.erasing import erase_files
+    from training.models import AdapterMerge, DatasetVersion, Run
+
+    assistant = make_assistant("bot")
+    dataset = DatasetVersion.objects.create(assistant=assistant, number=1, state="succeeded")
+    run = Run.objects.create(assistant=assistant, dataset=dataset, state="succeeded")
+    adapter = make_adapter(assistant, run=run)
+    child = make_adapter(assistant, number=2, parent=adapter)
+    other = make_adapter(assistant, number=3)
+    merges = []
+    for one in (adapter, child, other):
+        folder = tmp_path / f"{one.number}-merged"
+        folder.mkdir()
+        merges.append(
+            AdapterMerge.objects.create(assistant=assistant, adapter=one, folder=str(folder), state="succeeded")
+        )
+    assert erase_files([run])["merged models"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["3-merged"]
+    merges[0].refresh_from_db()
+    assert merges[0].folder == ""
+    assert "erased" in merges[0].error
