@@ -72,7 +72,8 @@ def effects_of(turn: Turn, draft: Draft, *, labels_needed: int = 1) -> Effects:
     )
     shown = shown_in(turn)
     made = row_of(response=learnt, wording=wording, shown=shown)
-    lines = _why_not(verdict, made, turn.response) if isinstance(made, NoRow) else _learning(verdict, made, turn.response)
+    logged = turn.response
+    lines = _why_not(verdict, made, logged) if isinstance(made, NoRow) else _learning(verdict, made, logged)
     if isinstance(made, Row) and correction and learnt != correction:
         lines.append(Effect("Your answer is kept, but not learnt: nothing that was retrieved holds it.", "nothing"))
     lines += _retrieval(draft)

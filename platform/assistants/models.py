@@ -77,7 +77,7 @@ class Assistant(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(36_500)],
-        help_text="Conversations that nobody has labelled are deleted so many days after their last turn. Empty: never.",
+        help_text="Conversations that nobody has worked on go so many days after their last turn. Empty: never.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

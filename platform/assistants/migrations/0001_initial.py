@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                 ('evidence_sentences', models.PositiveSmallIntegerField(default=8, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(40)])),
                 ('evidence_threshold', models.FloatField(default=0.0, help_text='Offer nothing, so that the model declines, when the best sentence is less similar to the question. 0: always offer. Measure it on a benchmark first.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(1.0)])),
                 ('retrieval', models.JSONField(blank=True, default=dict, editable=False, help_text='What else differs from the defaults of knowledge.configuration.RetrievalSettings.')),
-                ('keep_turns_days', models.PositiveIntegerField(blank=True, help_text='Conversations that nobody has labelled are deleted so many days after their last turn. Empty: never.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(36500)])),
+                ('keep_turns_days', models.PositiveIntegerField(blank=True, help_text='Conversations that nobody has worked on go so many days after their last turn. Empty: never.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(36500)])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
