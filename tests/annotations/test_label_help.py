@@ -139,7 +139,7 @@ class TestAhead:
 class TestEffect:
     def test_what_the_form_becomes(self, queue: Queue, item: QueueItem, ann: User) -> None:
         answer = ask(ann, queue, "effect", item=item.pk, choice="bad", reasons=["wrong"]).json()
-        assert "teaches nothing by itself" in answer["becomes"]
+        assert "what not to say" in answer["becomes"]
         text = "A fixed plan has an exit fee of £35. [1] <b>Penguins</b> fly south."
         answer = ask(ann, queue, "effect", item=item.pk, choice="bad", reasons=["wrong"], correction=text).json()
         assert "&lt;b&gt;Penguins&lt;/b&gt; fly south." in answer["checks"]
