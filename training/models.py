@@ -11,32 +11,14 @@ from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
 from capture.models import LeakReport, Turn
 from knowledge.models import Chunk
+from training.choices import Arm, Condition, GateVerdict, Kind, Origin
 from training.data.models import CuratedRow, CuratedSet, DatasetPreview
 from training.finetune.methods import LABELS
 from training.providers.models import TrainingProvider
 from training.registry.models import AdapterMerge
 from training.retrieval.models import RetrievalComparison, RetrieverTuning
 from training.rules.models import RetrainingProposal, RetrainingRule
-from training.synthesis.models import SpotCheck
-
-
-class Origin(models.TextChoices):
-    GOOD = "good", "Good as logged"
-    CORRECTED = "corrected", "Corrected by a person"
-    SYNTHETIC = "synthetic", "Synthetic"
-    DECLINED = "declined", "Declining"
-    BAD = "bad", "Judged bad, nothing better known"
-    PREFERRED = "preferred", "Preferred in a blind comparison"
-    IMPORTED = "imported", "Imported"
-
-
-class Kind(models.TextChoices):
-    """What the right behaviour is."""
-
-    ANSWER = "answer", "Answer"
-    DECLINE = "decline", "Decline"
-    HANDOFF = "handoff", "Hand over to a person"
-
+from training.synthesis.models import SpotCheck, Synthesis, SyntheticItem
 
 UNTOUCHED = "untouched"
 """Slice of a benchmark on documents from which no row of a dataset that is guarded by it may answer."""
@@ -116,82 +98,6 @@ class BenchmarkUpload(BackgroundWork):
         from training.data.benchmark import perform
 
         perform(self)
-
-
-class Synthesis(BackgroundWork):
-    """One writing of questions from documents, with its funnel."""
-
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="syntheses")
-    wanted = models.PositiveIntegerField(default=200, help_text="Questions to keep.")
-    seed = models.PositiveIntegerField(default=1)
-    plan = models.JSONField(default=dict, help_text="training.synthesis.plan.Plan as a dict; empty: its defaults.")
-    personas = models.JSONField(default=list, help_text="[{path, text}]: whom the teacher was asked to speak for.")
-    funnel = models.JSONField(default=dict, help_text="{written, dropped: {filter: n}, kept}")
-    stopped_by = models.CharField(max_length=300, blank=True, help_text="Why it ended, in one sentence.")
-
-    objects = BackgroundQuerySet.as_manager()
-
-    class Meta:
-        ordering = ("-created_at",)
-        verbose_name_plural = "syntheses"
-
-    def __str__(self) -> str:
-        return f"Synthesis {self.pk}"
-
-    def perform(self) -> None:
-        from training.synthesis.generate import perform
-
-        perform(self)
-
-
-class SyntheticItem(models.Model):
-    """One written question with its answer and where it came from; a dropped one says which filter dropped it."""
-
-    class Form(models.TextChoices):
-        SINGLE = "single", "Single passage"
-        SEVERAL = "several", "Several passages"
-        FOLLOW_UP = "follow_up", "Follow-up"
-        COMPARISON = "comparison", "Comparison"
-        NEAR_MISS = "near_miss", "Near miss"
-        OUT_OF_SCOPE = "out_of_scope", "Out of scope"
-        COUNTERFACTUAL = "counterfactual", "Counterfactual"
-        MISSING = "missing", "Missing passage"
-
-    synthesis = models.ForeignKey(Synthesis, on_delete=models.CASCADE, related_name="items")
-    chunk = models.ForeignKey(Chunk, null=True, on_delete=models.SET_NULL, related_name="+")
-    source = models.CharField(max_length=500)
-    sentence = models.PositiveIntegerField(help_text="Index in the chunk of the sentence that answers.")
-    question = models.TextField()
-    history = models.JSONField(default=list, help_text="[{role, content}] before the question.")
-    response = models.TextField()
-    answer = models.JSONField(
-        default=list, help_text="[{text, refs: [[rank, sentence], …]}]; empty: the response, from contexts' gold."
-    )
-    form = models.CharField(max_length=16, choices=Form.choices, default=Form.SINGLE)
-    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.ANSWER)
-    dropped_by = models.CharField(max_length=40, blank=True, help_text="Empty: kept.")
-    note = models.CharField(max_length=300, blank=True, help_text="What the filter saw, in a few words.")
-    contexts = models.JSONField(default=dict, help_text="What retrieval brought: as a benchmark item's condition.")
-    lineage = models.JSONField(
-        default=dict,
-        help_text="{writer, model, prompt, persona, style, chunks: [[chunk, path, sentence]], tokens, seconds, …}",
-    )
-    task = models.CharField(max_length=64, blank=True, help_text="Names the piece of work, so that it is done once.")
-    attempt = models.PositiveSmallIntegerField(default=1)
-    vector = models.BinaryField(null=True, editable=False, help_text="Of the history-aware question, half precision.")
-
-    class Meta:
-        ordering = ("pk",)
-        constraints: ClassVar = [
-            # A resumed synthesis writes each piece of work once per attempt.
-            models.UniqueConstraint(
-                fields=["synthesis", "task", "attempt"], condition=~models.Q(task=""), name="synthetic_item_once"
-            )
-        ]
-        indexes: ClassVar = [models.Index(fields=["synthesis", "dropped_by"], name="synthetic_item_funnel")]
-
-    def __str__(self) -> str:
-        return self.question[:80]
 
 
 class DatasetVersion(BackgroundWork):
@@ -412,33 +318,6 @@ class Adapter(models.Model):
         return f"{self.assistant.slug}--{self.number}"
 
 
-class GateVerdict(models.TextChoices):
-    PASSED = "passed", "Passed"
-    NOT_PROVEN = "not_proven", "Not proven"
-    WORSE = "worse", "Worse"
-
-
-class Arm(models.TextChoices):
-    EXTRACTIVE = "extractive", "Most similar sentence (no model)"
-    BASE = "base", "Base alone"
-    BASE_RAG = "base_rag", "Base + retrieval (today)"
-    FEW_SHOT = "few_shot", "Base + retrieval + examples"
-    ADAPTER = "adapter", "Adapter alone"
-    RIVAL_RAG = "rival_rag", "Other adapter + retrieval"
-    ADAPTER_RAG = "adapter_rag", "Adapter + retrieval (candidate)"
-
-
-class Condition(models.TextChoices):
-    CLEAN = "clean", "Clean"
-    MISSING_ORACLE = "missing_oracle", "Oracle missing"
-    GOLD_ONLY = "gold_only", "Gold only"
-    NOISY_HARD = "noisy_hard", "Noisy, near misses"
-    NOISY_RANDOM = "noisy_random", "Noisy, at random"
-    COUNTERFACTUAL = "counterfactual", "Counterfactual"
-    SHUFFLED = "shuffled", "Shuffled"
-    OUT_OF_DOMAIN = "out_of_domain", "Outside the domain"
-
-
 class Evaluation(BackgroundWork):
     """One before/after on one benchmark."""
 
@@ -509,20 +388,38 @@ from training.evaluation.models import (  # noqa: E402 - they point to the rows 
 )
 
 __all__ = [
+    "UNTOUCHED",
+    "Adapter",
     "AdapterMerge",
+    "Arm",
+    "Benchmark",
+    "BenchmarkItem",
+    "BenchmarkUpload",
+    "Condition",
     "CuratedRow",
     "CuratedSet",
     "DatasetPreview",
+    "DatasetVersion",
+    "Evaluation",
+    "EvaluationAnswer",
+    "Example",
     "GateDeclaration",
+    "GateVerdict",
     "Judgement",
     "Judging",
+    "Kind",
     "KnowledgeScore",
+    "Origin",
     "Replay",
     "ReplayAnswer",
     "RetrainingProposal",
     "RetrainingRule",
     "RetrievalComparison",
     "RetrieverTuning",
+    "Run",
+    "RunMetric",
     "SpotCheck",
+    "Synthesis",
+    "SyntheticItem",
     "TrainingProvider",
 ]

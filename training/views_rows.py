@@ -16,7 +16,8 @@ from assistants.models import Role
 from assistants.presenting import PiecewiseResponse
 from assistants.services import audit
 from capture.models import Turn
-from training.data.exports import FORMATS, METHODS, SPLITS, NothingToExport, ParquetMissing, check_rows
+from capture.parquet import ParquetMissing
+from training.data.exports import FORMATS, METHODS, NO_PARQUET, SPLITS, NothingToExport, check_rows
 from training.data.render import Method, dpo_row, kto_rows_of, sft_row, surrogates_of, with_surrogates
 from training.data.services import MAX_EXCLUDED, exclude_rows
 from training.models import DatasetVersion, Example, Origin
@@ -146,7 +147,7 @@ def _pieces(dataset: DatasetVersion, split: str, name: str, method: Method) -> A
         from importlib.util import find_spec
 
         if find_spec("pyarrow") is None:
-            raise ParquetMissing("Parquet needs the extra “parquet”: pip install 'ratchet[parquet]'.")
+            raise ParquetMissing(NO_PARQUET)
     return chosen.made(dataset, split, method)
 
 

@@ -28,7 +28,7 @@ class ParquetMissing(Exception):
     """pyarrow is not installed here."""
 
 
-class _Buffer:
+class PieceBuffer:
     """What Parquet's writer writes to; `take` empties it. The writer never goes back, so nothing else is needed."""
 
     closed = False
@@ -70,7 +70,7 @@ def parquet_pieces(batches: Iterator[Sequence[Mapping[str, Any]]]) -> Iterator[b
         raise ParquetMissing from error
 
     schema = arrow_schema()
-    buffer = _Buffer()
+    buffer = PieceBuffer()
     with pq.ParquetWriter(pa.PythonFile(buffer, mode="w"), schema, compression="zstd") as writer:
         for group in _groups(batches):
             writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=GROUP_ROWS)

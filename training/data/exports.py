@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from capture.parquet import ParquetMissing, PieceBuffer
 from training.data.card import card_of
 from training.data.pool import batches
 from training.data.recipe import Recipe
@@ -33,8 +34,7 @@ class NothingToExport(ValueError):
     """The version has no rows for this; the message says why and what to do."""
 
 
-class ParquetMissing(ValueError):
-    """pyarrow is not installed here; the message says what to do."""
+NO_PARQUET = "Parquet needs the extra “parquet”: pip install 'ratchet[parquet]'."
 
 
 @dataclass(frozen=True)
@@ -118,43 +118,15 @@ def _own(dataset: DatasetVersion, split: str) -> Iterator[dict[str, Any]]:
         }
 
 
-class _Buffer:
-    """What writers write to; `take` empties it. None of ours goes back, so nothing else is needed."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._written = 0
-
-    def write(self, data: Any) -> int:
-        self._parts.append(bytes(data))
-        self._written += len(self._parts[-1])
-        return len(self._parts[-1])
-
-    def tell(self) -> int:
-        return self._written
-
-    def flush(self) -> None:
-        """There is nothing behind it."""
-
-    def close(self) -> None:
-        """What is left is still to be taken."""
-
-    def take(self) -> bytes:
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
-
-
 def parquet_pieces(dataset: DatasetVersion, split: str, method: Method) -> Iterator[bytes]:
     """Raises ParquetMissing before the first piece."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise ParquetMissing("Parquet needs the extra “parquet”: pip install 'ratchet[parquet]'.") from None
+        raise ParquetMissing(NO_PARQUET) from None
     schema = arrow_schema(method)
-    buffer = _Buffer()
+    buffer = PieceBuffer()
     with pq.ParquetWriter(pa.PythonFile(buffer, mode="w"), schema, compression="zstd") as writer:
         for group in batches(rows_for(dataset, split, method), GROUP):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -176,7 +148,7 @@ def arrow_schema(method: Method) -> pa.Schema:
 
 def folder_pieces(dataset: DatasetVersion, _split: str, _method: Method) -> Iterator[bytes]:
     """A zip archive of a dataset folder: its card, its recipe, and the rows of every method that it has rows for."""
-    buffer = _Buffer()
+    buffer = PieceBuffer()
     have = {split: count_rows(dataset, split) for split in SPLITS}
     files = {
         (method, split): f"{method}/{split}.jsonl"
