@@ -21,6 +21,9 @@ class GoldItem(models.Model):
     reasons = ArrayField(models.CharField(max_length=24, choices=Reason.choices), default=list, blank=True)
     declines = models.BooleanField(default=False, help_text="The answer to learn declines.")
     relevant_ranks = ArrayField(models.PositiveSmallIntegerField(), default=list, blank=True)
+    adjudicates = models.BooleanField(
+        default=False, help_text="The mark made the resolution the reviewer's word; without it the labels decide again."
+    )
     marked_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

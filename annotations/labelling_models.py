@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from capture.models import Turn
 from knowledge.models import Chunk
@@ -66,3 +67,22 @@ class SuggestionView(models.Model):
 
     def __str__(self) -> str:
         return f"{self.annotator} saw suggestions"
+
+
+class LiveAnswer(models.Model):
+    """What the model that was live said to a turn when it was asked again with the passages of then: a suggestion for
+    those who label it. One for each turn, the latest; it goes with the turn, and later masks reach its text."""
+
+    turn = models.OneToOneField(Turn, on_delete=models.CASCADE, related_name="live_answer")
+    agent = models.CharField(max_length=300, help_text="Who answered: the adapter's name, or the base model's.")
+    version = models.CharField(max_length=64, help_text="Digest of the prompt format that it was asked with.")
+    text = models.TextField(blank=True, help_text="With [n] citations of passages.")
+    declined = models.BooleanField(default=False)
+    score = models.FloatField(
+        null=True, help_text="Share of its words that stand in the passages, 0 to 1: a hint. Empty when it declines."
+    )
+    problem = models.CharField(max_length=200, blank=True, help_text="Why there is no answer.")
+    asked_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.agent} on {self.turn_id}"

@@ -16,7 +16,7 @@ from django.utils import timezone
 from annotations.choices import Reason, Verdict
 from annotations.comparing.models import Aspect, Choice, ComparisonChoice, ComparisonPair, ComparisonRound
 from annotations.gold_models import GoldItem
-from annotations.labelling_models import MAX_MISSED, MissedPassage, SavedDraft, SuggestionView
+from annotations.labelling_models import MAX_MISSED, LiveAnswer, MissedPassage, SavedDraft, SuggestionView
 from annotations.machine.models import MachineKind, MachineLabel
 from assistants.models import Assistant
 from capture.models import Retrieval, Turn
@@ -34,6 +34,7 @@ __all__ = [
     "ComparisonRound",
     "ContextMark",
     "GoldItem",
+    "LiveAnswer",
     "MachineKind",
     "MachineLabel",
     "MissedPassage",
@@ -86,6 +87,12 @@ class Queue(models.Model):
         default=False,
         help_text="Annotators may see what programs and judges say of a turn: after they have decided, or when they "
         "ask. That they saw it stands on their label.",
+    )
+    ask_live = models.BooleanField(
+        "ask the live model",
+        default=False,
+        help_text="What is live answers the turns again from their passages, in the background, and its answer is one "
+        "more suggestion. It takes the engine's time when users leave it some.",
     )
     machines_count = models.BooleanField(
         "machine labels count",
