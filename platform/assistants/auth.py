@@ -15,6 +15,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from assistants.errors import ApiError
+from assistants.key_lookup import find_key
 from assistants.models import ApiKey, Scope
 
 CHALLENGE = 'Bearer realm="ratchet"'
@@ -34,7 +35,7 @@ def authenticate_key(header: str | None) -> ApiKey:
     if scheme.lower() != "bearer" or not secret or len(secret) > MAX_SECRET or not secret.isascii():
         raise _unauthorised("Send a key: Authorization: Bearer rk_…")
     digest = ApiKey.digest_of(secret)
-    key = ApiKey.objects.select_related("assistant").filter(digest=digest).first()
+    key = find_key(digest)
     # The index compares digests, not secrets, so its timing tells nothing; this comparison is the decision.
     if key is None or not hmac.compare_digest(key.digest, digest):
         raise _unauthorised("This key is not known.")

@@ -122,10 +122,11 @@ def _clean_json(value: Any, *, depth: int) -> Any:
 
 
 def _text(maximum: int, minimum: int = 0) -> Any:
-    return Annotated[str, BeforeValidator(clean_text), StringConstraints(min_length=minimum, max_length=maximum)]
+    # In this order the core checks the length itself; the other way round two functions in Python would.
+    return Annotated[str, StringConstraints(min_length=minimum, max_length=maximum), BeforeValidator(clean_text)]
 
 
-Identifier = Annotated[str, BeforeValidator(_exact), StringConstraints(min_length=1, max_length=200)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200), BeforeValidator(_exact)]
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\[\]\- ]*$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Moment = Annotated[datetime, AfterValidator(credible_moment)]
@@ -159,9 +160,9 @@ class Context(_Item):
     source: _text(500) = ""  # type: ignore[valid-type]
     rank: Annotated[int, Field(ge=1, le=1000)] | None = None
     score: FiniteFloat | None = None
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
     chunk: Annotated[int, Field(ge=1, lt=2**63)] | None = None
-    evidence: Annotated[list[tuple[Count, Count, FiniteFloat]], Field(max_length=40)] = []
+    evidence: Annotated[list[tuple[Count, Count, FiniteFloat]], Field(max_length=40, default_factory=list)]
 
 
 class TurnItem(_Item):
@@ -170,8 +171,8 @@ class TurnItem(_Item):
     id: Identifier
     conversation: Identifier | None = None
     question: Annotated[_text(MAX_QUESTION), AfterValidator(_not_blank)]  # type: ignore[valid-type]
-    history: Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY)] = []
-    contexts: Annotated[list[Context], Field(max_length=MAX_CONTEXTS)] = []
+    history: Annotated[list[HistoryMessage], Field(max_length=MAX_HISTORY, default_factory=list)]
+    contexts: Annotated[list[Context], Field(max_length=MAX_CONTEXTS, default_factory=list)]
     response: Annotated[_text(MAX_TEXT), AfterValidator(_not_blank)]  # type: ignore[valid-type]
     model: Name = ""
     adapter: Annotated[Name, StringConstraints(max_length=120)] = ""
@@ -179,8 +180,8 @@ class TurnItem(_Item):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     time: Moment | None = None
-    tags: Annotated[list[_text(60, 1)], Field(max_length=MAX_TAGS)] = []  # type: ignore[valid-type]
-    metadata: Metadata = {}
+    tags: Annotated[list[_text(60, 1)], Field(max_length=MAX_TAGS, default_factory=list)]  # type: ignore[valid-type]
+    metadata: Metadata = Field(default_factory=dict)
     outcome: Outcome = ""
     client: Annotated[Name, StringConstraints(max_length=120)] = ""
     # Provenance that our own chat knows.
@@ -188,6 +189,7 @@ class TurnItem(_Item):
     citations: Annotated[list[tuple[Count, Count]], Field(max_length=200)] | None = None
     prompt_digest: Annotated[Name, StringConstraints(max_length=64)] = ""
     retrieval_config: Annotated[Name, StringConstraints(max_length=64)] = ""
+    withheld: bool = False
 
     @model_validator(mode="after")
     def _ranks(self) -> TurnItem:
@@ -247,8 +249,8 @@ class UpdateItem(_Item):
     latency_ms: Milliseconds | None = None
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
-    tags: Annotated[list[_text(60, 1)], Field(max_length=MAX_TAGS)] = []  # type: ignore[valid-type]
-    metadata: Metadata = {}
+    tags: Annotated[list[_text(60, 1)], Field(max_length=MAX_TAGS, default_factory=list)]  # type: ignore[valid-type]
+    metadata: Metadata = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
