@@ -15,6 +15,7 @@ from generation.prompts import PromptPassage, PromptStyle, is_decline
 NO_CORRECTION = "bad without a correction"
 NOT_SUPPORTED = "answer not supported by its passages"
 NOT_OFFERED = "the sentence that answers was not offered"
+NOT_ASKED = "declined by the threshold; no model was asked"
 _MARK = re.compile(r"\[\d{1,3}\]")
 
 Kind = Literal["answer", "decline", "handoff"]
@@ -27,6 +28,8 @@ class Shown:
     passages: Sequence[PromptPassage]
     evidence: Sequence[Sequence[float]]
     style: str = PromptStyle.SENTENCES
+    withheld: bool = False
+    """All of it lay below the threshold (`Turn.withheld`): there was no prompt that could be learnt from."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class NoRow:
 
 def row_of(*, response: str, wording: Wording, shown: Shown) -> Row | NoRow:
     """The row of an answer to learn (`annotations.resolving.response_to_learn`, or a resolution's response)."""
+    if shown.withheld:
+        return NoRow(NOT_ASKED)
     if not response.strip():
         return NoRow(NO_CORRECTION)
     kind = kind_of(response, wording)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from annotations.becoming import NO_CORRECTION, NOT_SUPPORTED, NoRow, Row, Shown, is_offered, row_of
+from annotations.becoming import NO_CORRECTION, NOT_ASKED, NOT_SUPPORTED, NoRow, Row, Shown, is_offered, row_of
 from annotations.drafts import Draft
 from annotations.models import MAX_CORRECTION, ContextMark, Reason, Verdict
 from annotations.resolving import Wording, response_to_learn
@@ -90,12 +90,15 @@ def shown_in(turn: Turn) -> Shown:
         [PromptPassage(r.rank, r.passage.title, r.passage.text) for r in retrievals],
         offered_evidence(turn),
         turn.assistant.prompt_style,
+        turn.withheld,
     )
 
 
 def offered_evidence(turn: Turn) -> list[list[float]]:
     """[[rank, sentence, similarity], …] in the order in which they were offered; as many as serving offers now,
-    whatever the setting was when the turn was captured."""
+    whatever the setting was when the turn was captured; none of a turn that was offered none."""
+    if turn.withheld:
+        return []
     placed = sorted(
         (place, r.rank, sentence, score) for r in turn.retrievals.all() for place, sentence, score in r.evidence
     )
@@ -117,6 +120,10 @@ def _learning(verdict: str, row: Row, logged: str) -> list[Effect]:
 
 
 def _why_not(verdict: str, made: NoRow, logged: str) -> list[Effect]:
+    if made.why == NOT_ASKED:
+        return [
+            Effect("The threshold declined this without asking a model: your label says how well it is set.", "data")
+        ]
     if made.why == NO_CORRECTION:
         empty = "A verdict only: the answer is empty, so there is nothing to learn."
         bad = "An example of what not to say, for training by verdicts (KTO). A better answer (e) teaches more."

@@ -69,6 +69,8 @@ async def whole(asked: Asked, *, max_new_tokens: int, stop: tuple[str, ...] = ()
         EngineError: as the engine says; PromptTooLong only when the question itself does not fit.
         WireError: an adapter that was asked for by number cannot be served.
     """
+    if (declined := asked.without_model()) is not None:
+        return asked, declined
     return await _attempts(asked, max_new_tokens, stop, client().agenerate)
 
 
@@ -80,12 +82,19 @@ async def streamed(
     Until the first piece is there, everything that can go wrong is an error with a status, and not a broken stream.
     """
 
+    if (declined := asked.without_model()) is not None:
+        return asked, declined.text, _only(declined)
+
     async def start(request: GenerationRequest) -> tuple[Piece, AsyncGenerator[Piece, None]]:
         pieces = client().astream(request)
         return await anext(pieces), pieces
 
     asked, (first, rest) = await _attempts(asked, max_new_tokens, stop, start)
     return asked, first, rest
+
+
+async def _only(result: GenerationResult) -> AsyncGenerator[Piece, None]:
+    yield result
 
 
 async def _attempts(

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from assistants.models import ApiKey, Assistant
 from capture.services import receive_turns
+from generation.engines import GenerationResult, declining
 from generation.prompts import Answer, Message, Prompt, PromptPassage, build_prompt, parse_answer
 from knowledge.configuration import checked, settings_of
 from knowledge.retrieval import RetrievalResult, retrieve
@@ -60,6 +61,13 @@ class Asked:
     prompt: Prompt
     dropped: int = 0
     """Sentences of evidence (in the style ``passages``: passages) that were left out because they did not fit."""
+
+    def without_model(self) -> GenerationResult | None:
+        """The decline sentence, where the threshold withheld everything; None: ask a model.
+
+        A model that is offered nothing need not decline: the bundled one makes something up.
+        """
+        return declining(self.assistant.house) if self.retrieval.withheld else None
 
 
 def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> Arm:
@@ -164,6 +172,8 @@ def message_context(asked: Asked, answer: Answer | None = None) -> dict[str, Any
             for p in asked.retrieval.passages
         ]
     }  # fmt: skip
+    if asked.retrieval.withheld:
+        context["withheld"] = True
     if asked.dropped:
         context["dropped"] = asked.dropped
     if answer is not None:
@@ -179,7 +189,8 @@ def turn_item(
     """The turn as the log API would take it, with the provenance that only we know."""
     answer = read_answer(asked, completion)
     offered: dict[int, list[list[float]]] = {}
-    for place, sentence in enumerate(asked.retrieval.evidence):
+    # What was ranked is kept also where the threshold withheld it: `withheld` says that no prompt held it.
+    for place, sentence in enumerate(asked.retrieval.evidence or asked.retrieval.below):
         offered.setdefault(sentence.rank, []).append([place, sentence.sentence, sentence.similarity])
     return {
         "id": asked.id,
@@ -200,6 +211,7 @@ def turn_item(
         "adapter": asked.arm.adapter.engine_name if asked.arm.adapter else "",
         "prompt_digest": asked.assistant.prompt_digest,
         "retrieval_config": asked.retrieval.config_digest,
+        "withheld": asked.retrieval.withheld,
         "latency_ms": latency_ms,
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

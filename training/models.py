@@ -348,6 +348,11 @@ class Evaluation(BackgroundWork):
     def __str__(self) -> str:
         return f"Evaluation {self.pk} of {self.adapter}"
 
+    @property
+    def threshold(self) -> float:
+        """Below this similarity every arm with retrieval declined; 0: each was always asked."""
+        return float(self.plan.get("threshold", 0.0))
+
     def perform(self) -> None:
         from training.evaluation.runner import perform
 

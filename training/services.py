@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -280,9 +281,11 @@ def start_evaluation(
     rule: GateRule | None = None,
     plan: Plan | None = None,
     rival: Adapter | None = None,
+    threshold: float | None = None,
 ) -> Evaluation:
     """Measures an adapter against today's answers. The gate is the assistant's declaration as it stands now; ``rule``
     is one of this evaluation's own. ``rival``: another adapter, such as the live one, that is asked beside.
+    ``threshold``: under which all arms decline; None: the one by which the assistant serves now.
 
     Raises:
         NotPossible: adapter or benchmark are another assistant's, the adapter speaks another prompt format or has
@@ -315,7 +318,10 @@ def start_evaluation(
             adapter=adapter,
             benchmark=benchmark,
             rival=rival,
-            plan=(plan or Plan()).complete(rule).as_dict(),
+            plan=replace(
+                (plan or Plan()).complete(rule),
+                threshold=assistant.evidence_threshold if threshold is None else threshold,
+            ).as_dict(),
             gate_rule=rule.as_dict(),
             gate_version=version,
             base_digest=adapter.base_digest,

@@ -64,8 +64,8 @@ class Assistant(models.Model):
     evidence_threshold = models.FloatField(
         default=0.0,
         validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
-        help_text="Offer nothing, so that the model declines, when the best sentence is less similar to the question. "
-        "0: always offer. Measure it on a benchmark first.",
+        help_text="Where not even the best sentence is as similar to the question, decline without asking a model. "
+        "0: always ask. The page Threshold proposes one.",
     )
     retrieval = models.JSONField(
         default=dict,

@@ -208,6 +208,11 @@ class Turn(models.Model):
     adapter = models.CharField(max_length=120, blank=True, help_text="Name of the adapter; empty for the base.")
     prompt_digest = models.CharField(max_length=64, blank=True)
     retrieval_config = models.CharField(max_length=64, blank=True)
+    withheld = models.BooleanField(
+        default=False,
+        help_text="Nothing was offered: not even the best sentence was as similar as the threshold asks. The sentences "
+        "that are stored as evidence were ranked, and no model was asked.",
+    )
     policy_digest = models.CharField(max_length=64, help_text="Of the privacy policy that scrubbed it.")
     client = models.CharField(max_length=120, blank=True, help_text="Name and version of the program that posted it.")
     api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")

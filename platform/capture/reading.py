@@ -68,6 +68,7 @@ def turn_json(turn: Turn) -> dict[str, Any]:
         "adapter": turn.adapter,
         "prompt_digest": turn.prompt_digest,
         "retrieval_config": turn.retrieval_config,
+        "withheld": turn.withheld,
         "policy_digest": turn.policy_digest,
         "client": turn.client,
         "outcome": turn.outcome,

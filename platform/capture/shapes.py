@@ -65,6 +65,7 @@ class TurnShape(_Shape):
     adapter: str
     prompt_digest: str
     retrieval_config: str
+    withheld: bool = Field(description="Nothing was offered to a model: all evidence lay below the threshold.")
     policy_digest: str = Field(description="Of the privacy policy that scrubbed it.")
     client: str = Field(description="Name and version of the program that posted it.")
     outcome: str = Field(description="resolved, unresolved, escalated, abandoned, or empty.")

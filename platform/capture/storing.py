@@ -227,6 +227,7 @@ def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, ve
         asked_at=item.time or ready.received_at,
         **masked.names,
         policy_digest=ready.policy_digest,
+        withheld=item.withheld,
         outcome=item.outcome,
         api_key_id=ready.api_key_id,
         latency_ms=round(item.latency_ms) if item.latency_ms is not None else None,
@@ -240,7 +241,8 @@ def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, ve
 
 
 def _evidence(assistant: Assistant, masked: MaskedTurn, vectors: Vectors) -> dict[int, list[list[float]]]:
-    """{rank: [[place, sentence, similarity], …]}: as given with a turn that we served, else ranked now."""
+    """{rank: [[place, sentence, similarity], …]}: as given with a turn that we served, else ranked now. Of a turn that was
+    offered nothing (`Turn.withheld`) too: what was ranked says how far below the threshold it lay."""
     given = _given_evidence(masked.contexts)
     if given is not None:
         return given

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from generation.prompts import Message
+from generation.prompts import House, Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +59,11 @@ class GenerationResult:
     """From acceptance to the last token, waiting included."""
     looped: bool = False
     """The model repeated a few tokens without end (`generation.loops`): the text has them once."""
+
+
+def declining(house: House) -> GenerationResult:
+    """What counts as the answer where nothing was near enough to be offered: no engine is asked."""
+    return GenerationResult(text=house.decline, prompt_tokens=0, completion_tokens=0, finish_reason="stop", seconds=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

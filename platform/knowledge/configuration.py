@@ -40,7 +40,11 @@ class RetrievalSettings(BaseModel):
         default=8, ge=1, le=40, title="Evidence sentences", description="Offered to the model."
     )
     evidence_threshold: float = Field(
-        default=0.0, ge=0, le=1, title="Threshold", description="Offer nothing below this similarity; 0: always offer."
+        default=0.0,
+        ge=0,
+        le=1,
+        title="Threshold",
+        description="Where not even the best sentence is as similar as this, decline; 0: always ask the model.",
     )
     words: float = Field(default=0.5, ge=0, le=1, title="Weight of words")
     vectors: float = Field(default=0.3, ge=0, le=1, title="Weight of vectors")

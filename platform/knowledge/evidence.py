@@ -7,7 +7,7 @@ and ranked here with one matrix product; nothing is embedded again at question t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,12 +72,21 @@ def sentence_matrices(passages: Sequence[tuple[str, str]]) -> list[bytes]:
     return packed
 
 
+def is_below(similarities: Iterable[float], threshold: float) -> bool:
+    """Whether not even the best sentence is as similar as the threshold asks: then no passage speaks to the question,
+    nothing is offered, and the question is declined. Never with a threshold of 0.
+
+    The one place that decides it, for serving, evaluation and replay alike.
+    """
+    return threshold > 0 and max(similarities, default=-1.0) < threshold
+
+
 def rank_evidence(
-    *, question_vector: NDArray[np.float32], passages: Sequence[EvidencePassage], limit: int, threshold: float = 0.0
+    *, question_vector: NDArray[np.float32], passages: Sequence[EvidencePassage], limit: int
 ) -> list[ScoredSentence]:
     """The ``limit`` sentences nearest to the question, best first; a sentence that stands in two passages counts once.
 
-    None at all when the best is less similar than ``threshold``: then no passage speaks to the question.
+    Whether they are near enough to be offered is another question (`is_below`).
 
     Deterministic: similarities are rounded before they are compared, ties go by rank and place.
 
@@ -95,8 +104,6 @@ def rank_evidence(
             (-round(float(s), 4), passage.rank, i, text.casefold())
             for i, (s, text) in enumerate(zip(similarities, sentences, strict=True))
         ]
-    if threshold > 0 and (not scored or -min(scored)[0] < threshold):
-        return []
     chosen: list[ScoredSentence] = []
     said: set[str] = set()
     for negative, rank, index, text in sorted(scored):

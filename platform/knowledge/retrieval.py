@@ -22,7 +22,7 @@ from knowledge.candidates import Candidates
 from knowledge.configuration import RetrievalSettings, config_digest, settings_of
 from knowledge.configuring import note_active
 from knowledge.embedding import rerank
-from knowledge.evidence import EvidencePassage, ScoredSentence, rank_evidence, unpack
+from knowledge.evidence import EvidencePassage, ScoredSentence, is_below, rank_evidence, unpack
 from knowledge.fusion import by_rank, scaled, weighted
 from knowledge.query import Query, prepare
 from knowledge.query_maps import moved
@@ -50,11 +50,17 @@ class RetrievedPassage:
 
 @dataclass(frozen=True)
 class RetrievalResult:
+    """``evidence``: the sentences that are offered. ``below``: those that would have been, had the best of them not been
+    less similar than the threshold; then nothing is offered, and the question is declined without asking a model."""
+
     passages: list[RetrievedPassage]
     evidence: list[ScoredSentence]
     config_digest: str
     query_vector: NDArray[np.float32] = field(repr=False)
     seconds: float
+    below: list[ScoredSentence] = field(default_factory=list)
+    withheld: bool = False
+    """Nothing is offered because of the threshold."""
 
 
 def retrieve(
@@ -86,13 +92,16 @@ def retrieve(
         given = None if vector is None else vector[np.newaxis]
         (query,) = prepare([(question, history)], glossary=assistant.glossary, history=settings.history, evidence=given)
     passages = search(assistant=assistant, query=query, k=k or settings.k, settings=settings)
-    evidence = evidence_for(assistant=assistant, vector=query.evidence, passages=passages, settings=settings)
+    ranked = evidence_for(assistant=assistant, vector=query.evidence, passages=passages, settings=settings)
+    withheld = is_below((one.similarity for one in ranked), settings.evidence_threshold)
     return RetrievalResult(
         passages=passages,
-        evidence=evidence,
+        evidence=[] if withheld else ranked,
         config_digest=config_digest(assistant, settings),
         query_vector=query.evidence,
         seconds=time.perf_counter() - started,
+        below=ranked if withheld else [],
+        withheld=withheld,
     )
 
 
@@ -103,12 +112,12 @@ def evidence_for(
     passages: Sequence[RetrievedPassage],
     settings: RetrievalSettings | None = None,
 ) -> list[ScoredSentence]:
+    """The sentences of these passages that are nearest, whatever the threshold."""
     settings = settings or settings_of(assistant)
     return rank_evidence(
         question_vector=vector,
         passages=[EvidencePassage(p.rank, p.text, p.sentence_embeddings) for p in passages],
         limit=settings.evidence_sentences,
-        threshold=settings.evidence_threshold,
     )
 
 

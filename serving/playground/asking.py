@@ -55,6 +55,8 @@ def ask_arms(
 
 def _said(asked: chat.Asked) -> Said:
     """One arm after the other: the second one's prompt is read from what the first one left."""
+    if (declined := asked.without_model()) is not None:
+        return Said(asked.arm.model, asked, declined)
     for _ in range(answering.MAX_ATTEMPTS):
         try:
             (result,) = answering.client().generate([_request(asked)])

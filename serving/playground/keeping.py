@@ -132,7 +132,8 @@ def unseal(assistant: Assistant, sealed: str) -> Shown:
 
 def _prompt(assistant: Assistant, item: Mapping[str, Any]) -> Prompt:
     """The prompt again, as any stored turn's."""
-    placed = sorted((e[0], c["rank"], *e[1:]) for c in item["contexts"] for e in c["evidence"])
+    offered = [] if item["withheld"] else item["contexts"]
+    placed = sorted((e[0], c["rank"], *e[1:]) for c in offered for e in c["evidence"])
     return build_prompt(
         house=assistant.house,
         question=item["question"],

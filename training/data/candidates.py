@@ -84,7 +84,10 @@ def from_turn(
         response=resolution.response,
         wording=wording,
         shown=Shown(
-            [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts], evidence, assistant.prompt_style
+            [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts],
+            evidence,
+            assistant.prompt_style,
+            turn.withheld,
         ),
     )
     good = resolution.verdict == Verdict.GOOD

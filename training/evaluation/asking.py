@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from generation.engines import GenerationRequest, GenerationResult, PromptTooLong
 from generation.prompts import Message, Prompt, build_prompt, parse_answer
+from knowledge.evidence import is_below
 from training.data.render import offered
 from training.evaluation import extractive
 from training.evaluation.conditions import is_gold, sentence_of
@@ -47,7 +48,7 @@ class Examination:
     """Of the benchmark, then of the questions outside the domain, where these are asked."""
     shown: Sequence[Demonstration] = ()
     thresholds: Sequence[float] = ()
-    """Of the extractive arm, for each fold."""
+    """Of the extractive arm, for each fold; none where the plan has one for all arms."""
     entails: Entails | None = None
     _kept: dict[tuple[int, str], int] = field(default_factory=dict)
 
@@ -63,13 +64,17 @@ class Examination:
                     yield Task(item, arm, condition)
 
     def answer(self, batch: Sequence[Task]) -> list[EvaluationAnswer]:
-        by_engine = [task for task in batch if task.arm != Arm.EXTRACTIVE]
+        declined = {task for task in batch if below(task, self.plan.threshold)}
+        by_engine = [task for task in batch if task.arm != Arm.EXTRACTIVE and task not in declined]
         prompts, results = self._generated(by_engine)
         written = dict(zip(by_engine, zip(prompts, results, strict=True), strict=True))
         rows = []
         for task in batch:
             prompt, result = written.get(task) or (task_prompt(self.evaluation, task), None)
-            text = self._extracted(task, prompt) if result is None else result.text
+            if task in declined:
+                text = self.evaluation.assistant.decline_sentence
+            else:
+                text = self._extracted(task, prompt) if result is None else result.text
             rows.append(self._row(task, prompt, text, result))
         return rows
 
@@ -143,6 +148,17 @@ def task_prompt(evaluation: Evaluation, task: Task, kept: int | None = None) -> 
         **offered(_shortened(_evidence(task), task, kept) if passages else []),
         history=task.item.history,
     )
+
+
+def below(task: Task, threshold: float) -> bool:
+    """Whether serving would decline this without asking: the arm retrieves, and all of it lies below the threshold.
+
+    What is expected of the answer stays what it was (`scoring.expected` knows no threshold): a threshold that declines
+    what retrieval did find loses by it.
+    """
+    if task.arm not in RETRIEVAL_ARMS:
+        return False
+    return is_below((entry[2] for entry in task.item.contexts[task.condition]["evidence"]), threshold)
 
 
 def cluster_of(item: BenchmarkItem) -> str:

@@ -156,7 +156,6 @@ def noisy_hard(item: BenchmarkItem, helper: _Helper) -> Frozen | None:
         question_vector=helper.vector(item),
         passages=[EvidencePassage(p.rank, p.text, p.sentence_embeddings) for p in deep],
         limit=_room(clean),
-        threshold=0.0,
     )
     by_rank = {p.rank: {"title": p.title, "source": p.source, "text": p.text} for p in deep}
     noise = [(by_rank[one.rank], one.sentence) for one in ranked]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from generation.engines import GenerationRequest
-from training.evaluation.asking import ADAPTER_ARMS, Task, cluster_of, task_prompt
+from training.evaluation.asking import ADAPTER_ARMS, Task, below, cluster_of, task_prompt
 from training.evaluation.loading import load_into
 from training.evaluation.models import KnowledgeScore
 from training.evaluation.statistics import cluster_bootstrap
@@ -66,8 +66,10 @@ def _answers(score: KnowledgeScore) -> list[dict[str, EvaluationAnswer]]:
     found: dict[int, dict[str, EvaluationAnswer]] = {}
     rows = score.evaluation.answers.filter(condition=Condition.CLEAN, arm__in=wanted, item__kind=Kind.ANSWER)
     for answer in rows.exclude(completion="").select_related("item").order_by("item_id"):
-        found.setdefault(answer.item_id, {})[answer.arm] = answer
         answer.evaluation = score.evaluation
+        if below(Task(answer.item, answer.arm, answer.condition), score.evaluation.threshold):
+            continue  # no model wrote it
+        found.setdefault(answer.item_id, {})[answer.arm] = answer
     complete = [by_arm for by_arm in found.values() if len(by_arm) == len(wanted)]
     return complete[: score.questions]
 

@@ -24,9 +24,8 @@ VERSION = 1
 def outside_benchmark(assistant: Assistant) -> Benchmark:
     """The assistant's copy, frozen when it is first asked for (embeds about 120 passages)."""
     content = hashlib.sha256(FILE.read_bytes()).hexdigest()
-    # What is offered depends on these; a change of settings makes another copy, and never changes a frozen one.
-    setting = f"{assistant.evidence_sentences}/{assistant.evidence_threshold:g}"
-    name = f"Outside the domain, version {VERSION}, {content[:6]}, {setting} sentences"
+    # What is offered depends on their number; a change of it makes another copy, and never changes a frozen one.
+    name = f"Outside the domain, version {VERSION}, {content[:6]}, {assistant.evidence_sentences} sentences"
     if existing := Benchmark.objects.filter(assistant=assistant, name=name, sanity=True).first():
         return existing
     rows = _rows(assistant)
@@ -57,7 +56,6 @@ def _rows(assistant: Assistant) -> list[BenchmarkItem]:
             question_vector=vector,
             passages=[EvidencePassage(p["rank"], p["text"], matrices[p["source"]]) for p in passages],
             limit=assistant.evidence_sentences,
-            threshold=assistant.evidence_threshold,
         )
         frozen: dict[str, Any] = {
             "passages": passages,

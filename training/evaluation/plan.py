@@ -27,14 +27,19 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """``timed``: so many questions are asked one by one, to candidate and today in turn; 0: none."""
+    """``timed``: so many questions are asked one by one, to candidate and today in turn; 0: none. ``threshold``: below
+    this similarity of the best sentence every arm with retrieval declines, as serving does; 0: each is always asked."""
 
     arms: Sequence[str] = STANDARD_ARMS
     conditions: Sequence[str] = STANDARD_CONDITIONS
     timed: int = 0
+    threshold: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        return {"arms": list(self.arms), "conditions": list(self.conditions), "timed": self.timed}
+        return {
+            "arms": list(self.arms), "conditions": list(self.conditions), "timed": self.timed,
+            "threshold": self.threshold,
+        }  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
@@ -50,6 +55,12 @@ class Plan:
                 raise PlanError(f"There is no {what} {', '.join(sorted(wrong))}.")
         if not isinstance(plan.timed, int) or not (plan.timed == 0 or MIN_TIMED <= plan.timed <= MAX_TIMED):
             raise PlanError(f"Between {MIN_TIMED} and {MAX_TIMED} questions can be timed, or none.")
+        if (
+            isinstance(plan.threshold, bool)
+            or not isinstance(plan.threshold, int | float)
+            or not 0 <= plan.threshold <= 1
+        ):
+            raise PlanError("The threshold is a number from 0 to 1.")
         return plan
 
     def complete(self, rule: GateRule) -> Plan:
@@ -61,6 +72,7 @@ class Plan:
             arms=[arm for arm in Arm.values if arm in arms],
             conditions=[name for name in Condition.values if name in conditions],
             timed=timed,
+            threshold=self.threshold,
         )
 
     def pairs(self) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from training.data.recipe import Recipe
 from training.engine import bulk_engine
 from training.evaluation import asking
 from training.evaluation.after import mark_private, mark_recited
-from training.evaluation.asking import Examination, Task, fitted_thresholds, task_prompt
+from training.evaluation.asking import Examination, Task, below, fitted_thresholds, task_prompt
 from training.evaluation.conditions import freeze_conditions
 from training.evaluation.few_shot import Demonstration, demonstrations
 from training.evaluation.gate import GateRule
@@ -56,7 +56,8 @@ def perform(evaluation: Evaluation) -> None:
         plan=plan,
         items=items,
         shown=_shown(evaluation, plan),
-        thresholds=fitted_thresholds(evaluation, items) if Arm.EXTRACTIVE in plan.arms else (),
+        # Under a threshold of the plan all arms decline alike; without one, what needs no model is given its own.
+        thresholds=fitted_thresholds(evaluation, items) if Arm.EXTRACTIVE in plan.arms and not plan.threshold else (),
         entails=entailment(),
     )
     _answer_all(examination)
@@ -155,7 +156,9 @@ def _answer_all(examination: Examination) -> None:
 
 def _timed(examination: Examination) -> dict[str, list[float]]:
     """Seconds of single answers, candidate and today in turn, so that what else the machine does meets both."""
-    asked = [item for item in examination.items if item.kind == Kind.ANSWER and Condition.CLEAN in item.contexts]
+    answerable = [item for item in examination.items if item.kind == Kind.ANSWER and Condition.CLEAN in item.contexts]
+    # What the threshold declines takes no model's time, and would hide how long the others take.
+    asked = [one for one in answerable if not below(_clean(one), examination.plan.threshold)]
     chosen: Sequence[BenchmarkItem] = asked[: examination.plan.timed]
     found: dict[str, list[float]] = {Arm.BASE_RAG.value: [], Arm.ADAPTER_RAG.value: []}
     for done, item in enumerate(chosen):
@@ -164,3 +167,7 @@ def _timed(examination: Examination) -> dict[str, list[float]]:
         for arm, seconds in sorted(found.items(), reverse=bool(done % 2)):
             seconds.append(examination.seconds(Task(item, arm, Condition.CLEAN.value)))
     return found
+
+
+def _clean(item: BenchmarkItem) -> Task:
+    return Task(item, Arm.BASE_RAG.value, Condition.CLEAN.value)

@@ -53,7 +53,9 @@ def same_recipe(evaluation: Evaluation) -> list[Evaluation]:
     ).select_related("adapter__run")
     newest: dict[int, Evaluation] = {}
     for one in found.order_by("created_at", "pk"):
-        newest[one.adapter_id] = one
+        # Another threshold asks other questions: its gain is not one more of these.
+        if one.threshold == evaluation.threshold:
+            newest[one.adapter_id] = one
     return sorted(newest.values(), key=lambda one: (one.adapter.run.seed if one.adapter.run else 0, one.pk))[:MOST]
 
 

@@ -46,6 +46,8 @@ class Ready:
     prompt: Prompt
     passages: Sequence[PromptPassage]
     sources: list[dict[str, Any]]
+    withheld: bool
+    """By the threshold: declined without asking, as serving does (passages of now) or did (of then)."""
 
 
 def perform(replay: Replay) -> None:
@@ -101,8 +103,8 @@ def _batch(replay: Replay, engine: Engine, keys: Sequence[int]) -> None:
 def _generated(replay: Replay, engine: Engine, ready: Sequence[Ready]) -> list[str | None]:
     """Completions; None for what does not fit."""
     name = replay.adapter.engine_name if replay.adapter is not None else None
-    left = list(range(len(ready)))
-    out: list[str | None] = [None] * len(ready)
+    out: list[str | None] = [replay.assistant.decline_sentence if one.withheld else None for one in ready]
+    left = [i for i, one in enumerate(ready) if not one.withheld]
     while left:
         requests = [
             GenerationRequest(messages=ready[i].prompt.messages, adapter=name, max_new_tokens=MAX_ANSWER_TOKENS)
@@ -124,16 +126,16 @@ def _ready(replay: Replay, row: ReplayAnswer) -> Ready:
     if row.mode == ReplayAnswer.Mode.FRESH:
         found = retrieve(assistant=replay.assistant, question=turn.question, history=turn.history)
         passages = [PromptPassage(p.rank, p.title, p.text) for p in found.passages]
-        evidence = [[e.rank, e.sentence, e.similarity] for e in found.evidence]
+        evidence, withheld = [[e.rank, e.sentence, e.similarity] for e in found.evidence], found.withheld
         sources = [{"rank": p.rank, "title": p.title, "source": p.source} for p in found.passages]
     else:
-        passages, evidence = stored_passages(turn), offered_evidence(turn)
+        passages, evidence, withheld = stored_passages(turn), offered_evidence(turn), turn.withheld
         sources = [{"rank": r.rank, "title": r.passage.title, "source": r.source} for r in turn.retrievals.all()]
     shown: dict[str, Any] = dict(offered(evidence))
-    if not evidence and house.style is PromptStyle.PASSAGES and row.mode != ReplayAnswer.Mode.FRESH:
+    if not evidence and not withheld and house.style is PromptStyle.PASSAGES and row.mode != ReplayAnswer.Mode.FRESH:
         shown = {"evidence": None}  # a foreign frontend's sentences were never ranked: all is offered
     prompt = build_prompt(house=house, question=turn.question, passages=passages, history=turn.history, **shown)
-    return Ready(row, prompt, passages, sources)
+    return Ready(row, prompt, passages, sources, withheld)
 
 
 def stored_passages(turn: Turn) -> list[PromptPassage]:

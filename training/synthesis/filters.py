@@ -20,6 +20,7 @@ NOT_SUPPORTED = "not supported"
 ASKED_ALREADY = "asked already"
 HELD_OUT = "held out"
 NOT_RETRIEVED = "not retrieved"
+BELOW_THRESHOLD = "below the threshold"
 PERSONAL_DATA = "personal data"
 NOT_REPRODUCED = "answer not reproduced"
 MAY_BE_ANSWERED = "may be answered"
@@ -38,6 +39,7 @@ EXPLAINED = {
     ASKED_ALREADY: "a kept question is nearly the same, by its words or by its meaning",
     HELD_OUT: "a benchmark holds this question, or nearly this one",
     NOT_RETRIEVED: "the production retriever does not find the sentence with it",
+    BELOW_THRESHOLD: "nothing that is found is as similar as the threshold asks: no model would be asked",
     PERSONAL_DATA: "question or answer hold personal data that the documents do not print; its text is not kept",
     NOT_REPRODUCED: "from the passage alone the model answers something else",
     MAY_BE_ANSWERED: "it was to be declined, and what is retrieved may answer it after all",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from assistants.models import Assistant
 from generation.overlap import content_words, ngram_recall, words
 from generation.prompts import split_sentences
-from knowledge.evidence import ScoredSentence, sentence_matrices
+from knowledge.evidence import ScoredSentence, is_below, sentence_matrices
 from knowledge.retrieval import RetrievedPassage, evidence_for, retrieve
 from training.synthesis.drafts import Draft
 from training.synthesis.shapes import DENIES, MONEY, SPAN
@@ -34,6 +34,8 @@ class Retrieved:
     gold: tuple[list[int] | None, ...]
     digest: str
     vector: NDArray[np.float32]
+    withheld: bool = False
+    """Below the assistant's threshold: serving declines it without asking a model, so nobody need learn it."""
 
     @property
     def complete(self) -> bool:
@@ -61,16 +63,18 @@ def find(assistant: Assistant, draft: Draft, vector: NDArray[np.float32]) -> Ret
     # Behind a history production searches by the whole conversation, which is another vector than the question's.
     known = None if draft.history else vector
     result = retrieve(assistant=assistant, question=draft.question, history=draft.history, vector=known)
-    passages, evidence = tuple(result.passages), tuple(result.evidence)
+    passages, evidence, withheld = tuple(result.passages), tuple(result.evidence), result.withheld
     if draft.task.edit is not None:
         passages = tuple(_edited(p, draft) for p in passages)
         evidence = tuple(evidence_for(assistant=assistant, vector=vector, passages=passages))
+        withheld = is_below((one.similarity for one in evidence), assistant.evidence_threshold)
+        evidence = () if withheld else evidence
     offered = {(e.rank, e.sentence) for e in evidence}
     gold = tuple(
         _place(text, source.chunk.pk, passages, offered)
         for text, source in zip(draft.texts, draft.gold, strict=True)
     )  # fmt: skip
-    return Retrieved(passages, evidence, gold, result.config_digest, vector)
+    return Retrieved(passages, evidence, gold, result.config_digest, vector, withheld)
 
 
 def holds_nothing_of(answer: str, found: Retrieved) -> bool:

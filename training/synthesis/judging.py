@@ -131,6 +131,9 @@ class Judge:
             draft.drop(filters.HELD_OUT, why)
             return False
         row.found = found = find(self.assistant, draft, vector)
+        if found.withheld:
+            draft.drop(filters.BELOW_THRESHOLD)
+            return False
         if draft.declines:
             if why := why_answerable(draft, found):
                 draft.drop(filters.MAY_BE_ANSWERED, why)

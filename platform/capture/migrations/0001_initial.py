@@ -122,6 +122,7 @@ class Migration(migrations.Migration):
                 ('adapter', models.CharField(blank=True, help_text='Name of the adapter; empty for the base.', max_length=120)),
                 ('prompt_digest', models.CharField(blank=True, max_length=64)),
                 ('retrieval_config', models.CharField(blank=True, max_length=64)),
+                ('withheld', models.BooleanField(default=False, help_text='Nothing was offered: not even the best sentence was as similar as the threshold asks. The sentences that are stored as evidence were ranked, and no model was asked.')),
                 ('policy_digest', models.CharField(help_text='Of the privacy policy that scrubbed it.', max_length=64)),
                 ('client', models.CharField(blank=True, help_text='Name and version of the program that posted it.', max_length=120)),
                 ('outcome', models.CharField(blank=True, choices=[('resolved', 'Resolved'), ('unresolved', 'Not resolved'), ('escalated', 'Handed to a person'), ('abandoned', 'Given up by the user')], max_length=10)),
