@@ -66,9 +66,11 @@ def count_traffic() -> int:
 
 
 def forget_old_turns() -> dict[str, int]:
-    """Of the assistants that keep turns for a time. Run each day."""
+    """Of the assistants that keep turns for a time; and what only running experiments need. Run each day."""
+    from serving.experiments.units import forget_ended
     from serving.retention import forget_old
 
+    forget_ended()
     return forget_old()
 
 

@@ -11,7 +11,7 @@ from assistants.models import Assistant
 from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 from serving.drift.models import DriftReport
 from serving.erasure.record import Erasure
-from serving.experiments.models import Experiment, ExperimentLook, Exposure, ShadowAnswer
+from serving.experiments.models import Experiment, ExperimentLook, ExposedUnit, Exposure, ShadowAnswer
 from serving.traffic.models import TrafficHour, TrafficMark
 from training.models import Adapter, Evaluation
 
@@ -24,6 +24,7 @@ __all__ = [
     "Erasure",
     "Experiment",
     "ExperimentLook",
+    "ExposedUnit",
     "Exposure",
     "Promotion",
     "ShadowAnswer",

@@ -22,6 +22,7 @@ from assistants.models import Assistant
 from assistants.services import audit
 from capture.erasing import drop_empty_conversations, erase_turns, keep_ids_unreadable
 from capture.models import Conversation, Turn
+from serving.experiments.units import forget_units_of
 
 logger = logging.getLogger(__name__)
 BATCH = 200
@@ -67,6 +68,7 @@ def forget_old_of(assistant: Assistant) -> int:
         while rows := list(turns.values_list("pk", "client_id")[:MOST_TURNS]):
             keep_ids_unreadable(assistant, [name for _, name in rows])
             with transaction.atomic():
+                forget_units_of([key for key, _ in rows])
                 counts += erase_turns(assistant, [key for key, _ in rows])
             turns_gone += len(rows)
         with transaction.atomic():

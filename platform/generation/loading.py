@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from generation.adapters import HONOURED, WEIGHTS, CheckedAdapter, check_adapter, check_name, file_digest
 from generation.embedder import quiet_loading
-from generation.engines import AdapterRefused, EngineUnavailable, LoadedAdapter, UnknownAdapter
+from generation.engines import AdapterRefused, EngineBusy, EngineUnavailable, LoadedAdapter, UnknownAdapter
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +167,8 @@ class AdapterSet:
     def load(
         self, name: str, folder: Path, *, own_base: str, base_digest: str | None, prompt_digest: str | None
     ) -> LoadedAdapter:
-        """Raises AdapterRefused, also when the name is taken by other weights: a name means one thing for ever."""
+        """Raises AdapterRefused, also when the name is taken by other weights: a name means one thing for ever;
+        EngineBusy when every place is taken: the next completion that ends may free one."""
         check_name(name)
         if base_digest is not None and base_digest != own_base:
             raise AdapterRefused(
@@ -175,16 +176,14 @@ class AdapterSet:
                 "Start the engine with that base, or train a new adapter.",
                 reason="base",
             )
+        if name not in self._loaded and len(self._loaded) >= MAX_ADAPTERS:  # before any file is read
+            raise EngineBusy(f"All {MAX_ADAPTERS} adapters in memory are writing just now.", "Try again in a moment.")
         checked = check_adapter(folder, base_digest=own_base, prompt_digest=prompt_digest)
         if (known := self._loaded.get(name)) is not None:
             if known.digest == checked.digest:
                 return known
             raise AdapterRefused(
                 f"The name {name} is taken by other weights.", "Give every adapter a name of its own.", reason="name"
-            )
-        if len(self._loaded) >= MAX_ADAPTERS:
-            raise AdapterRefused(
-                f"{MAX_ADAPTERS} adapters are loaded already.", "Unload one that is not served.", reason="full"
             )
         self._inject(name, checked)
         entry = LoadedAdapter(

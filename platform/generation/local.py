@@ -95,6 +95,7 @@ class TransformersEngine:
         self._openings: dict[str, list[int]] = {}
         self._asked: dict[str, float] = {}
         self._rows: WeakSet[Row] = WeakSet()
+        self._rows_lock = threading.Lock()
         self._control_tokens = control_tokens(self.tokenizer)
 
     # --- Engine -------------------------------------------------------------------------------------------------------
@@ -182,7 +183,9 @@ class TransformersEngine:
 
     def uses(self, name: str) -> bool:
         """Whether an unfinished row uses this adapter."""
-        return any(row.adapter == name and row.finish is None for row in list(self._rows))
+        with self._rows_lock:  # rows are made in the threads of requests; a set that grows cannot be walked through
+            rows = list(self._rows)
+        return any(row.adapter == name and row.finish is None for row in rows)
 
     def health(self) -> EngineHealth:
         return EngineHealth(
@@ -230,7 +233,8 @@ class TransformersEngine:
             # A stop text is looked for after every step, and a step of several tokens could run past it.
             copies=self.copies and not request.stop,
         )
-        self._rows.add(row)
+        with self._rows_lock:
+            self._rows.add(row)
         return row
 
     def _shared(self, request: GenerationRequest, prompt: Sequence[int]) -> int:

@@ -38,6 +38,7 @@ from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope, seal, unseal
 from serving.erasure.survey import affected, beater
 from serving.experiments.erasing import forget_made_of
+from serving.experiments.units import forget_units_of
 from training.erasing import adapters_of, delete_kept_questions, empty_rows, erase_files, runs_on, stop_runs
 
 BATCH = 100
@@ -173,6 +174,7 @@ def _batch(erasure: Erasure, scope: Scope, keys: Sequence[uuid.UUID]) -> int:
         counts += empty_rows(assistant, [*going, *(turn.pk for turn in changed)], questions)
         counts += forget_made_of([turn.pk for turn in changed])
         counts += delete_kept_questions(assistant, names)
+        forget_units_of(going)
         counts += erase_turns(assistant, going)
         erasure.add(counts)
     return len(names)

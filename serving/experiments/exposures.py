@@ -63,8 +63,8 @@ def flush() -> int:
 
 # Experiments that were deleted meanwhile take their rows along; a row that is there already stays.
 _INSERT = """
-INSERT INTO serving_exposure (experiment_id, client_id, unit, arm, epoch, at, failed)
-SELECT given.experiment, given.client_id, given.unit, given.arm, given.epoch, given.at, false
+INSERT INTO serving_exposure (experiment_id, client_id, unit, arm, epoch, at, failed, counted)
+SELECT given.experiment, given.client_id, given.unit, given.arm, given.epoch, given.at, false, false
 FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::timestamptz[])
      AS given (experiment, client_id, unit, arm, epoch, at)
 JOIN serving_experiment ON serving_experiment.id = given.experiment

@@ -17,6 +17,7 @@ from capture.models import Turn
 from serving.experiments.models import ArmName, Experiment, ExperimentLook, Exposure, ShadowAnswer
 from serving.experiments.plan import OUTCOMES, Plan
 from serving.experiments.sequential import Interval, Sums, compare_rates, share_p, units_needed
+from serving.experiments.units import count_units
 
 ALPHA = 0.05
 START_UNITS = 50
@@ -24,15 +25,12 @@ START_UNITS = 50
 GUARD_UNITS = 20
 """In each arm, before a guardrail may act: its intervals are careful with few (see `compare_rates`)."""
 SHARE_ALPHA = 0.001
+SHADOWS = 2_000
+"""Shadow answers that a look compares: twice what a plan may ask for, and bounded however long the experiment runs."""
 NEWEST = 1_000
 """Questions that are looked at for how many name neither conversation nor user."""
 KEEP_EVERY = timedelta(minutes=15)
 """Looks are kept that far apart; the newest is always there."""
-
-_KNOWN = {
-    "trouble": "CASE WHEN turn_id IS NOT NULL AND NOT failed THEN {column} END",
-    "failed": "CASE WHEN failed THEN true WHEN turn_id IS NOT NULL THEN false END",
-}
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,13 @@ def look(experiment: Experiment, *, now: datetime) -> dict[str, Any]:
     "outcomes": {name: `Compared.plain`}, "guardrails": [{name, tolerance, low, tripped}], "share_p", "share_alarm",
     "unnamed" of the "newest" questions that belong to no unit, "verdict", "sentence", "advice", "days_left"}.
 
-    Five queries. In shadow: what `shadow_summary` counts.
+    What is new since the last look is counted by unit first; then five queries. In shadow: as `shadow_summary`.
     """
     plan = experiment.rules
     result: dict[str, Any] = {"shadow": shadow_summary(experiment)}
     if not experiment.shows_candidate:
         return result
+    count_units(experiment)
     sums = _sums(experiment)
     units = {arm: sums[arm]["units"] for arm in ArmName.values}
     compared = {name: _compared(name, sums, START_UNITS, ALPHA) for name in OUTCOMES}
@@ -104,8 +103,10 @@ def keep(experiment: Experiment, result: dict[str, Any], *, now: datetime) -> Ex
 
 
 def shadow_summary(experiment: Experiment) -> dict[str, Any]:
-    """What was compared unseen. ``shown`` is what the user got, ``other`` what the other arm would have said."""
-    rows = ShadowAnswer.objects.filter(experiment=experiment, arm=ArmName.CANDIDATE)
+    """What was compared unseen, of the newest `SHADOWS`. ``shown`` is what the user got, ``other`` what the other arm
+    would have said."""
+    newest = ShadowAnswer.objects.filter(experiment=experiment, arm=ArmName.CANDIDATE).order_by("-created_at")
+    rows = ShadowAnswer.objects.filter(pk__in=newest.values("pk")[:SHADOWS]).order_by()
     counted = rows.aggregate(
         compared=Count("pk", filter=Q(error="")),
         failed=Count("pk", filter=~Q(error="")),
@@ -121,17 +122,10 @@ def shadow_summary(experiment: Experiment) -> dict[str, Any]:
 
 def _sums(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """{arm: {"units", "questions", "latency", "responded", outcome: `Sums`}} of the current epoch, in one statement."""
-    by_unit, by_arm = [], []
-    for name, outcome in OUTCOMES.items():
-        column = _KNOWN.get(name, "CASE WHEN NOT failed THEN {column} END").format(column=outcome.column)
-        by_unit.append(f"avg(({column})::int) AS {name}")
-        by_arm.append(f"count({name}), coalesce(avg({name}), 0), coalesce(var_samp({name}), 0)")
+    by_arm = [f"count({name}), coalesce(avg({name}), 0), coalesce(var_samp({name}), 0)" for name in OUTCOMES]
     statement = f"""
-        SELECT arm, count(*), sum(questions), avg(latency), avg(responded), {", ".join(by_arm)}
-        FROM (SELECT unit, arm, count(*) AS questions, avg(latency_ms) AS latency,
-                     max((down IS NOT NULL)::int) AS responded, {", ".join(by_unit)}
-              FROM serving_exposure WHERE experiment_id = %s AND epoch = %s GROUP BY unit, arm) AS units
-        GROUP BY arm
+        SELECT arm, count(*), sum(questions), avg(latency_ms), avg(responded::int), {", ".join(by_arm)}
+        FROM serving_exposedunit WHERE experiment_id = %s AND epoch = %s GROUP BY arm
     """  # noqa: S608 - the columns are ours
     empty: dict[str, Any] = {"units": 0, "questions": 0, "latency": None, "responded": None}
     found = {arm: empty | {name: Sums(0, 0.0, 0.0) for name in OUTCOMES} for arm in ArmName.values}

@@ -61,6 +61,8 @@ class Experiment(models.Model):
     ending = models.CharField(max_length=10, choices=Ending.choices, blank=True)
     reason = models.TextField(blank=True, help_text="Why it ended, in a sentence.")
     notice = models.CharField(max_length=300, blank=True, help_text="Why it does not go on by itself just now.")
+    seen_feedback = models.BigIntegerField(null=True, editable=False, help_text="Newest row that a pass has seen.")
+    seen_update = models.BigIntegerField(null=True, editable=False, help_text="The same, of updates of turns.")
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
@@ -118,6 +120,7 @@ class Exposure(models.Model):
     corrected = models.BooleanField(null=True)
     escalated = models.BooleanField(null=True)
     failed = models.BooleanField(default=False)
+    counted = models.BooleanField(default=False, help_text="Its unit holds it as it is now.")
 
     objects = ExposureQuerySet.as_manager()
 
@@ -127,13 +130,53 @@ class Exposure(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["experiment", "unit", "id"], name="exposure_unit"),
-            models.Index(fields=["experiment", "epoch", "arm"], name="exposure_epoch"),
-            # Few rows at any time.
+            # Few rows at any time: what the next pass has to do.
             models.Index(fields=["experiment", "at"], condition=models.Q(turn=None), name="exposure_waiting"),
+            models.Index(fields=["experiment", "id"], condition=models.Q(counted=False), name="exposure_uncounted"),
+            models.Index(
+                fields=["experiment", "at"],
+                name="exposure_unread",
+                condition=models.Q(unsupported=None, declined=False, turn__isnull=False),
+            ),
+            models.Index(
+                fields=["experiment", "at"],
+                name="exposure_unfollowed",
+                condition=models.Q(reformulated=None, turn__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.arm} {self.client_id}"
+
+
+class ExposedUnit(models.Model):
+    """All questions of one unit in one arm: the mean of each outcome, null where nothing is known. Written by
+    `serving.experiments.units` alone, as long as the experiment runs; named as the outcomes of `plan`."""
+
+    experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="units")
+    epoch = models.PositiveSmallIntegerField()
+    unit = models.CharField(max_length=32)
+    arm = models.CharField(max_length=9, choices=ArmName.choices)
+    questions = models.PositiveIntegerField()
+    latency_ms = models.FloatField(null=True)
+    responded = models.BooleanField(help_text="With a thumb or a rating.")
+    trouble = models.FloatField(null=True)
+    down = models.FloatField(null=True)
+    corrected = models.FloatField(null=True)
+    escalated = models.FloatField(null=True)
+    reformulated = models.FloatField(null=True)
+    declined = models.FloatField(null=True)
+    unsupported = models.FloatField(null=True)
+    slow = models.FloatField(null=True)
+    failed = models.FloatField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["experiment", "epoch", "unit", "arm"], name="exposed_unit_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.arm} {self.unit}"
 
 
 class ExperimentLook(models.Model):

@@ -50,7 +50,7 @@ def run(experiment: Experiment, *, now: datetime | None = None) -> dict[str, Any
     if why := _unfit(experiment):
         take_back(experiment=experiment, actor=None, reason=why, ending=Experiment.Ending.STOPPED, now=now)
         return {}
-    measure(experiment, now=now, everything=now.minute % 30 == 0)
+    measure(experiment, now=now)
     result = look(experiment, now=now)
     keep(experiment, result, now=now)
     tripped = [one for one in result.get("guardrails", ()) if one["tripped"]]

@@ -10,7 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q
@@ -26,6 +28,10 @@ from serving.warming import warm
 from serving.wire import DEFAULT_NEW_TOKENS
 from training.models import Adapter
 
+if TYPE_CHECKING:
+    from generation.client import EngineClient
+    from generation.openai_compatible import OpenAIEngine
+
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 4
@@ -34,6 +40,16 @@ IN_A_PASS = 32
 SECONDS = 20.0
 BACK = timedelta(hours=6)
 """Older turns are not worth the engine's time: there are newer ones."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A stored turn, and who answers it unseen (no adapter: the base model)."""
+
+    turn: Turn
+    arm: str
+    adapter: Adapter | None
+    prompt: Prompt
 
 
 def answer_all(now: datetime | None = None) -> int:
@@ -59,28 +75,39 @@ def answer(experiment: Experiment, *, now: datetime | None = None, end: float = 
         if time.monotonic() > end:
             break
         group = turns[start : start + AT_ONCE]
-        asked = [(turn, _other(experiment, turn), turn_prompt(turn)) for turn in group]
-        requests = [_request(prompt, adapter) for _, (_, adapter), prompt in asked]
-        began = time.monotonic()
+        asked = [_Asked(turn, *_other(experiment, turn), turn_prompt(turn)) for turn in group]
         try:
-            try:
-                results = engine.generate(requests)
-            except UnknownAdapter:
-                warm(experiment.assistant_id)
-                results = engine.generate(requests)
+            rows = _rows(experiment, engine, asked)
         except (EngineBusy, EngineUnavailable) as error:
             logger.info("No shadow answers now: %s", error)
             break
-        except EngineError as error:
-            done += _store_errors(experiment, [(turn, arm) for turn, (arm, _), _ in asked], str(error))
-            continue
-        seconds = (time.monotonic() - began) / len(group)
-        rows = [
-            _row(experiment, turn, arm=arm, prompt=prompt, completion=result.text, seconds=seconds)
-            for (turn, (arm, _), prompt), result in zip(asked, results, strict=True)
-        ]
         done += len(ShadowAnswer.objects.bulk_create(rows, ignore_conflicts=True))
     return done
+
+
+def _rows(experiment: Experiment, engine: EngineClient | OpenAIEngine, asked: Sequence[_Asked]) -> list[ShadowAnswer]:
+    """Of a group that is asked together, and one by one where the engine refuses one of it: a question that does not
+    fit is an error of its own, not of those beside it.
+
+    Raises:
+        EngineBusy, EngineUnavailable: nothing is wrong with the questions; they are asked again later.
+    """
+    requests = [_request(one.prompt, one.adapter) for one in asked]
+    began = time.monotonic()
+    try:
+        try:
+            results = engine.generate(requests)
+        except UnknownAdapter:
+            warm(experiment.assistant_id)
+            results = engine.generate(requests)
+    except (EngineBusy, EngineUnavailable):
+        raise
+    except EngineError as error:
+        if len(asked) > 1:
+            return [row for one in asked for row in _rows(experiment, engine, [one])]
+        return [ShadowAnswer(experiment=experiment, turn=asked[0].turn, arm=asked[0].arm, error=str(error)[:200])]
+    seconds = (time.monotonic() - began) / len(asked)
+    return [_row(experiment, one, result.text, seconds) for one, result in zip(asked, results, strict=True)]
 
 
 def turn_prompt(turn: Turn) -> Prompt:
@@ -151,15 +178,14 @@ def _request(prompt: Prompt, adapter: Adapter | None) -> GenerationRequest:
     )
 
 
-def _row(
-    experiment: Experiment, turn: Turn, *, arm: str, prompt: Prompt, completion: str, seconds: float
-) -> ShadowAnswer:
-    answer = parse_answer(house=turn.assistant.house, prompt=prompt, completion=completion)
+def _row(experiment: Experiment, asked: _Asked, completion: str, seconds: float) -> ShadowAnswer:
+    turn = asked.turn
+    answer = parse_answer(house=turn.assistant.house, prompt=asked.prompt, completion=completion)
     passages = [(one.rank, one.passage.text) for one in turn.retrievals.all()]
     return ShadowAnswer(
         experiment=experiment,
         turn=turn,
-        arm=arm,
+        arm=asked.arm,
         completion=completion,
         text=answer.marked,
         declined=answer.declined,
@@ -167,8 +193,3 @@ def _row(
         shown_supported=None if turn.declined else is_supported(turn.response, passages),
         seconds=round(seconds, 3),
     )
-
-
-def _store_errors(experiment: Experiment, asked: Sequence[tuple[Turn, str]], error: str) -> int:
-    rows = [ShadowAnswer(experiment=experiment, turn=turn, arm=arm, error=error[:200]) for turn, arm in asked]
-    return len(ShadowAnswer.objects.bulk_create(rows, ignore_conflicts=True))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -415,3 +416,43 @@ def test_a_full_engine_makes_room_for_who_is_asked(models: Path, monkeypatch: py
     with pytest.raises(UnknownAdapter):
         engine.generate([ask(1, "b")])
     assert row.finish is None
+
+
+def test_an_engine_whose_every_adapter_writes_is_busy_and_refuses_nothing(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("generation.local.MAX_ADAPTERS", "generation.loading.MAX_ADAPTERS"):
+        monkeypatch.setattr(place, 1)
+    engine = TransformersEngine(models / "base", cut_loops=False)
+    engine.load_adapter("a", models / "one")
+    row = engine.row(ask(1, "a"))
+    with pytest.raises(EngineBusy, match="in memory are writing"):
+        engine.load_adapter("b", models / "two")
+    row.finish = "stop"
+    assert engine.load_adapter("b", models / "two").name == "b"  # as soon as it has ended, not half a minute later
+
+
+def test_adapters_in_use_are_told_while_questions_come(models: Path, shared_engine: TransformersEngine) -> None:
+    """Rows are made in the threads of requests while the scheduler's asks which adapters they use."""
+    began = threading.Event()
+    kept: list[Any] = []
+
+    def come() -> None:
+        for _ in range(1500):
+            kept.append(shared_engine.row(ask(1, "one")))
+            began.set()
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread = threading.Thread(target=come)
+        thread.start()
+        assert began.wait(20)
+        while thread.is_alive():
+            assert shared_engine.uses("one")
+        thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    for row in kept:
+        row.finish = "cancelled"
+    assert not shared_engine.uses("one")

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from django.utils import timezone
 
 from capture.models import Turn
 from capture.services import scrub_waiting
 from serving import warming
 from serving.api import client
 from serving.experiments import exposures, shadow
+from serving.experiments.looking import look
 from serving.experiments.models import Exposure, ShadowAnswer
 from serving.experiments.plan import Plan
 from serving.experiments.rules import run
@@ -100,3 +102,25 @@ def test_users_meet_their_arm_and_it_is_noted(shop: Shop, adapters: tuple[Adapte
 
     take_back(experiment=experiment, actor=None, reason="enough")
     assert {said(shop, name) for name in answers} == {plain}
+
+
+def test_a_question_that_does_not_fit_is_the_only_one_without_a_shadow_answer(
+    shop: Shop, adapters: tuple[Adapter, Adapter]
+) -> None:
+    live, candidate = adapters
+    go_live(live)
+    evaluation = candidate.evaluations.first()
+    plan = Plan(shadow_share=1.0)
+    experiment = start(assistant=shop.assistant, adapter=candidate, plan=plan, evaluation=evaluation, actor=None)
+    for number in range(shadow.AT_ONCE):
+        said(shop, f"talk-{number}")
+    until(lambda: scrub_waiting().held == 0 and Turn.objects.count() == shadow.AT_ONCE, "not every turn was stored")
+    Turn.objects.update(pii=[])  # the tiny model's babble may look like a name
+    long = Turn.objects.order_by("pk")[0]
+    Turn.objects.filter(pk=long.pk).update(question="What is the exit fee? " * 4000)
+
+    assert shadow.answer(experiment) == shadow.AT_ONCE
+    wrong = ShadowAnswer.objects.exclude(error="").get()
+    assert wrong.turn_id == long.pk
+    assert "tokens" in wrong.error
+    assert look(experiment, now=timezone.now())["shadow"]["failed"] == 1

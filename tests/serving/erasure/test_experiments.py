@@ -11,7 +11,8 @@ from annotations.comparing.models import ComparisonPair, ComparisonRound
 from capture.models import Turn
 from serving.erasure.scope import Scope
 from serving.experiments.erasing import forget_masked
-from serving.experiments.models import Experiment, Exposure, ShadowAnswer
+from serving.experiments.models import Experiment, ExposedUnit, Exposure, ShadowAnswer
+from serving.experiments.units import count_units
 from tests.factories import make_adapter
 from tests.serving.erasure.conftest import House, say, scrub
 from tests.serving.erasure.test_erasing import erase
@@ -48,8 +49,15 @@ def turns(house: House) -> dict[str, Turn]:
             round=opened, position=place, key=name, turn=turn, question=turn.question, history=turn.history
         )
         Exposure.objects.create(
-            experiment=experiment, client_id=name, unit="u", arm="candidate", epoch=1, at=turn.asked_at, turn=turn
+            experiment=experiment,
+            client_id=name,
+            unit=f"of {name}",
+            arm="candidate",
+            epoch=1,
+            at=turn.asked_at,
+            turn=turn,
         )
+    count_units(experiment)
     return found
 
 
@@ -61,6 +69,7 @@ def test_one_turn_takes_what_was_made_of_it_and_of_what_quotes_it(house: House, 
     assert [row.turn.client_id for row in ShadowAnswer.objects.select_related("turn")] == ["other"]
     assert [pair.key for pair in ComparisonPair.objects.all()] == ["other"]
     assert set(Exposure.objects.values_list("client_id", flat=True)) == {"two", "other"}
+    assert set(ExposedUnit.objects.values_list("unit", flat=True)) == {"of two", "of other"}
     assert "shadow answers" in erasure.counts
 
 
