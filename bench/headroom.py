@@ -23,7 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 if TYPE_CHECKING:
-    from training.models import Adapter, DatasetVersion, Evaluation
+    from assistants.models import Assistant
+    from training.models import Adapter, Benchmark, DatasetVersion, Evaluation
 
 PROBED = 80
 """Training rows that the adapter answers."""
@@ -49,6 +50,24 @@ def main() -> None:
 
 
 def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
+    from serving.demo import steps
+
+    assistant, benchmark, dataset = prepared(url, development=options.development, recipe=options.recipe)
+    rows = []
+    for seed in map(int, options.seeds.split(",")):
+        started = time.monotonic()
+        adapter = steps.run_step(assistant, dataset, _quiet, seed=seed, settings=options.settings)
+        trained = time.monotonic() - started
+        evaluation = steps.evaluation_step(assistant, adapter, benchmark, _quiet)
+        rows.append({"seed": seed, "train_s": round(trained), **figures(evaluation), "fits": fits(adapter, dataset)})
+        print(json.dumps(rows[-1]), flush=True)
+    return {"rows": dataset.rows, "benchmark": benchmark.name, "items": benchmark.items.count(), "seeds": rows}
+
+
+def prepared(
+    url: str, *, development: bool, recipe: dict[str, Any] | None = None
+) -> tuple[Assistant, Benchmark, DatasetVersion]:
+    """The demo's steps up to the dataset; what is there is used."""
     import httpx
 
     from serving.demo import steps
@@ -60,18 +79,9 @@ def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
         steps.log_step(assistant, client, _quiet)
         steps.scrub_step(assistant, client, _quiet)
     steps.labels_step(assistant, _quiet)
-    benchmark = steps.benchmark_step(assistant, _quiet, development=options.development)
+    benchmark = steps.benchmark_step(assistant, _quiet, development=development)
     synthesis = steps.synthesis_step(assistant, _quiet)
-    dataset = steps.dataset_step(assistant, benchmark, synthesis, _quiet, recipe=options.recipe)
-    rows = []
-    for seed in map(int, options.seeds.split(",")):
-        started = time.monotonic()
-        adapter = steps.run_step(assistant, dataset, _quiet, seed=seed, settings=options.settings)
-        trained = time.monotonic() - started
-        evaluation = steps.evaluation_step(assistant, adapter, benchmark, _quiet)
-        rows.append({"seed": seed, "train_s": round(trained), **figures(evaluation), "fits": fits(adapter, dataset)})
-        print(json.dumps(rows[-1]), flush=True)
-    return {"rows": dataset.rows, "benchmark": benchmark.name, "items": benchmark.items.count(), "seeds": rows}
+    return assistant, benchmark, steps.dataset_step(assistant, benchmark, synthesis, _quiet, recipe=recipe)
 
 
 def _rounded(value: float | None) -> float | None:

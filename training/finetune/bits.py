@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from training.finetune import world
+
 
 def why_not_four_bits() -> str:
     """Why this machine cannot train on a base in 4 bits; empty when it can."""
@@ -33,5 +35,7 @@ def four_bits(base: str, how: dict[str, Any]) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=bits, device_map={"": 0}, **how)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=bits, device_map={"": world.local_rank()}, **how
+    )
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

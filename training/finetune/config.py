@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from training.finetune.methods import Counts, Stage
+from training.finetune.order import batch_count
 
 Precision = Literal["auto", "fp32", "bf16"]
 Keep = Literal["best", "last"]
@@ -54,6 +55,8 @@ class FinetuneConfig:
     """``auto`` on a CPU: whichever is faster on this machine, measured on one batch."""
     threads: int = 0
     """0: every core that the process may use."""
+    processes: int = 0
+    """That train together, each with a GPU of its own. 0: one per GPU of the machine."""
     keep: Keep = "last"
     """``best``: the epoch with the lowest validation loss (where there are enough validation rows)."""
     checkpoint_seconds: float = 30.0
@@ -85,6 +88,8 @@ class FinetuneConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
+        if self.batch is not None:
+            self.batches()
         if self.precision not in get_args(Precision):
             raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}.")
         if self.keep not in get_args(Keep):
@@ -105,17 +110,37 @@ class FinetuneConfig:
                 raise ConfigError(f"{name} has the wrong type: {str(value)[:60]!r}.")
         return cls(**values)
 
-    def batches(self) -> tuple[int, int]:
-        """Rows that go through the model at once, and how often before a step. For resolved settings."""
-        assert self.batch is not None
-        micro = min(self.micro_batch, self.batch)
-        return micro, max(1, self.batch // micro)
+    def batches(self, processes: int = 1) -> tuple[int, int]:
+        """Rows that go through the model at once in each process, and how often before a step: all of it together is
+        ``batch``, to the row. For resolved settings.
 
-    def steps(self, rows: int) -> int:
-        """Optimiser steps over ``rows`` rows (repetitions counted). For resolved settings."""
-        micro, accumulate = self.batches()
+        Raises:
+            ConfigError: ``batch`` cannot be cut into equal parts of a useful size.
+        """
+        assert self.batch is not None
+        share, rest = divmod(self.batch, processes)
+        if rest or not share:
+            down, up = self.batch // processes * processes, -(-self.batch // processes) * processes
+            raise ConfigError(
+                f"batch {self.batch} cannot be shared out evenly among {processes} processes. Choose "
+                f"{' or '.join(str(n) for n in (down, up) if n)}."
+            )
+        most = min(self.micro_batch, share)
+        micro = next(size for size in range(most, 0, -1) if share % size == 0)
+        if micro == 1 < most:
+            least = most * processes
+            down, up = self.batch // least * least, -(-self.batch // least) * least
+            raise ConfigError(
+                f"batch {self.batch} cannot be cut into equal parts of at most {most} rows (micro_batch). Choose batch "
+                f"{' or '.join(str(n) for n in (down, up) if n)}, or another micro_batch."
+            )
+        return micro, share // micro
+
+    def steps(self, rows: int, processes: int = 1) -> int:
+        """Optimiser steps over ``rows`` rows (repetitions counted). For resolved settings. Raises as `batches`."""
+        micro, accumulate = self.batches(processes)
         assert self.epochs is not None
-        return math.ceil(max(1, math.ceil(math.ceil(rows / micro) / accumulate)) * self.epochs)
+        return math.ceil(max(1, math.ceil(batch_count(rows, micro, processes) / accumulate)) * self.epochs)
 
     def for_stage(self, stage: Stage) -> FinetuneConfig:
         """The settings as one stage sees them: its own learning rate and epochs; DPO and KTO know no dropout (it would
@@ -134,7 +159,13 @@ class FinetuneConfig:
         )
 
     def resolve(
-        self, *, rows: int, parameters: int, stage: Stage = "sft", counts: Counts | None = None
+        self,
+        *,
+        rows: int,
+        parameters: int,
+        stage: Stage = "sft",
+        counts: Counts | None = None,
+        processes: int = 1,
     ) -> tuple[FinetuneConfig, list[str]]:
         """Fills what was left open for ``rows`` training rows (repetitions counted) and a base of ``parameters``.
 
@@ -156,7 +187,9 @@ class FinetuneConfig:
             why.append(f"{chosen['epochs']:g} epochs: {rows} rows.")
         if self.batch is None:
             least = 16 if stage == "kto" else 8
-            chosen["batch"] = max(least, 8 if rows < 2000 else 16 if rows < 5000 else 32)
+            wanted = max(least, 8 if rows < 2000 else 16 if rows < 5000 else 32)
+            part = processes * min(self.micro_batch, -(-wanted // processes))
+            chosen["batch"] = -(-wanted // part) * part  # equal parts, for each process alike
             why.append(f"{chosen['batch']} rows per step: {rows} rows.")
         if stage == "kto" and counts is not None and counts.good and counts.bad:
             chosen |= self._balance(counts, why)
@@ -190,6 +223,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_grad_norm": (0.01, 100),
     "max_length": (16, 131_072),
     "threads": (0, 256),
+    "processes": (0, 64),
     "checkpoint_seconds": (1, 86_400),
     "checkpoint_steps": (0, 100_000),
     "sample_rows": (0, 20),

@@ -14,6 +14,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.finetune import world
 from training.finetune.rows import IGNORED, Row, Tokens
 
 
@@ -47,7 +48,11 @@ class Samples(TrainerCallback):
             self._tell(state, control, model)
 
     def _tell(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
-        if not self.rows or (control.should_training_stop and state.global_step < state.max_steps):
+        if (
+            not self.rows
+            or not world.is_first()
+            or (control.should_training_stop and state.global_step < state.max_steps)
+        ):
             return
         self._last = time.monotonic()
         answers = self.answer(model)
@@ -90,7 +95,7 @@ class Best(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        if metrics["eval_loss"] >= self.loss():
+        if not world.is_first() or metrics["eval_loss"] >= self.loss():
             return
         temporary = self.weights.with_suffix(".new")
         save_file({k: v.contiguous() for k, v in get_peft_model_state_dict(model).items()}, temporary)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.adapters import CheckedAdapter
+from training.finetune import world
 from training.finetune.config import ConfigError, FinetuneConfig
 from training.finetune.job import Job, Material
 from training.finetune.rows import Tokens
@@ -54,12 +55,17 @@ def adapt(job: Job, material: Material, *, start: Path | None = None, parent: Ch
     parameters = model.num_parameters()
     stage = material.stage
     settings, why = job.settings.for_stage(stage).resolve(
-        rows=len(material.repeated), parameters=parameters, stage=stage, counts=material.counts
+        rows=len(material.repeated),
+        parameters=parameters,
+        stage=stage,
+        counts=material.counts,
+        processes=world.size(),
     )
     # The quick loss knows no scaled or capped logits; such bases, and GPUs, go through the library's own.
     config = model.config.get_text_config()
     plain = not any(getattr(config, key, None) for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
-    quick = plain and not on_gpu
+    # So does training in several processes, which must go through the wrapper that adds their gradients up.
+    quick = plain and not on_gpu and world.size() == 1
     precision = _precision(settings, model, [t.input_ids for t in _probe(material)], job.work, quick=quick)
     if precision == "bf16" and not job.settings.quantise:
         model = model.to(torch.bfloat16)
@@ -108,7 +114,9 @@ def _base(job: Job, *, on_gpu: bool) -> Any:
 
     how: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "use_safetensors": True}
     if not job.settings.quantise:
-        return AutoModelForCausalLM.from_pretrained(job.base, **how)
+        model = AutoModelForCausalLM.from_pretrained(job.base, **how)
+        # Here and not by the trainer: precision, dropout and loss are chosen by where the model is.
+        return model.to(torch.device("cuda", world.local_rank())) if on_gpu else model
     from training.finetune.bits import four_bits, why_not_four_bits
 
     if why := why_not_four_bits():

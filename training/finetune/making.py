@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from training.finetune import world
 from training.finetune.checkpoints import seal
+from training.finetune.config import ConfigError
 from training.finetune.job import Job, Material
 from training.finetune.lora import Adapted
 from training.finetune.preferences import with_mismatches
@@ -22,12 +24,15 @@ def make_trainer(
     """Trainer and keeper of the best weights.
 
     Raises:
-        RowsError: fewer rows reached the trainer than there are.
+        RowsError: fewer rows reached the trainer than there are, or they are fewer than the processes.
+        ConfigError: a batch that cannot be shared out.
     """
     from training.finetune.epochs import Best, Samples
     from training.finetune.trainer import Progress
 
     settings = adapted.settings
+    if len(material.repeated) < world.size():
+        raise RowsError(f"{len(material.repeated)} rows are too few for {world.size()} processes. Set processes to 1.")
     checkpoints = work / "checkpoints"
     progress = Progress(
         report,
@@ -99,8 +104,8 @@ def _dpo(job: Job, material: Material, adapted: Adapted, folder: Path, callbacks
             precompute_ref_log_probs=True,
             disable_dropout=True,
         ),
-        train_dataset=Dataset.from_list([row.record() for row in material.repeated]),
-        eval_dataset=Dataset.from_list([row.record() for row in material.held_tokens])
+        train_dataset=_shared(Dataset.from_list([row.record() for row in material.repeated]), folder, "rows"),
+        eval_dataset=_shared(Dataset.from_list([row.record() for row in material.held_tokens]), folder, "held")
         if material.held_tokens
         else None,
         processing_class=material.tokenizer,
@@ -116,7 +121,9 @@ def _kto(job: Job, material: Material, adapted: Adapted, folder: Path, callbacks
     from training.finetune.preferring import QuickKTOTrainer
 
     settings = adapted.settings
-    micro, _ = settings.batches()
+    micro, _ = settings.batches(world.size())
+    if micro < 2:
+        raise ConfigError("KTO compares the rows of a batch: set batch and micro_batch to at least two rows a process.")
     held = with_mismatches(material.held_tokens, micro, job.seed)
     return QuickKTOTrainer(
         model=adapted.model,
@@ -128,12 +135,26 @@ def _kto(job: Job, material: Material, adapted: Adapted, folder: Path, callbacks
             precompute_ref_log_probs=True,
             disable_dropout=True,
         ),
-        train_dataset=Dataset.from_list(with_mismatches(material.repeated, micro, job.seed)),
-        eval_dataset=Dataset.from_list(held) if held else None,
+        train_dataset=_shared(Dataset.from_list(with_mismatches(material.repeated, micro, job.seed)), folder, "rows"),
+        eval_dataset=_shared(Dataset.from_list(held), folder, "held") if held else None,
         processing_class=material.tokenizer,
         callbacks=callbacks,
         autocast=_cast(adapted),
     )
+
+
+def _shared(dataset: Any, folder: Path, name: str) -> Any:
+    """The same rows where every process finds the reference that the first one stores beside them; TRL keeps it in a
+    folder of the process for rows that are in memory only."""
+    if world.size() == 1:
+        return dataset
+    from datasets import load_from_disk
+
+    place = folder.parent / f"shared-{name}"
+    if world.is_first():
+        dataset.save_to_disk(place)
+    world.wait()
+    return load_from_disk(place)
 
 
 def _cast(adapted: Adapted) -> Any:
@@ -143,8 +164,8 @@ def _cast(adapted: Adapted) -> Any:
 
 def _arguments(job: Job, material: Material, adapted: Adapted, folder: Path) -> dict[str, Any]:
     settings, on_gpu = adapted.settings, adapted.model.device.type == "cuda"
-    steps = settings.steps(len(material.repeated))
-    micro, accumulate = settings.batches()
+    steps = settings.steps(len(material.repeated), world.size())
+    micro, accumulate = settings.batches(world.size())
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": micro,
@@ -164,6 +185,7 @@ def _arguments(job: Job, material: Material, adapted: Adapted, folder: Path) -> 
         "bf16": on_gpu and adapted.precision == "bf16",
         "fp16": False,
         "use_cpu": not on_gpu,
+        "ddp_find_unused_parameters": False,
         "seed": job.seed,
         "data_seed": job.seed,
         "save_strategy": "no",  # by time: see Progress

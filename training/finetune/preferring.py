@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOTrainer, KTOTrainer
 
 from training.finetune.order import batch_order
-from training.finetune.trainer import LengthGroups
+from training.finetune.trainer import LengthGroups, SharedRows
 
 
 class FixedBatches(torch.utils.data.Sampler[int]):
@@ -62,7 +62,7 @@ class _Prepared:
         """None beside checkpoints: the adapter's card is written from the facts at the end."""
 
 
-class QuickDPOTrainer(_Prepared, DPOTrainer):
+class QuickDPOTrainer(_Prepared, SharedRows, DPOTrainer):
     def __init__(self, *args: Any, autocast: Callable[[], AbstractContextManager[Any]] | None = None, **kw: Any):
         self.begin(autocast)
         super().__init__(*args, **kw)
@@ -87,7 +87,7 @@ class QuickDPOTrainer(_Prepared, DPOTrainer):
             return super().compute_ref_log_probs(model, inputs)
 
 
-class QuickKTOTrainer(_Prepared, KTOTrainer):
+class QuickKTOTrainer(_Prepared, SharedRows, KTOTrainer):
     def __init__(self, *args: Any, autocast: Callable[[], AbstractContextManager[Any]] | None = None, **kw: Any):
         self.begin(autocast)
         super().__init__(*args, **kw)

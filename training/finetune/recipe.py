@@ -24,6 +24,7 @@ from typing import Any
 
 from generation.adapters import CheckedAdapter, check_adapter
 from generation.engines import AdapterRefused
+from training.finetune import world
 from training.finetune.checkpoints import latest, step_of
 from training.finetune.config import MIN_VALIDATION_ROWS, ConfigError
 from training.finetune.job import Job, Material, read_material
@@ -35,7 +36,7 @@ from training.finetune.rows import RowsError
 
 
 def main(path: Path) -> int:
-    report = Reporter()
+    report = Reporter(silent=not world.is_first())
     hold_lifeline()
     stop = StopFlag()
     try:
@@ -52,7 +53,7 @@ def main(path: Path) -> int:
 def train(job: Job, report: Reporter, stop: StopFlag) -> int:
     """Exit code: 0, or `EXIT_STOPPED`."""
     started = time.monotonic()
-    threads = job.settings.threads or _cores()
+    threads = job.settings.threads or max(1, _cores() // world.size())
     os.environ["OMP_NUM_THREADS"] = str(threads)
     # Threads that spin while they wait for each other stand still as soon as something else needs a core: measured on
     # a busy machine with two cores, 5 times slower than threads that sleep.
@@ -68,6 +69,9 @@ def train(job: Job, report: Reporter, stop: StopFlag) -> int:
     import torch
 
     torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank())
+    world.join(on_gpu=torch.cuda.is_available())
     job.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []
     for place, material in enumerate(materials):
@@ -84,19 +88,30 @@ def train(job: Job, report: Reporter, stop: StopFlag) -> int:
         trainer, best = make_trainer(job, material, adapted, told, stop, work=work)
         _announce(job, material, adapted, told, work, threads=threads, started=started)
         stop.training = True
-        resumed = latest(work / "checkpoints")
+        resumed = _newest(work)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if stop.is_set and trainer.state.global_step < trainer.state.max_steps:
             told("stopped", step=trainer.state.global_step)
             return EXIT_STOPPED
         facts = stage_facts(material, adapted, trainer, best)
-        if place + 1 < len(materials):
+        if place + 1 < len(materials) and world.is_first():
             _keep(work, adapted.model, facts)
+        world.wait()
         done.append(facts)
+    if not world.is_first():
+        return 0
     report("stage", stage="writing the adapter")
     manifest = package(job, materials, adapted, parent, done, seconds=time.monotonic() - started)
     report("saved", folder=str(job.output), manifest=manifest)
     return 0
+
+
+def _newest(work: Path) -> Path | None:
+    """The newest complete checkpoint; the first process looks first, for it deletes those that are not."""
+    if world.is_first():
+        latest(work / "checkpoints")
+    world.wait()
+    return latest(work / "checkpoints")
 
 
 WEIGHTS, FACTS = "ended.safetensors", "ended.json"
@@ -128,15 +143,19 @@ def _keep(work: Path, model: Any, facts: dict[str, Any]) -> None:
 
 def _steps(job: Job, material: Material, parameters: int) -> int:
     settings, _ = job.settings.for_stage(material.stage).resolve(
-        rows=len(material.repeated), parameters=parameters, stage=material.stage, counts=material.counts
+        rows=len(material.repeated),
+        parameters=parameters,
+        stage=material.stage,
+        counts=material.counts,
+        processes=world.size(),
     )
-    return settings.steps(len(material.repeated))
+    return settings.steps(len(material.repeated), world.size())
 
 
 def _announce(
     job: Job, material: Material, adapted: Adapted, told: Shifted, work: Path, *, threads: int, started: float
 ) -> None:
-    resumed = latest(work / "checkpoints")
+    resumed = _newest(work)
     told(
         "start",
         method=material.stage,
@@ -147,7 +166,8 @@ def _announce(
         bad_rows=material.counts.bad,
         tokens=material.tokens,
         longest=material.longest,
-        steps=adapted.settings.steps(len(material.repeated)),
+        steps=adapted.settings.steps(len(material.repeated), world.size()),
+        processes=world.size(),
         settings=adapted.settings.as_dict(),
         why=adapted.why,
         precision=adapted.precision,
@@ -222,6 +242,7 @@ def package(
         "stages": done,
         "seconds": round(seconds, 1),
         "device": _device_name(adapted.model),
+        "processes": world.size(),
         "precision": adapted.precision,
         "quantised": job.settings.quantise,
         "base_licence": licence_of(Path(job.base)),
@@ -255,5 +276,16 @@ def _peak_mb() -> int:
     return round(peak / (1024 if sys.platform != "darwin" else 1024**2))
 
 
+def begin(path: Path) -> int:
+    """Trains in this process, or in several that this one becomes."""
+    try:
+        processes = world.wanted_processes(Job.read(path).settings.processes) if world.size() == 1 else 1
+    except ConfigError:
+        processes = 1  # said by `main`
+    if processes > 1:
+        world.launch("training.finetune.recipe", str(path), processes)
+    return main(path)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(begin(Path(sys.argv[1])))

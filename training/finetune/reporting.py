@@ -23,14 +23,18 @@ EXIT_ERROR, EXIT_STOPPED = 2, 3
 
 
 class Reporter:
-    """Takes standard output for itself: a library that prints must not break the protocol."""
+    """Takes standard output for itself: a library that prints must not break the protocol. ``silent``: of several
+    processes only the first one tells what all of them do; errors are told by whoever has them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        self.silent = silent
         sys.stdout.flush()
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
         os.dup2(2, 1)
 
     def __call__(self, event: str, **fields: Any) -> None:
+        if self.silent and event != "error":
+            return
         self._out.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
         self._out.flush()
 

@@ -188,16 +188,18 @@ def _train(run: Run, config: Path) -> None:
         watcher.store(now=True)
         if code == 0:
             return
-        if code == EXIT_ERROR and watcher.error:
+        if watcher.error:
             raise RunRefused(watcher.error)
-        if code > EXIT_ERROR or code < 0:  # killed, or told to stop by somebody else
+        # Killed, or told to stop by somebody else; a launcher says 1 of whatever has happened to its processes.
+        if code > EXIT_ERROR or code < 0 or watcher.processes > 1:
             crashes = crashes + 1 if watcher.step <= reached else 1
             reached = max(reached, watcher.step)
             if crashes < MAX_CRASHES:
                 continue
+            how = f" (signal {-code})" if code < 0 else ""
             raise RunRefused(
-                f"The training process was killed {crashes} times at the same place (signal {-code}). The machine may "
-                "be short of memory: set a smaller micro_batch."
+                f"The training process was killed {crashes} times at the same place{how}. The machine may be short of "
+                "memory: set a smaller micro_batch."
             )
         raise RunRefused(f"The training process failed: {child.last_line()}")
 
@@ -209,6 +211,7 @@ class Watcher:
     run: Run
     step: int = 0
     error: str = ""
+    processes: int = 1
     _progress: dict[str, Any] = field(default_factory=dict)
     _metrics: dict[int, RunMetric] = field(default_factory=dict)
     _validation: dict[int, float] = field(default_factory=dict)
@@ -219,6 +222,7 @@ class Watcher:
         if kind == "stage":
             self._progress |= {"stage": event["stage"]}
         elif kind == "start":
+            self.processes = event.get("processes", 1)
             self._progress |= {
                 "stage": "training",
                 "done": event.get("done", event["resumed_from"]),

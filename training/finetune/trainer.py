@@ -19,7 +19,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from training.finetune.order import length_order
+from training.finetune import world
+from training.finetune.order import batch_count, even_batches, length_order
 from training.finetune.rows import IGNORED
 
 MEASURES = {
@@ -76,7 +77,42 @@ class LengthGroups(torch.utils.data.Sampler[int]):
         return iter(length_order(self.lengths, self.batch, self.seed, self.epoch))
 
 
-class QuickSFTTrainer(SFTTrainer):
+class EvenBatches(torch.utils.data.Sampler[list[int]]):
+    """As many batches for each process, each row once (`training.finetune.order.even_batches`). ``batch_size`` is
+    None: accelerate must take the batches as they are."""
+
+    batch_size = None
+    drop_last = False
+
+    def __init__(self, sampler: Any, batch: int, processes: int) -> None:
+        self.sampler, self.batch, self.processes = sampler, batch, processes
+
+    def __len__(self) -> int:
+        return batch_count(len(self.sampler), self.batch, self.processes) * self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(even_batches(self.sampler, self.batch, self.processes))
+
+
+class SharedRows:
+    """Of a trainer: several processes share the rows of each step, and together see what one would see."""
+
+    def get_train_dataloader(self) -> Any:
+        trainer: Any = self
+        if world.size() == 1:
+            return super().get_train_dataloader()  # type: ignore[misc]
+        dataset = trainer._remove_unused_columns(trainer.train_dataset, description="training")
+        batches = EvenBatches(trainer._get_train_sampler(), trainer.args.train_batch_size, world.size())
+        loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=trainer.data_collator,
+            pin_memory=trainer.args.dataloader_pin_memory,
+        )
+        return trainer.accelerator.prepare(loader)
+
+
+class QuickSFTTrainer(SharedRows, SFTTrainer):
     """``autocast`` makes the context of the forward pass (bf16 on a processor); None leaves the loss to the library."""
 
     def __init__(
@@ -140,10 +176,13 @@ class Progress(TrainerCallback):
 
     def on_step_begin(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Dropout becomes a function of seed and step: a resumed run ends at the weights of an uninterrupted one.
-        torch.manual_seed(args.seed * 1_000_003 + state.global_step)
+        # Each process draws its own: they have different rows.
+        torch.manual_seed(args.seed * 1_000_003 + state.global_step + 500_009 * world.rank())
 
     def on_step_end(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        due = time.monotonic() - self._saved >= self.seconds or (self.every and state.global_step % self.every == 0)
+        timely = time.monotonic() - self._saved >= self.seconds
+        due = timely or bool(self.every and state.global_step % self.every == 0)
+        self.stop.is_set, due = world.any_of(self.stop.is_set, due)
         if self.stop.is_set:
             control.should_training_stop = control.should_save = True
         elif due and state.global_step < state.max_steps:
@@ -151,7 +190,9 @@ class Progress(TrainerCallback):
 
     def on_save(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._saved = time.monotonic()
-        self.after_save(state.global_step)
+        world.wait()  # each process has a file of its own in it
+        if world.is_first():
+            self.after_save(state.global_step)
         self.report("checkpoint", step=state.global_step)
 
     def on_log(
@@ -167,7 +208,7 @@ class Progress(TrainerCallback):
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError("The loss is no longer a number. Lower the learning rate.")
         now, tokens = time.monotonic(), self.trainer.tokens_seen
-        rate = (tokens - self._tokens) / max(now - self._logged, 1e-6)
+        rate = world.size() * (tokens - self._tokens) / max(now - self._logged, 1e-6)
         done = state.global_step - self._first_step
         eta = (now - self._started) / max(done, 1) * (state.max_steps - state.global_step)
         self._logged, self._tokens = now, tokens
