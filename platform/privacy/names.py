@@ -14,6 +14,7 @@ import regex
 from privacy.cues import CUES, PLACE_CUE, TITLES, Cue
 from privacy.gazetteer import FUNCTION_WORDS, Gazetteer, fold, gazetteer
 from privacy.name_runs import MAX_NAME_WORDS, RUN_GAP, Word, joined, people_in_run
+from privacy.name_verbs import people_by_verbs
 from privacy.scanning import Hit, bounded
 
 _WORD = r"\p{L}[\p{L}\p{M}]*(?:['’\-]\p{L}[\p{L}\p{M}]*)*"
@@ -41,6 +42,7 @@ class NameFinder:
         found = [hit for run in runs for hit in people_in_run(run)]
         yield from found
         yield from _listed_beside(text, runs, found)
+        yield from people_by_verbs(text)
         if text.islower():
             yield from self._people_in_lower_case(text)
 
