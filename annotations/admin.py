@@ -27,6 +27,7 @@ from annotations.models import Annotation, Queue, Resolution
 from annotations.people import WORKERS, visible_to, with_share, workers_of
 from annotations.progress import labelled_today_by, people_progress, queue_progress
 from annotations.queue_form import form_for
+from annotations.suggesting import asked_of
 from annotations.trust.counting import COUNTS, Standing, standing, standings
 from annotations.trust.rows import MAX_LABELS
 from assistants.access import has_role
@@ -65,7 +66,8 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
     fieldsets = (
         (None, {"fields": ("assistant", "name", "guideline", "paused")}),
         ("People", {"fields": ("people", "daily_goal")}),
-        ("Labels", {"fields": ("labels_needed", "overlap_share", "gold_share", "machines_count", "show_suggestions")}),
+        ("Labels", {"fields": ("labels_needed", "overlap_share", "gold_share", "machines_count")}),
+        ("Suggestions", {"fields": ("show_suggestions", "ask_live")}),
     )
     change_form_outer_before_template = "annotations/queue_panel.html"
 
@@ -141,6 +143,7 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
                 "people": people,
                 "agreement": agreement_of(queue),
                 "machines": machine_agreement(queue),
+                "asked": asked_of(queue),
                 "measured": MAX_LABELS,
                 "labels": sum(person.labels for person in people),
                 "guideline": render_guideline(queue.guideline),

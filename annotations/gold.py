@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -10,8 +11,9 @@ from django.db.models import QuerySet
 
 from annotations.errors import ItemGone, NotSettled, TooManyGold
 from annotations.models import Annotation, GoldItem, Queue, QueueItem, Resolution
-from annotations.settling import locked_turn
+from annotations.settling import locked_turn, settle
 from assistants.services import audit
+from capture.models import Turn
 from generation.prompts import is_decline
 
 MAX_GOLD = 500
@@ -37,23 +39,23 @@ def mark_gold(*, item: QueueItem, reviewer: User) -> GoldItem:
         raise NotSettled
     if GoldItem.objects.filter(item__queue=item.queue_id).exclude(item=item).count() >= MAX_GOLD:
         raise TooManyGold(MAX_GOLD)
-    if resolution.how != Resolution.How.ADJUDICATED:
+    own_word = resolution.how == Resolution.How.ADJUDICATED
+    if not own_word:
         Resolution.objects.filter(pk=resolution.pk).update(how=Resolution.How.ADJUDICATED, resolved_by=reviewer)
     QueueItem.objects.filter(turn=turn).update(done=True)
     house = turn.assistant
     declines = any(
         is_decline(resolution.response, said) for said in (house.decline_sentence, house.handoff_sentence) if said
     )
-    gold, _ = GoldItem.objects.update_or_create(
-        item=item,
-        defaults={
-            "verdict": resolution.verdict,
-            "reasons": resolution.reasons,
-            "declines": bool(resolution.response) and declines,
-            "relevant_ranks": resolution.relevant_ranks,
-            "marked_by": reviewer,
-        },
-    )
+    known: dict[str, Any] = {
+        "verdict": resolution.verdict,
+        "reasons": resolution.reasons,
+        "declines": bool(resolution.response) and declines,
+        "relevant_ranks": resolution.relevant_ranks,
+        "marked_by": reviewer,
+    }
+    created = {**known, "adjudicates": not own_word}
+    gold, _ = GoldItem.objects.update_or_create(item=item, defaults=known, create_defaults=created)
     audit(
         assistant=house, actor=reviewer, action="gold.marked", target=str(turn.pk),
         details={"queue": item.queue_id, "verdict": resolution.verdict},
@@ -63,13 +65,35 @@ def mark_gold(*, item: QueueItem, reviewer: User) -> GoldItem:
 
 @transaction.atomic
 def unmark_gold(*, item: QueueItem, reviewer: User) -> None:
-    """The item is an ordinary one again, done as it was; labels on it stay. Without a mark nothing happens."""
-    gone, _ = GoldItem.objects.filter(item=item).delete()
-    if gone:
-        audit(
-            assistant=item.turn.assistant, actor=reviewer, action="gold.unmarked", target=str(item.turn_id),
-            details={"queue": item.queue_id},
-        )  # fmt: skip
+    """The item is an ordinary one again; labels on it stay. Without a mark nothing happens.
+
+    Where the mark alone made the verdict a reviewer's word, the labels decide again: it may be done as it was, want
+    more labels, or turn out to be a disagreement. A word that a reviewer gave before or since stays.
+
+    Raises:
+        ItemGone: the turn was erased.
+    """
+    turn = locked_turn(item.turn)
+    gold = GoldItem.objects.filter(item=item).first()
+    if gold is None:
+        return
+    gold.delete()
+    if gold.adjudicates:
+        _give_back_word(turn)
+    audit(
+        assistant=turn.assistant, actor=reviewer, action="gold.unmarked", target=str(turn.pk),
+        details={"queue": item.queue_id},
+    )  # fmt: skip
+
+
+def _give_back_word(turn: Turn) -> None:
+    """After the mark that took the verdict out of the labels' hands has gone."""
+    other = GoldItem.objects.filter(item__turn=turn).order_by("pk").first()
+    if other is not None:  # in another queue everybody is still measured by it
+        GoldItem.objects.filter(pk=other.pk).update(adjudicates=True)
+        return
+    Resolution.objects.filter(turn=turn).update(how=Resolution.How.SINGLE, resolved_by=None)
+    settle(turn)
 
 
 def is_gold(item: QueueItem) -> bool:

@@ -26,7 +26,7 @@ from annotations.missing import added_passages
 from annotations.models import Assignment, ContextMark, Queue, QueueItem, Reason
 from annotations.people import with_share
 from annotations.presenting import present
-from annotations.progress import labelled_today, queue_progress
+from annotations.progress import progress_and_today
 from annotations.saved_drafts import saved_draft
 from annotations.validation import SKIP_REASONS
 from assistants.access import has_role, require_role
@@ -37,7 +37,11 @@ from capture.models import Turn
 WORKERS = people.WORKERS
 SETTLERS = (Role.REVIEWER, Role.ADMIN)
 
-PARTS = tuple(f"annotations/label-{part}.js" for part in ("drafts", "effects", "ahead", "search", "suggestions"))
+_PARTS = (
+    "messages", "passages", "correction", "drafts", "effects", "ahead", "search", "suggestions", "sending", "lease", "skip",
+    "keys",
+)  # fmt: skip
+PARTS = tuple(f"annotations/label-{part}.js" for part in _PARTS)
 MARK_SIGNS = {"relevant": "✓", "not_relevant": "✗", "unsure": "?"}
 KEYS = (
     ("1 – 9", "Mark a passage: relevant, not relevant, unsure, none"),
@@ -49,6 +53,7 @@ KEYS = (
     ("Alt + 1 – 9", "Cite a passage in the correction"),
     ("/", "Search for what retrieval missed"),
     ("v", "What machines say (where the queue allows it)"),
+    ("t", "Start the better answer from what the live model says (once that is shown)"),
     ("n", "Note"),
     ("Enter", "Submit (in a field: Ctrl + Enter)"),
     ("Esc", "Leave a field or the reasons"),
@@ -91,7 +96,7 @@ def submit_label(request: HttpRequest, queue_id: int) -> HttpResponse:
         if item is None:
             raise ItemGone
         services.submit(
-            turn=item.turn,
+            turn=Turn(pk=item.turn_id),
             annotator=user,
             queue=queue,
             verdict=draft.verdict,
@@ -157,11 +162,15 @@ def release(request: HttpRequest, queue_id: int) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-def posted_item(request: HttpRequest, queue: Queue, name: str = "item") -> QueueItem | None:
+def posted_key(request: HttpRequest, name: str = "item") -> int | None:
     key = request.POST.get(name, "")
-    if not (key.isdecimal() and len(key) < 19):
-        return None
-    item = QueueItem.objects.select_related("turn").filter(pk=int(key), queue=queue).first()
+    return int(key) if key.isascii() and key.isdecimal() and len(key) < 19 else None
+
+
+def posted_item(request: HttpRequest, queue: Queue) -> QueueItem | None:
+    """Without its turn: what is done to it reads the turn under a lock, or with its contexts."""
+    key = posted_key(request)
+    item = QueueItem.objects.filter(pk=key, queue=queue).first() if key is not None else None
     if item is not None:
         item.queue = queue
     return item
@@ -177,15 +186,15 @@ def moment(text: str) -> datetime | None:
 def work_of(
     queue: Queue, user: User, item: QueueItem | None, draft: Draft | None = None, expires_at: datetime | None = None
 ) -> dict[str, object]:
-    """What `_work.html` shows: the item with its form, or why there is none."""
-    progress = queue_progress(queue)
+    """What `_work.html` shows: the item with its form, or why there is none. With ``expires_at`` the item is one that
+    is fetched ahead: how far the queue is then comes with the label before it."""
     work: dict[str, object] = {
         "queue": queue,
         "item": item,
-        "progress": progress,
-        "today": labelled_today(queue, user),
         "may_settle": has_role(user, queue.assistant, *SETTLERS),
     }
+    if expires_at is None:
+        work["progress"], work["today"] = progress_and_today(queue, user)
     if item is None:
         return work
     turn = Turn.objects.with_contexts().select_related("assistant").defer("embedding").get(pk=item.turn_id)
@@ -236,16 +245,17 @@ def following(request: HttpRequest, queue: Queue, user: User, said: str) -> Http
 def shown_already(request: HttpRequest, queue: Queue, user: User, said: str) -> HttpResponse | None:
     """After an action that was stored, where the page shows the item that it had fetched ahead: leases that item as one
     on a screen. None when there is no such item, or somebody else has it by now."""
-    item = posted_item(request, queue, "shown")
-    if item is None or not by_script(request):
+    key = posted_key(request, "shown")
+    if key is None or not by_script(request):
         return None
     try:
-        expires_at = services.renew_lease(item_id=item.pk, annotator=user)
+        expires_at = services.renew_lease(item_id=key, annotator=user, queue=queue)
     except LabelRefused:
         return None
-    counts = {"progress": queue_progress(queue), "today": labelled_today(queue, user), "queue": queue}
+    done, today = progress_and_today(queue, user)
+    counts = {"progress": done, "today": today, "queue": queue}
     progress = render_to_string("annotations/_progress.html", counts, request=request)
-    return JsonResponse({"message": said, "shown": item.pk, "expires": expires_at.isoformat(), "progress": progress})
+    return JsonResponse({"message": said, "shown": key, "expires": expires_at.isoformat(), "progress": progress})
 
 
 def refuse_content(

@@ -35,6 +35,7 @@ class QueueForm(forms.ModelForm):  # type: ignore[type-arg]  # Django has no par
             "gold_share",
             "machines_count",
             "show_suggestions",
+            "ask_live",
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,6 +51,8 @@ class QueueForm(forms.ModelForm):  # type: ignore[type-arg]  # Django has no par
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
         assistant = data.get("assistant") or (self.instance.assistant if self.instance.pk else None)
+        if data.get("ask_live") and not data.get("show_suggestions"):
+            self.add_error("ask_live", "Show suggestions too: else nobody would see what the live model answers.")
         chosen = data.get("people")
         if assistant is not None and chosen is not None:
             strangers = chosen.exclude(pk__in=workers_of(assistant).values("pk"))

@@ -1,13 +1,14 @@
-"""What happens to labels: adding work, submitting, skipping, taking back, resolving, adjudicating.
+"""What happens to labels: adding work, submitting (`annotations.submitting`), skipping, taking back, resolving,
+adjudicating.
 
-Submissions about one turn are serialised by a lock on its row, so counts, the current label and the resolution always
-fit together. Everything that people type is scrubbed before it is stored; when that fails, nothing is stored.
+What is written about one turn is serialised by a lock on its row, so counts, the current label and the resolution
+always fit together. Everything that people type is scrubbed before it is stored; when that fails, nothing is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -16,28 +17,18 @@ from django.db.models import Q
 from django.utils import timezone
 
 from annotations import scrubbing
-from annotations.errors import AlreadyDone, AlreadySettled, ItemGone, NothingToUndo
+from annotations.errors import AlreadySettled, ItemGone, NothingToUndo
 from annotations.filling import add_turns
 from annotations.gold import is_gold
-from annotations.leases import has_room, holds_lease, item_ahead, lease_to, next_item, release_lease, renew_lease
-from annotations.missing import chunks_to_add, store_missed
-from annotations.models import (
-    MAX_SKIP_REASON,
-    Annotation,
-    Assignment,
-    ContextMark,
-    Queue,
-    QueueItem,
-    Resolution,
-    Verdict,
-)
+from annotations.leases import item_ahead, lease_to, next_item, release_lease, renew_lease
+from annotations.models import MAX_SKIP_REASON, Annotation, Assignment, GoldItem, Queue, QueueItem, Resolution, Verdict
 from annotations.resolving import Decision, relevant_ranks, response_to_learn
 from annotations.saved_drafts import drop_drafts
-from annotations.settling import locked_turn, settle, store_decision, votes_on, wording_of
-from annotations.suggesting import suggested_to
-from annotations.validation import SKIP_REASONS, CleanLabel, clean_label, clean_seconds, clean_text
+from annotations.settling import locked_turn, ranks_of, settle, standing_of, store_decision, votes_on, wording_of
+from annotations.submitting import submit
+from annotations.validation import SKIP_REASONS, clean_label, clean_text
 from assistants.services import audit
-from capture.models import Retrieval, Turn
+from capture.models import Turn
 
 __all__ = [
     "Undone",
@@ -60,80 +51,6 @@ class Undone:
 
     item: QueueItem
     annotation: Annotation | None
-
-
-@transaction.atomic
-def submit(
-    *,
-    turn: Turn,
-    annotator: User,
-    verdict: str,
-    reasons: Sequence[str] = (),
-    correction: str = "",
-    marks: Mapping[int, str] | None = None,
-    note: str = "",
-    queue: Queue | None = None,
-    seconds: float | None = None,
-    missed: Sequence[int] = (),
-) -> Annotation:
-    """Stores one person's label on one turn and resolves the turn when its labels suffice.
-
-    The same content again returns the label that is there. Other content replaces it, and the old row stays. A lease
-    that has ended does not matter as long as the item still needs a label. Without ``queue`` the label is taken
-    whatever the queues of the turn need.
-
-    Args:
-        marks: relevance by passage rank.
-        seconds: time on the page.
-        missed: chunks of the knowledge base that retrieval should have found.
-
-    Raises:
-        ValidationError: by field, when the content is not right.
-        ItemGone: the turn was erased, or is not in ``queue``.
-        AlreadyDone: the lease had ended, and others have labelled the item or are at it.
-        CannotScrub: what was typed could not be checked for personal data.
-    """
-    turn = locked_turn(turn)
-    retrievals = dict(Retrieval.objects.filter(turn=turn).values_list("rank", "pk"))
-    label = clean_label(
-        ranks=retrievals,
-        logged=turn.response,
-        verdict=verdict,
-        reasons=reasons,
-        correction=correction,
-        marks=marks,
-        note=note,
-    )
-    chunks = chunks_to_add(turn, missed)
-    typed = scrubbing.typed(turn=turn, texts=(label.correction, label.note))
-    correction, note = typed.texts
-    added = tuple(dict.fromkeys(chunk.digest for chunk in chunks))
-    label = replace(label, correction=correction, note=note, missed=added)
-    earlier = Annotation.objects.current().filter(turn=turn, annotator=annotator).first()
-    if earlier is not None and _content(earlier) == label:
-        return earlier
-    if queue is not None:
-        _check_room(turn, queue, annotator, earlier)
-    annotation = _write(
-        turn=turn, annotator=annotator, label=label, queue=queue, seconds=clean_seconds(seconds), earlier=earlier
-    )
-    ContextMark.objects.bulk_create(
-        ContextMark(annotation=annotation, retrieval_id=retrievals[rank], relevance=relevance)
-        for rank, relevance in label.marks
-    )
-    store_missed(annotation, chunks)
-    typed.note(turn, f"annotations.{annotation.pk}.correction", f"annotations.{annotation.pk}.note")
-    Assignment.objects.filter(item__turn=turn, annotator=annotator).delete()
-    drop_drafts(turn_id=turn.pk, annotator=annotator)
-    settle(turn)
-    audit(
-        assistant=turn.assistant,
-        actor=annotator,
-        action="label.submitted",
-        target=str(turn.pk),
-        details={"annotation": annotation.pk, "verdict": label.verdict, "replaces": earlier.pk if earlier else None},
-    )
-    return annotation
 
 
 @transaction.atomic
@@ -208,12 +125,11 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
         ValidationError, ItemGone, CannotScrub: as in `submit`.
     """
     turn = locked_turn(turn)
-    ranks = list(Retrieval.objects.filter(turn=turn).values_list("rank", flat=True))
     given = "" if verdict == Verdict.GOOD else response
-    label = clean_label(ranks=ranks, logged=turn.response, verdict=verdict, reasons=reasons, correction=given)
+    label = clean_label(ranks=ranks_of(turn), logged=turn.response, verdict=verdict, reasons=reasons, correction=given)
     typed = scrubbing.typed(turn=turn, texts=(label.correction,))
     (correction,) = typed.texts
-    votes = votes_on(turn)
+    standing, votes = standing_of(turn), votes_on(turn)
     learnt = response_to_learn(
         verdict=label.verdict,
         reasons=label.reasons,
@@ -225,9 +141,11 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
     decision = Decision(
         label.verdict, label.reasons, learnt, relevant_ranks(votes), Resolution.How.ADJUDICATED, counted
     )
-    resolution = store_decision(turn, decision, reviewer)
+    resolution = store_decision(turn, decision, reviewer, standing.resolution)
     typed.note(turn, f"resolutions.{resolution.pk}.response")
     QueueItem.objects.filter(turn=turn).update(done=True)
+    # Their own word now, and no longer that of a mark: taking the mark away leaves it.
+    GoldItem.objects.filter(item__turn=turn).update(adjudicates=False)
     audit(
         assistant=turn.assistant,
         actor=reviewer,
@@ -236,56 +154,6 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
         details={"verdict": label.verdict, "reasons": list(label.reasons)},
     )
     return resolution
-
-
-def _check_room(turn: Turn, queue: Queue, annotator: User, earlier: Annotation | None) -> None:
-    # Locked as giving out does: else an item could be given to somebody else between this look and the label.
-    item = QueueItem.objects.select_for_update().filter(queue=queue, turn=turn).first()
-    if item is None:
-        raise ItemGone
-    if earlier is None and not holds_lease(item, annotator) and not has_room(item, annotator) and not is_gold(item):
-        raise AlreadyDone
-
-
-def _content(annotation: Annotation) -> CleanLabel:
-    marks = annotation.marks.order_by("retrieval__rank").values_list("retrieval__rank", "relevance")
-    return CleanLabel(
-        Verdict(annotation.verdict),
-        tuple(annotation.reasons),
-        annotation.correction,
-        tuple(marks),
-        annotation.note,
-        tuple(annotation.missed.order_by("pk").values_list("digest", flat=True)),
-    )
-
-
-def _write(
-    *,
-    turn: Turn,
-    annotator: User,
-    label: CleanLabel,
-    queue: Queue | None,
-    seconds: float | None,
-    earlier: Annotation | None,
-) -> Annotation:
-    if earlier is not None:
-        # Only one label of a person may be current, so the old one steps aside (pointing to itself) before the new
-        # one exists to point to.
-        Annotation.objects.filter(pk=earlier.pk).update(replaced_by=earlier.pk)
-    annotation = Annotation.objects.create(
-        turn=turn,
-        annotator=annotator,
-        queue=queue,
-        verdict=label.verdict,
-        reasons=list(label.reasons),
-        correction=label.correction,
-        note=label.note,
-        seconds=seconds,
-        suggested=suggested_to(queue, turn.pk, annotator),
-    )
-    if earlier is not None:
-        Annotation.objects.filter(pk=earlier.pk).update(replaced_by=annotation)
-    return annotation
 
 
 def _take_back(label: Annotation, queue: Queue, annotator: User) -> Undone:

@@ -14,6 +14,7 @@ from serving.dashboards.adapters import deployment_context
 from serving.erasure_admin import ErasureAdmin
 from serving.experiment_admin import DriftReportAdmin, ExperimentAdmin
 from serving.models import Deployment, Promotion
+from serving.suggestion_admin import SuggestionRunAdmin
 
 __all__ = [
     "AlertAdmin",
@@ -23,6 +24,7 @@ __all__ = [
     "ErasureAdmin",
     "ExperimentAdmin",
     "PromotionAdmin",
+    "SuggestionRunAdmin",
 ]
 
 READERS = (Role.ADMIN, Role.REVIEWER)

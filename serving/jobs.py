@@ -43,6 +43,14 @@ def warm(assistant: int | None = None) -> int:
     return warming.warm(assistant)
 
 
+def suggest_answers() -> int:
+    """Passes over queues that ask the live model for suggestions. Run each minute; the asking has processes of its own.
+    """
+    from serving.suggesting.services import begin_due
+
+    return begin_due()
+
+
 def report_drift() -> int:
     """A report of last week for each assistant with an adapter. Run each week."""
     from serving.drift.services import report_all
@@ -83,6 +91,7 @@ def ensure_schedules() -> None:
         ("Step experiments", "serving.jobs.step_experiments", minutely),
         ("Answer in shadow", "serving.jobs.answer_shadows", minutely),
         ("Count traffic", "serving.jobs.count_traffic", minutely),
+        ("Ask for suggestions", "serving.jobs.suggest_answers", minutely),
         ("Watch for alerts", "serving.jobs.watch_alerts", minutely),
         ("Forget old turns", "serving.jobs.forget_old_turns", {"schedule_type": Schedule.DAILY, "repeats": -1}),
         ("Report drift", "serving.jobs.report_drift", {"schedule_type": Schedule.WEEKLY, "repeats": -1}),

@@ -12,6 +12,7 @@ from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 from serving.drift.models import DriftReport
 from serving.erasure.record import Erasure
 from serving.experiments.models import Experiment, ExperimentLook, ExposedUnit, Exposure, ShadowAnswer
+from serving.suggesting.models import SuggestionRun
 from serving.traffic.models import TrafficHour, TrafficMark
 from training.models import Adapter, Evaluation
 
@@ -28,6 +29,7 @@ __all__ = [
     "Exposure",
     "Promotion",
     "ShadowAnswer",
+    "SuggestionRun",
     "TrafficHour",
     "TrafficMark",
 ]

@@ -122,7 +122,7 @@ def _count(stored: StoredTurn, masked: list[MaskedText], changes: Changes) -> No
         table, _, rest = place.name.partition(".")
         if table == "contexts":
             rows.add(("passages", rest.partition(".")[0]))
-        elif table in ("feedback", "annotations", "missed", "machine_labels", "resolutions"):
+        elif table in ("feedback", "annotations", "missed", "machine_labels", "live_answers", "resolutions"):
             rows.add((table, rest))
         else:
             rows.add(("turns", ""))

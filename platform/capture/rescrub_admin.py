@@ -75,7 +75,10 @@ class RescrubAdmin(WorkPageAdmin):
         counts = work.counts
         rows = [
             (name, counts[name])
-            for name in ("turns", "passages", "feedback", "annotations", "missed", "machine_labels", "resolutions")
+            for name in (
+                "turns", "passages", "feedback", "annotations", "missed", "machine_labels", "live_answers",
+                "resolutions",
+            )
             if name in counts
         ]
         current = newest(work.assistant)

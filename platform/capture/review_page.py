@@ -70,6 +70,7 @@ _LABELS = {
     "feedback": "Feedback",
     "resolutions": "Response that counts",
     "machine_labels": "Explanation by a program",
+    "live_answers": "What the live model answered for annotators",
     "missed": "Passage that an annotator added",
 }
 

@@ -58,7 +58,7 @@ def stored_turns(conversation: Conversation) -> QuerySet[Turn]:
     return (
         Turn.objects.filter(conversation=conversation)
         .defer("embedding", "words")
-        .select_related("resolution")
+        .select_related("resolution", "live_answer")
         .prefetch_related(
             Prefetch("retrievals", queryset=Retrieval.objects.select_related("passage").order_by("rank")),
             Prefetch("feedback", queryset=Feedback.objects.order_by("given_at", "pk")),
@@ -105,6 +105,9 @@ class StoredTurn:
         said: Any = turn.machine_labels
         for label in said.all():
             places.append(self._row_place("machine_labels", label, "explanation", "response"))
+        live: Any = getattr(turn, "live_answer", None)
+        if live is not None:  # what a model answered to these words
+            places.append(self._row_place("live_answers", live, "text", "response"))
         resolution: Any = getattr(turn, "resolution", None)
         if resolution is not None:
             places.append(self._row_place("resolutions", resolution, "response", "response"))

@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Collection
 
 from annotations.comparing.models import ComparisonPair
+from annotations.models import LiveAnswer
 from serving.experiments.models import ShadowAnswer
 
 
 def forget_made_of(turns: Collection[uuid.UUID]) -> Counter[str]:
-    """Of turns whose history quoted what is erased: the other arm's answer was written to it, and a pair shows it.
+    """Of turns whose history quoted what is erased: the other arm's answer, and the one that annotators are shown, were
+    written to it, and a pair shows it.
     Returns {table: rows}."""
     keys = list(turns)
     return Counter(
         {
             "shadow answers": ShadowAnswer.objects.filter(turn__in=keys).delete()[0],
+            "answers for annotators": LiveAnswer.objects.filter(turn__in=keys).delete()[0],
             "comparison pairs": ComparisonPair.objects.filter(turn__in=keys)
             .delete()[1]
             .get("annotations.ComparisonPair", 0),

@@ -12,6 +12,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
+        ('annotations', '0001_initial'),
         ('assistants', '0001_initial'),
         ('capture', '0001_initial'),
         ('training', '0001_initial'),
@@ -293,6 +294,35 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('-created_at',),
+            },
+        ),
+        migrations.CreateModel(
+            name='SuggestionRun',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('state', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('succeeded', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], db_index=True, default='queued', max_length=10)),
+                ('attempt', models.PositiveSmallIntegerField(default=0)),
+                ('token', models.UUIDField(editable=False, null=True)),
+                ('pid', models.IntegerField(editable=False, null=True)),
+                ('pid_created', models.FloatField(editable=False, help_text='Start time of the process: pids are reused.', null=True)),
+                ('host', models.CharField(blank=True, editable=False, max_length=200)),
+                ('heartbeat_at', models.DateTimeField(editable=False, null=True)),
+                ('cancel_requested_at', models.DateTimeField(editable=False, null=True)),
+                ('progress', models.JSONField(default=dict, editable=False, help_text='{done, total, stage, eta_seconds, …}')),
+                ('error', models.TextField(blank=True, editable=False, help_text='One sentence with what to do.')),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('started_at', models.DateTimeField(editable=False, null=True)),
+                ('finished_at', models.DateTimeField(editable=False, null=True)),
+                ('agent', models.CharField(blank=True, help_text='Who was asked.', max_length=300)),
+                ('answered', models.PositiveIntegerField(default=0)),
+                ('stopped', models.CharField(blank=True, help_text='Why it ended before all were asked.', max_length=200)),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='suggestion_runs', to='assistants.assistant')),
+                ('created_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('queue', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='suggestion_runs', to='annotations.queue')),
+            ],
+            options={
+                'ordering': ('-created_at',),
+                'constraints': [models.UniqueConstraint(condition=models.Q(('state__in', ['queued', 'running'])), fields=('queue',), name='suggestion_run_once')],
             },
         ),
         migrations.CreateModel(

@@ -140,3 +140,58 @@ def test_undo_gives_a_skipped_one_back_and_leaves_the_label_before_it(queue: Que
     label.refresh_from_db()
     assert label.withdrawn_at is None
     assert next_item(queue=queue, annotator=ann) == gold
+
+
+def test_unmarked_the_labels_decide_again(queue: Queue, rae: User) -> None:
+    """The mark alone made the verdict firm; without it, what people said since counts."""
+    item = queue.items.select_related("turn").order_by("pk")[0]
+    first, second = make_user(), make_user()
+    submit(turn=item.turn, annotator=first, verdict="good", queue=queue)
+    mark_gold(item=item, reviewer=rae)
+    submit(turn=item.turn, annotator=second, verdict="bad", reasons=["wrong"], queue=queue)
+    assert Resolution.objects.get(turn=item.turn).how == "adjudicated"
+    unmark_gold(item=item, reviewer=rae)
+    item.refresh_from_db()
+    assert not Resolution.objects.filter(turn=item.turn).exists()  # one says good, one bad: a disagreement
+    assert (item.done, item.labels_done) == (True, 2)
+    assert list(QueueItem.objects.filter(queue=queue).split()) == [item]
+    undo_last(queue=queue, annotator=second)  # nobody has settled it, so a label can be taken back
+    resolution = Resolution.objects.get(turn=item.turn)
+    assert (resolution.how, resolution.verdict, resolution.resolved_by) == ("single", "good", None)
+
+
+def test_unmarked_it_wants_the_labels_that_it_lacks(queue: Queue, rae: User) -> None:
+    """A mark closes the item for good; taken back while labels are missing, it is open again."""
+    item = queue.items.select_related("turn").order_by("pk")[0]
+    submit(turn=item.turn, annotator=make_user(), verdict="good", queue=queue)
+    QueueItem.objects.filter(pk=item.pk).update(labels_needed=2)
+    mark_gold(item=item, reviewer=rae)
+    unmark_gold(item=item, reviewer=rae)
+    item.refresh_from_db()
+    assert (item.done, Resolution.objects.filter(turn=item.turn).exists()) == (False, False)
+
+
+def test_a_reviewers_own_word_outlives_the_mark(queue: Queue, rae: User) -> None:
+    before = gold_of(queue)
+    unmark_gold(item=before, reviewer=rae)  # settled by hand before it was marked
+    assert Resolution.objects.get(turn=before.turn).how == "adjudicated"
+    item = queue.items.select_related("turn").order_by("pk")[0]
+    submit(turn=item.turn, annotator=make_user(), verdict="good", queue=queue)
+    mark_gold(item=item, reviewer=rae)
+    adjudicate(turn=item.turn, reviewer=rae, verdict="bad", reasons=["wrong"], response="")  # and one by hand since
+    unmark_gold(item=item, reviewer=rae)
+    resolution = Resolution.objects.get(turn=item.turn)
+    assert (resolution.how, resolution.verdict, resolution.resolved_by) == ("adjudicated", "bad", rae)
+
+
+def test_the_last_mark_of_a_turn_gives_the_word_back(queue: Queue, rae: User) -> None:
+    """A turn in two queues, marked in both: as long as one mark stands, everybody is measured by it."""
+    item = queue.items.select_related("turn").order_by("pk")[0]
+    twin = make_queue(queue.assistant, turns=[item.turn]).items.get()
+    submit(turn=item.turn, annotator=make_user(), verdict="good", queue=queue)
+    mark_gold(item=item, reviewer=rae)
+    mark_gold(item=twin, reviewer=rae)
+    unmark_gold(item=item, reviewer=rae)
+    assert Resolution.objects.get(turn=item.turn).how == "adjudicated"
+    unmark_gold(item=twin, reviewer=rae)
+    assert Resolution.objects.get(turn=item.turn).how == "single"

@@ -1,5 +1,5 @@
-/* What programs and judges say of the turn: after a verdict has been chosen, or when asked for. The server keeps that it
-   was seen. */
+/* What programs, judges and the live model say of the turn: after a verdict has been chosen, or when asked for. The server
+   keeps that it was seen. */
 "use strict";
 
 window.RatchetLabel = window.RatchetLabel || {};
@@ -19,5 +19,11 @@ window.RatchetLabel.suggestions = (core) => {
     }
   }
 
-  return { ask };
+  /* The better answer starts from what the live model says, once that is shown. */
+  function take() {
+    const said = core.form()?.querySelector("#lb-suggestions [data-live]")?.dataset.live;
+    if (said) core.correction.replace(said);
+  }
+
+  return { ask, take };
 };

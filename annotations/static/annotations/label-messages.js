@@ -1,0 +1,37 @@
+/* What the page says: one line above the work, and what is wrong beside each field. */
+"use strict";
+
+window.RatchetLabel = window.RatchetLabel || {};
+window.RatchetLabel.messages = (core) => {
+  const note = document.getElementById("lb-message");
+
+  /* ``action``: {label, run}, a button at the end of the line. */
+  function say(text, kind = "", action = null) {
+    note.replaceChildren();
+    if (!text) return;
+    const line = document.createElement("p");
+    line.className = kind;
+    line.append(text);
+    if (action) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "lb-button";
+      button.textContent = action.label;
+      button.addEventListener("click", action.run);
+      line.append(button);
+    }
+    note.append(line);
+  }
+
+  /* ``errors``: {field: [sentences]}; fields that it does not name are right. */
+  function showErrors(errors) {
+    const places = [...core.form().querySelectorAll("[data-error]")];
+    places.forEach((place) => (place.textContent = (errors[place.dataset.error] || []).join(" ")));
+    places.find((place) => place.textContent)?.scrollIntoView({ block: "nearest" });
+    if (errors.reasons) core.arm(true);
+  }
+
+  const shows = (kind) => note.querySelector(`.${kind}`) !== null;
+
+  return { say, showErrors, shows };
+};
