@@ -11,6 +11,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from playwright.sync_api import Page
+    from pytest_django.live_server_helper import LiveServer
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 MAC = (
@@ -71,6 +77,18 @@ def _apt(*arguments: str) -> bool:
     if done.returncode:
         print(f"apt-get {arguments[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}", flush=True)
     return done.returncode == 0
+
+
+def log_in(page: Page, live_server: LiveServer, user: User) -> None:
+    """Has the window's requests come from this person, without the form."""
+    from django.conf import settings
+    from django.test import Client
+
+    client = Client()
+    client.force_login(user)
+    value = client.cookies[settings.SESSION_COOKIE_NAME].value
+    page.context.clear_cookies()
+    page.context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": value, "url": live_server.url}])
 
 
 if __name__ == "__main__" and "--install" in sys.argv[1:]:

@@ -1,24 +1,26 @@
-"""The form that opens a blind comparison on an evaluation."""
+"""The form that opens a blind comparison, on an evaluation or on live traffic."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from annotations.comparing.models import ComparisonRound
 from annotations.comparing.services import JUDGES, MAX_PAIRS, MAX_PEOPLE
-from assistants.models import Role
+from assistants.models import Assistant, Role
 from serving.dashboards.reading import read_evaluation
 from training.comparing import SOURCE, differing_pairs, start_comparison
-from training.models import Evaluation
+from training.pages import render_page
 
 DEFAULT_PAIRS = 30
 
@@ -41,10 +43,10 @@ class ComparisonForm(forms.Form):
         help_text="Nobody chosen: every reviewer and admin. Each person gets every pair, with sides drawn anew.",
     )
 
-    def __init__(self, *args: Any, evaluation: Evaluation, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, assistant: Assistant, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         people: Any = self.fields["people"]
-        roles = {"memberships__assistant": evaluation.assistant, "memberships__role__in": JUDGES}
+        roles = {"memberships__assistant": assistant, "memberships__role__in": JUDGES}
         people.queryset = User.objects.filter(is_active=True, **roles).distinct().order_by("username")
 
     def clean_people(self) -> list[User]:
@@ -54,35 +56,52 @@ class ComparisonForm(forms.Form):
         return people
 
 
-@require_http_methods(["GET", "POST"])
+@dataclass(frozen=True)
+class Opening:
+    """What a comparison is opened on: ``of`` is an evaluation or an experiment, as ``source`` says; ``start`` draws."""
+
+    of: Any
+    source: str
+    title: str
+    template: str
+    start: Callable[..., ComparisonRound]
+    differing: int
+    questions: int
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
 def open_comparison(request: HttpRequest, pk: int) -> HttpResponse:
     evaluation = read_evaluation(request, pk, Role.ADMIN)
     found, questions = differing_pairs(evaluation)
-    number = ComparisonRound.objects.filter(source=SOURCE, source_id=evaluation.pk).count() + 1
-    initial = {"name": f"Evaluation {evaluation.pk}, round {number}", "pairs": min(DEFAULT_PAIRS, len(found)) or 1}
-    form = ComparisonForm(request.POST or None, evaluation=evaluation, initial=initial)
+    opening = Opening(
+        evaluation, SOURCE, "Compare answers blind", "serving/comparison_open.html",
+        partial(start_comparison, evaluation=evaluation), len(found), questions,
+    )  # fmt: skip
+    return opening_page(request, opening)
+
+
+def opening_page(request: HttpRequest, opening: Opening) -> HttpResponse:
+    """The form, and what it opens. The caller has checked that this person may."""
+    kind, of = opening.source, opening.of
+    number = ComparisonRound.objects.filter(source=kind, source_id=of.pk).count() + 1
+    name = f"{kind.capitalize()} {of.pk}, round {number}"
+    initial = {"name": name, "pairs": min(DEFAULT_PAIRS, opening.differing) or 1}
+    form = ComparisonForm(request.POST or None, assistant=of.assistant, initial=initial)
     if request.method == "POST" and form.is_valid():
-        values = form.cleaned_data
         try:
-            opened = start_comparison(
-                evaluation=evaluation,
-                name=values["name"],
-                pairs=values["pairs"],
-                people=values["people"],
-                created_by=cast("User", request.user),
-            )
+            opened = opening.start(created_by=cast("User", request.user), **form.cleaned_data)
         except ValidationError as error:
             form.add_error(None, ValidationError(error.messages))
         else:
             messages.success(request, f"“{opened}” is open with {opened.pairs.count()} pairs.")
             return HttpResponseRedirect(reverse("admin:annotations_comparisonround_change", args=[opened.pk]))
     context = {
-        **admin.site.each_context(request),
-        "title": "Compare answers blind",
-        "evaluation": evaluation,
+        "title": opening.title,
+        kind: of,
         "form": form,
-        "differing": len(found),
-        "questions": questions,
+        "differing": opening.differing,
+        "questions": opening.questions,
     }
-    status = 422 if request.method == "POST" else 200
-    return TemplateResponse(request, "serving/comparison_open.html", context, status=status)
+    response = render_page(request, opening.template, context)
+    response.status_code = 422 if request.method == "POST" else 200
+    return response

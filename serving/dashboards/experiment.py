@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from django.contrib import messages
 from django.contrib.auth.models import User
-from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -18,7 +18,8 @@ from annotations.comparing.results import rounds_of
 from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
 from assistants.viewing import note_view
-from serving.dashboards.experiment_forms import LivePairsForm, StartForm
+from serving.dashboards.comparing import Opening, opening_page
+from serving.dashboards.experiment_forms import StartForm
 from serving.dashboards.experiment_tables import answers_of, chart_of, guardrail_rows, outcome_rows, step_rows, table_of
 from serving.experiments.looking import START_UNITS
 from serving.experiments.models import Experiment, ExperimentLook
@@ -152,29 +153,11 @@ def compare_live(request: HttpRequest, pk: int) -> HttpResponse:
     """Opens a blind comparison on questions that both arms answered."""
     experiment = read_experiment(request, pk, Role.ADMIN)
     found, questions = live_pairs(experiment)
-    number = ComparisonRound.objects.filter(source=SOURCE, source_id=experiment.pk).count() + 1
-    initial = {"name": f"Experiment {experiment.pk}, round {number}", "pairs": min(30, len(found)) or 1}
-    form = LivePairsForm(request.POST or None, assistant=experiment.assistant, initial=initial)
-    if request.method == "POST" and form.is_valid():
-        try:
-            opened = start_live_comparison(
-                experiment=experiment, created_by=cast("User", request.user), **form.cleaned_data
-            )
-        except ValidationError as error:
-            form.add_error(None, ValidationError(error.messages))
-        else:
-            messages.success(request, f"“{opened}” is open with {opened.pairs.count()} pairs.")
-            return HttpResponseRedirect(reverse("admin:annotations_comparisonround_change", args=[opened.pk]))
-    context = {
-        "title": "Compare live answers blind",
-        "experiment": experiment,
-        "form": form,
-        "differing": len(found),
-        "questions": questions,
-    }
-    response = render_page(request, "serving/experiment_compare.html", context)
-    response.status_code = 422 if request.method == "POST" else 200
-    return response
+    opening = Opening(
+        experiment, SOURCE, "Compare live answers blind", "serving/experiment_compare.html",
+        partial(start_live_comparison, experiment=experiment), len(found), questions,
+    )  # fmt: skip
+    return opening_page(request, opening)
 
 
 def _still_at(request: HttpRequest, experiment: Experiment) -> None:

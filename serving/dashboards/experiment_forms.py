@@ -1,14 +1,11 @@
-"""Forms of experiments: how one starts, and how its live pairs are judged."""
+"""The form of an experiment: how it starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django import forms
-from django.contrib.auth.models import User
-from django.core.exceptions import ValidationError
 
-from annotations.comparing.services import JUDGES, MAX_PAIRS, MAX_PEOPLE
 from assistants.models import Assistant
 from serving.experiments.plan import OUTCOMES, Plan, PlanError
 from serving.models import Deployment
@@ -117,29 +114,3 @@ class StartForm(forms.Form):
         """What speaks for the chosen adapter: its newest passed evaluation, else its newest finished one."""
         done = Evaluation.objects.filter(adapter=self.cleaned_data["adapter"], state=Evaluation.State.SUCCEEDED)
         return done.filter(verdict=GateVerdict.PASSED).first() or done.first()
-
-
-class LivePairsForm(forms.Form):
-    """How many pairs, and who judges them."""
-
-    name = forms.CharField(max_length=120)
-    pairs = forms.IntegerField(min_value=1, max_value=MAX_PAIRS, label="Pairs for each person")
-    people = forms.ModelMultipleChoiceField(
-        User.objects.none(),
-        required=False,
-        widget=forms.CheckboxSelectMultiple,
-        label="Who judges",
-        help_text="Nobody chosen: every reviewer and admin. Each person gets every pair, with sides drawn anew.",
-    )
-
-    def __init__(self, *args: Any, assistant: Assistant, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        people: Any = self.fields["people"]
-        roles = {"memberships__assistant": assistant, "memberships__role__in": JUDGES}
-        people.queryset = User.objects.filter(is_active=True, **roles).distinct().order_by("username")
-
-    def clean_people(self) -> list[User]:
-        people = list(self.cleaned_data["people"])
-        if len(people) > MAX_PEOPLE:
-            raise ValidationError(f"At most {MAX_PEOPLE} people.")
-        return people

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from django.contrib.auth.models import User
-from django.test import Client
 from playwright.sync_api import Page
 from pytest_django.live_server_helper import LiveServer
 
 from annotations.models import Queue
+from tests.browser import log_in
+
+__all__ = ["ARTIFACTS", "DESK", "PHONE", "log_in", "open_label_page", "resize", "shoot", "width_of"]
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 DESK = (1280, 800)
 PHONE = (390, 844)
-
-
-def log_in(page: Page, live_server: LiveServer, user: User) -> None:
-    client = Client()
-    client.force_login(user)
-    host = urlsplit(live_server.url).hostname or "localhost"
-    page.context.add_cookies(
-        [{"name": "sessionid", "value": client.cookies["sessionid"].value, "domain": host, "path": "/"}]
-    )
 
 
 def resize(page: Page, size: tuple[int, int]) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
-from django.test import Client
 from playwright.sync_api import Page
 
 from assistants.performing import perform_here
@@ -17,6 +15,7 @@ from capture.leak_reports import LeakReport
 from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope
 from serving.erasure.services import confirm, look
+from tests.browser import log_in
 from tests.factories import make_feedback, make_turn
 from tests.serving.erasure.conftest import ANNA, House, freeze, train
 
@@ -49,11 +48,11 @@ def test_dry_run_receipt_and_blocked_dataset(house: House, live_server: Any, pag
     perform_here(erasure)
 
     page.set_default_timeout(60_000)  # five pages and two widths, on machines that do other things too
-    _enter(page, live_server, house.ada)
+    log_in(page, live_server, house.ada)
     page.goto(f"{live_server.url}/admin/training/datasetversion/{dataset.pk}/change/")
     assert "Blocked by the leak audit" in page.content()
     shot(page, "dataset-blocked")
-    _enter(page, live_server, house.paula)
+    log_in(page, live_server, house.paula)
     page.goto(f"{live_server.url}/admin/capture/leakreport/{dataset.leak_report_id}/change/")
     shot(page, "leak-report")
     page.goto(f"{live_server.url}/admin/serving/erasure/add/")
@@ -67,11 +66,3 @@ def test_dry_run_receipt_and_blocked_dataset(house: House, live_server: Any, pag
     page.reload()
     assert "Receipt of erasure" in page.content()
     shot(page, "receipt")
-
-
-def _enter(page: Page, live_server: Any, user: Any) -> None:
-    client = Client()
-    client.force_login(user)
-    value = client.cookies[django_settings.SESSION_COOKIE_NAME].value
-    page.context.clear_cookies()
-    page.context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": value, "url": live_server.url}])

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.conf import settings as django_settings
-from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import Browser, Page
 
+from tests.browser import log_in
 from tests.factories import add_member, make_adapter, make_queue, make_user
 from tests.serving.conftest import QUESTION, Shop
 
@@ -35,10 +34,7 @@ def enter(page: Page, live_server: Any, shop: Shop) -> str:
     """As an admin of the shop; the page's address."""
     user = make_user("ada")
     add_member(shop.assistant, user, "admin")
-    client = Client()
-    client.force_login(user)
-    value = client.cookies[django_settings.SESSION_COOKIE_NAME].value
-    page.context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": value, "url": live_server.url}])
+    log_in(page, live_server, user)
     return f"{live_server.url}{reverse('dashboards:playground')}"
 
 
