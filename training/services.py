@@ -208,9 +208,10 @@ def start_run(
         raise NotPossible(f"There is no method {method[:40]!r}; there are {', '.join(METHODS)}, and auto.")
     if why := shortage(method, counts):
         raise NotPossible(why)
-    if provider is not None and (why := why_not_there(method, parent)):
+    if provider is not None and (why := why_not_there(provider, method, parent)):
         raise NotPossible(why)
-    digest = digest_of_base() if provider is None else ""
+    ours = provider is None or provider.kind == TrainingProvider.Kind.RAY
+    digest = digest_of_base() if ours else ""
     if parent is not None:
         _refuse_parent(assistant, parent, digest)
     with transaction.atomic():
@@ -222,7 +223,7 @@ def start_run(
             method=method,
             parent=parent,
             provider=provider,
-            base_model=django_settings.RATCHET_BASE_MODEL if provider is None else provider.model,
+            base_model=provider.model if provider is not None and not ours else django_settings.RATCHET_BASE_MODEL,
             base_digest=digest,
             prompt_digest=assistant.prompt_digest,
             created_by=created_by,

@@ -84,7 +84,9 @@ class StartForm(forms.Form):
         parent.label_from_instance = lambda found: f"{found.assistant}: {found}"
         provider: Any = self.fields["provider"]
         provider.queryset = TrainingProvider.objects.filter(assistant__in=own).select_related("assistant")
-        provider.label_from_instance = lambda found: f"{found.assistant}: {found} ({found.model})"
+        provider.label_from_instance = lambda found: (
+            f"{found.assistant}: {found} ({found.model or found.get_kind_display()})"
+        )
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}

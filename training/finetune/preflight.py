@@ -98,7 +98,7 @@ def preflight(
         "dataset_digest": dataset.content_hash,
     }
     problems = [why for why in (dataset.why_unusable, shortage(method, counts), _prompt_problem(dataset)) if why]
-    if provider is not None and (why := why_not_there(method, parent)):
+    if provider is not None and (why := why_not_there(provider, method, parent)):
         problems.append(why)
     try:
         folder = base_folder()
@@ -129,9 +129,10 @@ def preflight(
     if settings.quantise and not Path("/dev/nvidiactl").exists():
         warnings.append("This machine shows no CUDA device: a run with quantise is refused unless its worker has one.")
     if provider is not None:
+        theirs = f", whose base is {provider.model}" if provider.kind == TrainingProvider.Kind.OPENAI else ""
         warnings = [
-            f"The rows leave this platform for {provider}, whose base is {provider.model}. Lengths, memory and time "
-            "below are those of the base here."
+            f"The rows leave this platform for {provider}{theirs}. Lengths, memory and time below are those of the "
+            "base here."
         ]
     if parent is not None and parent.erased_rows:
         problems.append(f"{parent} holds erased data, and what continues it would, too.")

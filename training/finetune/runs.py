@@ -28,7 +28,7 @@ from training.finetune.methods import stages
 from training.finetune.process import RecipeProcess
 from training.finetune.reporting import EXIT_ERROR
 from training.finetune.rows import write_rows
-from training.models import Adapter, Example, Run, RunMetric
+from training.models import Adapter, Example, Run, RunMetric, TrainingProvider
 
 MAX_CRASHES = 3
 """Of the child without any progress in between."""
@@ -47,10 +47,11 @@ def perform(run: Run) -> None:
         RunRefused: rows that do not fit, another prompt format or base than promised, a child that keeps dying.
         training.providers.client.ProviderError: a provider refuses, or fails.
     """
-    if run.provider_id is not None:
-        from training.providers.running import perform as perform_there
+    if run.provider is not None:
+        from training.providers import ray_jobs, running
 
-        perform_there(run)
+        there = ray_jobs if run.provider.kind == TrainingProvider.Kind.RAY else running
+        there.perform(run)
         return
     folder = run_folder(run)
     refuse_mismatch(run)

@@ -17,28 +17,50 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS
 from training.models import TrainingProvider
 from training.pages import render_page, require_admin_somewhere
-from training.providers.services import remove_provider, save_provider
+from training.providers.services import MAX_GPUS, remove_provider, save_provider
 
 LIST = "admin:training_trainingprovider_changelist"
 
 
 class ProviderForm(forms.Form):
     assistant = forms.ModelChoiceField(TrainingProvider.objects.none(), empty_label=None)
+    kind = forms.ChoiceField(choices=TrainingProvider.Kind.choices, label="What it is")
     name = forms.CharField(max_length=80)
-    base_url = forms.CharField(max_length=300, label="Address", help_text="Up to and with /v1.")
-    model = forms.CharField(max_length=200, help_text="The base that it fine-tunes, in the provider's words.")
+    base_url = forms.CharField(
+        max_length=300,
+        label="Address",
+        help_text="Up to and with /v1; of a Ray cluster that of its dashboard, such as http://head:8265.",
+    )
+    model = forms.CharField(
+        max_length=200,
+        required=False,
+        help_text="The base that it fine-tunes, in the provider's words. Of a Ray cluster the folder of this "
+        "platform's base on its machines; empty: the base is sent along.",
+    )
     api_key = forms.CharField(
         max_length=500,
         required=False,
         label="Key",
         widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
-        help_text="Kept encrypted. Empty: stays as it is.",
+        help_text="Kept encrypted. Empty: stays as it is. A Ray cluster may need none.",
+    )
+    gpus = forms.IntegerField(
+        min_value=0, max_value=MAX_GPUS, initial=0, required=False, label="GPUs",
+        help_text="Ray cluster: what a job reserves on one machine; one process trains on each. 0: one processor core.",
+    )  # fmt: skip
+    folder = forms.CharField(
+        max_length=300,
+        required=False,
+        label="Folder there",
+        help_text="Ray cluster: for checkpoints while a run goes on, best one that all machines share. Empty: /tmp.",
     )
 
     def __init__(self, *args: Any, user: Any, provider: TrainingProvider | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if provider is not None:
-            del self.fields["assistant"]
+            del self.fields["assistant"], self.fields["kind"]
+            if provider.kind != TrainingProvider.Kind.RAY:
+                del self.fields["gpus"], self.fields["folder"]
             return
         field: Any = self.fields["assistant"]
         field.queryset = assistants_of(user, *ADMINS)
@@ -51,8 +73,8 @@ class TrainingProviderAdmin(ScopedAdmin):
     change_roles = ADMINS
     delete_roles = ADMINS
     actions = None  # one by one, with a page that says what would go
-    list_display = ("name", "assistant", "base_url", "model", "created_at")
-    list_filter = ("assistant",)
+    list_display = ("name", "kind", "assistant", "base_url", "model", "created_at")
+    list_filter = ("assistant", "kind")
     list_select_related = ("assistant",)
     list_before_template = "training/provider_list_top.html"
     search_fields = ("name", "model")
@@ -84,10 +106,13 @@ class TrainingProviderAdmin(ScopedAdmin):
     @method_decorator(sensitive_post_parameters("api_key"))
     def _form_page(self, request: HttpRequest, provider: TrainingProvider | None) -> HttpResponse:
         user: Any = request.user
-        first = {name: getattr(provider, name) for name in ("name", "base_url", "model")} if provider else None
+        shown = ("name", "base_url", "model", "gpus", "folder")
+        first = {name: getattr(provider, name) for name in shown} if provider else None
         form = ProviderForm(request.POST or None, user=user, provider=provider, initial=first)
         if request.method == "POST" and form.is_valid():
-            values = form.cleaned_data
+            values = {**form.cleaned_data}
+            if "gpus" in values:
+                values["gpus"] = values["gpus"] or 0
             assistant = provider.assistant if provider else values.pop("assistant")
             try:
                 saved = save_provider(assistant=assistant, provider=provider, actor=user, **values)

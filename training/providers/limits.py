@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from training.models import Adapter
+from training.models import Adapter, TrainingProvider
 
 
-def why_not_there(method: str, parent: Adapter | None) -> str:
-    """Why a provider cannot train this, in one sentence; empty when it can."""
+def why_not_there(provider: TrainingProvider, method: str, parent: Adapter | None) -> str:
+    """Why a provider cannot train this, in one sentence; empty when it can. A Ray cluster runs our own recipe."""
+    if provider.kind == TrainingProvider.Kind.RAY:
+        return ""
     if method not in ("sft", "dpo"):
         return (
             f"The fine-tuning API that providers speak knows supervised training and pairs, not {method}. Choose one "

@@ -15,6 +15,7 @@ from assistants.services import audit
 from training.models import TrainingProvider
 
 MAX_KEY = 500
+MAX_GPUS = 64
 
 
 def _is_link_local(host: str) -> bool:
@@ -39,9 +40,12 @@ def save_provider(
     api_key: str,
     actor: User | None,
     provider: TrainingProvider | None = None,
+    kind: str = TrainingProvider.Kind.OPENAI,
+    gpus: int = 0,
+    folder: str = "",
 ) -> TrainingProvider:
-    """Makes or changes a provider. An empty key keeps the stored one, unless the address changes: a key must not go to
-    another server than it was entered for.
+    """Makes or changes a provider; its kind stays. An empty key keeps the stored one, unless the address changes: a key
+    must not go to another server than it was entered for. A Ray cluster may have none.
 
     Raises:
         django.core.exceptions.ValidationError: a value is not allowed.
@@ -53,12 +57,21 @@ def save_provider(
         raise ValidationError({"base_url": "That address belongs to the machine's own network services."})
     if len(api_key) > MAX_KEY or not api_key.isascii() or any(c.isspace() for c in api_key):
         raise ValidationError({"api_key": f"A key is one word of at most {MAX_KEY} letters, digits and signs."})
-    row = provider or TrainingProvider(assistant=assistant, created_by=actor)
-    moved = provider is not None and provider.base_url != base_url
-    if not api_key and (provider is None or moved):
+    row = provider or TrainingProvider(assistant=assistant, created_by=actor, kind=kind)
+    moved = provider is None or provider.base_url != base_url
+    ray = row.kind == TrainingProvider.Kind.RAY
+    if not api_key and moved and not ray:
         raise ValidationError({"api_key": "Enter the key of this address."})
+    if not model.strip() and not ray:
+        raise ValidationError({"model": "Enter the base that the provider fine-tunes."})
+    if not 0 <= gpus <= MAX_GPUS:
+        raise ValidationError({"gpus": f"A job reserves between 0 and {MAX_GPUS} GPUs."})
+    if folder and not folder.startswith("/"):
+        raise ValidationError({"folder": "Write a path that begins with a slash, as on the machines of the cluster."})
     row.name, row.base_url, row.model = name.strip(), base_url, model.strip()
-    if api_key:
+    if ray:
+        row.gpus, row.folder = gpus, folder.strip()
+    if api_key or moved:
         row.api_key = api_key
     row.full_clean(exclude=["sealed_key", "created_by"])
     row.save()
