@@ -27,14 +27,16 @@ def plans(queue: int) -> dict[str, Any]:
     with transaction.atomic():
         page = _ITEM.search(client.get(base, headers={"Host": "localhost"}).content)
         item = page[1].decode() if page else ""
-        for name, path, form in (
-            ("next", "ahead", {"item": item}),
-            ("submit", "submit", {"item": item, "choice": "good", "mark-1": "relevant", "seconds": "9"}),
-        ):
+        label = {"choice": "good", "mark-1": "relevant", "seconds": "9"}
+        ahead = ""
+        for name, path, form in (("next", "ahead", {}), ("submit", "submit", label)):
             with CaptureQueriesContext(connection) as captured:
-                answer = client.post(f"{base}{path}", form, headers={"Host": "localhost"})
+                answer = client.post(
+                    f"{base}{path}", {"item": item, "shown": ahead, **form}, headers={"Host": "localhost"}
+                )
             if answer.status_code != 200:
                 raise RuntimeError(f"{path} answered {answer.status_code}")
+            ahead = str(answer.json().get("item", ""))
             found[f"{name}_queries"] = len(captured)
             for query in captured:
                 for table in _read_whole(connection, query["sql"]):
@@ -47,7 +49,7 @@ def plans(queue: int) -> dict[str, Any]:
 
 def _read_whole(connection: Any, statement: str) -> set[str]:
     """Large tables in a sequential scan of this statement."""
-    if not statement.startswith(("SELECT", "UPDATE", "INSERT", "DELETE")):
+    if not statement.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE", "WITH")):
         return set()
     with connection.cursor() as cursor:
         cursor.execute("EXPLAIN (FORMAT JSON) " + statement)

@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 4
 """Rows beside the users' in the engine's queue."""
 IN_A_RUN = 500
+HORIZON = 1_000
+"""Open items that are looked at: those given out next. A queue may hold many more, and what is asked about them today
+would be an answer of last month's model when somebody comes to them."""
 SECONDS = 600.0
 """After which a pass ends wherever it is; the next one goes on."""
 REFUSED = "It does not fit the model's context."
@@ -92,11 +95,12 @@ def live_of(assistant: Assistant) -> Live:
 
 
 def wanting(queue: Queue, live: Live) -> QuerySet[QueueItem]:
-    """Open items without an answer of what is live now, in the order in which they are given out. Without those that
-    experts compare blind just now: beside its name, an arm's answer would tell who wrote it."""
+    """The next `HORIZON` open items without an answer of what is live now, in the order in which they are given out.
+    Without those that experts compare blind just now: beside its name, an arm's answer would tell who wrote it."""
     answered = LiveAnswer.objects.filter(turn=OuterRef("turn"), agent=live.agent, version=live.version)
     compared = ComparisonPair.objects.filter(turn=OuterRef("turn"), round__closed=False)
-    return QueueItem.objects.filter(~Exists(answered), ~Exists(compared), queue=queue, done=False).order_by("pk")
+    coming = QueueItem.objects.filter(queue=queue, done=False).order_by("pk").values("pk")[:HORIZON]
+    return QueueItem.objects.filter(~Exists(answered), ~Exists(compared), pk__in=coming).order_by("pk")
 
 
 def perform(run: SuggestionRun) -> None:
