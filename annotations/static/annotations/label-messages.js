@@ -21,6 +21,8 @@ window.RatchetLabel.messages = (core) => {
       line.append(button);
     }
     note.append(line);
+    // One key leads on; who is writing in a field just now is left there.
+    if (action && !core.inField(document.activeElement)) line.lastChild.focus({ preventScroll: true });
   }
 
   /* ``errors``: {field: [sentences]}; fields that it does not name are right. */
