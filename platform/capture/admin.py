@@ -21,7 +21,7 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews, note_view
 from capture.admin_parts import actor_of, excerpt, moment
 from capture.exporting import CONTENT_TYPES, Export, Format, open_export
-from capture.filters import AdapterFilter, FeedbackFilter, VerdictFilter
+from capture.filters import AdapterFilter, DocumentFilter, FeedbackFilter, VerdictFilter
 from capture.intake_admin import IntakeAdmin, MetricAdmin
 from capture.leak_admin import LeakReportAdmin
 from capture.models import Conversation, Feedback, Quarantine, Turn
@@ -58,7 +58,7 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
     viewed_as = "turn"
     list_display = ("asked", "answered", "passages", "verdict", "thumbs", "made_by", "when")
     list_display_links = ("asked",)
-    list_filter = (LikeFilter, VerdictFilter, FeedbackFilter, AdapterFilter, "declined", "assistant")
+    list_filter = (LikeFilter, VerdictFilter, FeedbackFilter, AdapterFilter, DocumentFilter, "declined", "assistant")
     list_before_template = "capture/turn_list_top.html"
     date_hierarchy = "asked_at"
     search_fields = ("question",)

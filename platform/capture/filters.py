@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from assistants.access import assistants_of
 from capture.models import Turn, TurnQuerySet
 from capture.turn_list import adapters_of
+from knowledge.models import Document
 
 
 class VerdictFilter(SimpleListFilter):
@@ -43,6 +44,32 @@ class FeedbackFilter(SimpleListFilter):
         if self.value() not in known or not isinstance(queryset, TurnQuerySet):
             return queryset
         return queryset.with_feedback(str(self.value()))
+
+
+class DocumentFilter(SimpleListFilter):
+    """``document``: the id of one; no choice of its own, since a house has thousands. The document's page links here."""
+
+    title = "document"
+    parameter_name = "document"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        found = self._document(request)
+        return [(str(found.pk), found.path)] if found is not None else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
+        found = self._document(request)
+        if found is None or not isinstance(queryset, TurnQuerySet):
+            return queryset
+        return queryset.filter(assistant=found.assistant_id).using(found.assistant_id, found.path)
+
+    def _document(self, request: HttpRequest) -> Document | None:
+        """One that the viewer may know of; looked up once."""
+        if not hasattr(self, "_found"):
+            value = self.value() or ""
+            known = value.isdecimal() and len(value) < 19
+            own = Document.objects.filter(assistant__in=assistants_of(request.user))
+            self._found = own.filter(pk=value).only("assistant", "path").first() if known else None
+        return self._found
 
 
 class AdapterFilter(SimpleListFilter):

@@ -142,14 +142,23 @@ class Passage(models.Model):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["assistant", "digest"], name="passage_once")]
+        indexes: ClassVar = [models.Index(fields=["assistant", "source"], name="passage_source")]
 
     def __str__(self) -> str:
         return self.title or self.text[:60]
 
 
+PLAYGROUND_TAG = "playground"
+"""Of turns that the playground made; no key posted them."""
+
+
 class TurnQuerySet(models.QuerySet["Turn"]):
     def of(self, assistant: Assistant) -> Self:
         return self.filter(assistant=assistant)
+
+    def asked_by_users(self) -> Self:
+        """Without what people of the house asked in the playground and put into a queue."""
+        return self.exclude(tags__contains=[PLAYGROUND_TAG], api_key=None)
 
     def newest_first(self) -> Self:
         return self.order_by("-asked_at", "-id")
@@ -174,6 +183,11 @@ class TurnQuerySet(models.QuerySet["Turn"]):
     def matching(self, words: str) -> Self:
         """Turns whose question or response holds the words, as a web search reads them (quotes, minus, or)."""
         return self.filter(words=SearchQuery(words, search_type="websearch", config="english"))
+
+    def using(self, assistant: int, path: str) -> Self:
+        """Turns for which something of the document at this path was retrieved, as it was named with the turn."""
+        one, other = Retrieval.objects.of_document(assistant, path)
+        return self.filter(models.Q(pk__in=one.values("turn")) | models.Q(pk__in=other.values("turn")))
 
     def with_contexts(self) -> Self:
         """Two more queries in all, however many turns."""
@@ -265,6 +279,15 @@ class Turn(models.Model):
         return self.question[:80]
 
 
+class RetrievalQuerySet(models.QuerySet["Retrieval"]):
+    def of_document(self, assistant: int, path: str) -> tuple[Self, Self]:
+        """By the passage's source, and by one that was given with the turn: each has an index, both together none."""
+        return (
+            self.filter(own_source=None, passage__assistant=assistant, passage__source=path),
+            self.filter(own_source=path, turn__assistant=assistant),
+        )
+
+
 class Retrieval(models.Model):
     """One passage at one rank of one turn, with the sentences of it that were offered as evidence."""
 
@@ -280,9 +303,16 @@ class Retrieval(models.Model):
     own_source = models.CharField(max_length=500, null=True, help_text="Where it differs from the passage's.")  # noqa: DJ001
     own_metadata = models.JSONField(null=True, help_text="Where it differs from the passage's.")
 
+    objects = RetrievalQuerySet.as_manager()
+
     class Meta:
         ordering = ("turn", "rank")
         constraints: ClassVar = [models.UniqueConstraint(fields=["turn", "rank"], name="retrieval_rank_once")]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["own_source"], condition=models.Q(own_source__isnull=False), name="retrieval_own_source"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"[{self.rank}] {self.passage}"

@@ -115,7 +115,7 @@ def turn_prompt(turn: Turn) -> Prompt:
     retrievals = list(turn.retrievals.all())
     placed = sorted(
         (place, one.rank, int(sentence), similarity)
-        for one in retrievals
+        for one in ([] if turn.withheld else retrievals)
         for place, sentence, similarity in one.evidence
     )
     return build_prompt(
@@ -142,12 +142,13 @@ def _drawn(experiment: Experiment, now: datetime) -> list[Turn]:
 
 
 def eligible(experiment: Experiment) -> TurnQuerySet:
-    """Turns of our chat by one of the two arms, asked with today's prompt, nothing masked, without another answer."""
+    """Turns of our chat by one of the two arms, asked with today's prompt, nothing masked, without another answer. What
+    the threshold declined was put to neither."""
     answered = ShadowAnswer.objects.filter(experiment=experiment, turn=OuterRef("pk"))
     names = [_name(experiment.control), experiment.candidate.engine_name]
     return (
         Turn.objects.of(experiment.assistant)
-        .filter(tags__contains=["chat"], adapter__in=names, pii=[])
+        .filter(tags__contains=["chat"], adapter__in=names, pii=[], withheld=False)
         .filter(Q(prompt_digest=experiment.assistant.prompt_digest))
         .filter(~Exists(answered))
     )

@@ -201,6 +201,14 @@ class Migration(migrations.Migration):
             index=models.Index(condition=models.Q(('claimed_until__isnull', False)), fields=['claimed_until'], name='quarantine_leased'),
         ),
         migrations.AddIndex(
+            model_name='passage',
+            index=models.Index(fields=['assistant', 'source'], name='passage_source'),
+        ),
+        migrations.AddIndex(
+            model_name='retrieval',
+            index=models.Index(condition=models.Q(('own_source__isnull', False)), fields=['own_source'], name='retrieval_own_source'),
+        ),
+        migrations.AddIndex(
             model_name='turn',
             index=models.Index(fields=['assistant', '-asked_at', '-id'], name='turn_newest'),
         ),
