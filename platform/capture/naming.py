@@ -7,6 +7,7 @@ They are no sentences, and chatbots filter and group by them, so the policy's li
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,8 @@ TYPES = frozenset({"EMAIL", "PHONE", "CREDIT_CARD", "IBAN", "US_SSN", "UK_NINO",
 _JOINTS = str.maketrans("._:/", "    ")
 _JOINED = re.compile(r"[ ._:/-]+")
 _LONGEST_WORD = 20
+_GROWTH = 64
+"""Characters that the masks of a key may be longer than what they stand for."""
 _SHORT, _FEW_DIGITS = 12, 6
 """A name that is shorter and has fewer digits has room for none of these."""
 
@@ -43,10 +46,12 @@ class Names:
         """A JSON value with its keys masked, at any depth. Raises as `masked`."""
         if isinstance(value, Mapping):
             found: dict[str, Any] = {}
+            taken: Counter[str] = Counter()
             for key, inner in value.items():
-                name = self.masked(key, len(key) + 64)
-                while name in found:  # one number in two spellings: nothing is lost
-                    name += "_"
+                masked = name = self.masked(key, len(key) + _GROWTH)
+                while name in found or (name != key and name in value):  # one number in two spellings: nothing is lost
+                    taken[masked] += 1
+                    name = f"{masked}_{taken[masked] + 1}"
                 found[name] = self.keys(inner)
             return found
         return [self.keys(part) for part in value] if isinstance(value, list | tuple) else value

@@ -48,10 +48,11 @@ class Reference:
 
 
 def window(assistant: Assistant, since: datetime, until: datetime, *, without: DatasetVersion) -> Window:
-    """Of the newest 20,000 turns asked from ``since`` to before ``until``, one of each conversation, `MOST` at most;
-    what the dataset was made of is left out."""
+    """Of the newest 20,000 turns that users asked from ``since`` to before ``until``, one of each conversation, `MOST`
+    at most; what the dataset was made of is left out."""
     learnt = Example.objects.filter(dataset=without, turn__isnull=False).values("turn")
-    rows = Turn.objects.of(assistant).filter(asked_at__gte=since, asked_at__lt=until, embedding__isnull=False)
+    rows = Turn.objects.of(assistant).asked_by_users()
+    rows = rows.filter(asked_at__gte=since, asked_at__lt=until, embedding__isnull=False)
     pairs = rows.exclude(pk__in=learnt).newest_first().values_list("pk", "conversation")[:LOOKED_AT]
     keys = _one_each(pairs, MOST)
     vectors = vectors_of(keys)

@@ -13,7 +13,7 @@ from django.db import connection
 
 from annotations.languages import language_of
 from assistants.models import Assistant
-from capture.models import Turn
+from capture.models import PLAYGROUND_TAG, Turn
 from knowledge.models import Document
 from serving.drift.sample import best_similarities
 from training.models import DatasetVersion, Example
@@ -25,8 +25,8 @@ NAMED = 50
 
 
 def behaviour(assistant: Assistant, since: datetime, until: datetime) -> dict[str, Any]:
-    """Of all turns asked in the window: {"turns", "declined": share, "rated": turns with a thumb or a rating,
-    "down": share of these}. One statement, over the index of the newest turns."""
+    """Of all turns that users asked in the window: {"turns", "declined": share, "rated": turns with a thumb or a
+    rating, "down": share of these}. One statement, over the index of the newest turns."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -38,8 +38,9 @@ def behaviour(assistant: Assistant, since: datetime, until: datetime) -> dict[st
                 FROM capture_feedback AS given WHERE given.turn_id = turn.id
             ) AS said ON true
             WHERE turn.assistant_id = %s AND turn.asked_at >= %s AND turn.asked_at < %s
+                AND NOT (turn.tags @> ARRAY[%s]::varchar[] AND turn.api_key_id IS NULL)
             """,
-            [assistant.pk, since, until],
+            [assistant.pk, since, until, PLAYGROUND_TAG],
         )
         turns, declined, rated, down = cursor.fetchone()
     return {"turns": turns, "declined": _share(declined), "rated": rated, "down": _share(down)}

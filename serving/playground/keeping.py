@@ -17,7 +17,7 @@ from annotations.filling import add_turns
 from annotations.models import Queue
 from assistants.models import Assistant
 from assistants.services import audit
-from capture.models import Quarantine, Turn
+from capture.models import PLAYGROUND_TAG, Quarantine, Turn
 from capture.scrub import scrub_item
 from capture.services import receive_turns
 from generation.prompts import Message, Prompt, PromptPassage, SentenceRef, build_prompt, is_decline, split_sentences
@@ -103,7 +103,7 @@ def seal(said: Said) -> str:
         completion_tokens=said.result.completion_tokens,
         user={},
     )
-    item["tags"] = ["playground"]
+    item["tags"] = [PLAYGROUND_TAG]
     value = {
         "assistant": said.asked.assistant.pk, "model": said.model, "item": item, "dropped": said.asked.dropped,
         "finish": said.result.finish_reason, "looped": said.result.looped,

@@ -9,8 +9,10 @@ import pytest
 
 from capture import naming
 from capture.models import Conversation, Metric, Turn, TurnUpdate
-from capture.naming import is_plain
+from capture.naming import Names, is_plain
 from capture.services import scrub_waiting
+from privacy.entities import EntityTable
+from privacy.policy import Policy
 from tests.capture.conftest import Call, turn_item
 from tests.capture.test_api import problem
 
@@ -110,3 +112,14 @@ def test_two_spellings_of_one_number_stay_two_keys(api: Call) -> None:
     metadata = Turn.objects.get().metadata
     assert sorted(metadata.values()) == [1, 2]
     assert not any("4929" in key for key in metadata)
+
+
+def test_many_spellings_of_one_number_make_no_long_keys() -> None:
+    """Their lengths add up to what their count does, not to its square."""
+    spellings = {"".join(c + "-" * ((n >> i) & 1) for i, c in enumerate(CARD[:9])) + CARD[9:]: n for n in range(300)}
+    value = {**spellings, "[CREDIT_CARD_1]_2": "was there"}
+    masked = Names(Policy(), EntityTable(b"k" * 32)).keys(value)
+    assert sorted(str(one) for one in masked.values()) == sorted(str(one) for one in value.values())
+    assert masked["[CREDIT_CARD_1]_2"] == "was there"
+    assert sum(CARD[9:] in key for key in masked) == 0
+    assert max(map(len, masked)) < 64

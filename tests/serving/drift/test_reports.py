@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from annotations.models import Queue
 from assistants.models import AuditEvent
+from assistants.services import issue_key
 from capture.models import Turn
 from serving.drift.models import DriftReport
 from serving.drift.services import DriftRefused, open_queue, propose_retraining, report_all, start_report
@@ -42,6 +43,19 @@ def test_the_same_questions_are_no_drift(house: House) -> None:
     report = house.report()
     assert report.verdict == "same"
     assert "No change is shown" in report.sentence
+
+
+def test_what_the_house_asked_in_the_playground_is_no_traffic(house: House) -> None:
+    house.turns(["fees"] * 60, NOW - timedelta(days=2))
+    house.turns(["solar"] * 60, NOW - timedelta(days=1), tags=["playground"], declined=True)
+    report = house.report()
+    assert report.verdict == "same"
+    assert report.results["n_now"] == 60
+    assert report.results["behaviour"]["turns"] == 60
+    assert report.results["behaviour"]["declined"] == 0
+    key, _ = issue_key(assistant=house.assistant, name="theirs", scopes=["log"])
+    house.turns(["solar"] * 60, NOW - timedelta(hours=20), tags=["playground"], api_key=key)
+    assert house.report().results["n_now"] == 120  # a chatbot may call its own users so
 
 
 def test_two_windows_running_raise_the_alarm(house: House) -> None:
