@@ -15,8 +15,10 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from serving.alerts.models import Alert, AlertChannel
 from serving.alerts.watching import acknowledge
+from serving.alerts.webhooks import change_key, key_of
 
 READERS = (Role.ADMIN.value, Role.REVIEWER.value, Role.PRIVACY.value)
+MOST_KEYS = 10
 SIGNS = {"urgent": "✗", "warning": "!", "news": "·"}
 
 
@@ -89,7 +91,7 @@ class AlertChannelAdmin(ScopedAdmin):
     list_filter: ClassVar = ("kind", "level", "enabled", "assistant")
     list_select_related: ClassVar = ("assistant",)
     search_fields: ClassVar = ("address",)
-    actions: ClassVar = ("try_out",)
+    actions: ClassVar = ("try_out", "change_keys")
 
     @admin.display(description="Last delivery")
     def state(self, obj: AlertChannel) -> str:
@@ -107,11 +109,31 @@ class AlertChannelAdmin(ScopedAdmin):
             text = f"{channel}: {error or 'the test alert was taken.'}"
             self.message_user(request, text, messages.ERROR if error else messages.SUCCESS)
 
+    @admin.action(description="Make a new signing key")
+    def change_keys(self, request: HttpRequest, queryset: QuerySet[AlertChannel]) -> None:
+        user: Any = request.user
+        hooks = queryset.filter(kind=AlertChannel.Kind.WEBHOOK).select_related("assistant")
+        for channel in hooks[:MOST_KEYS]:
+            self._show_key(request, channel, change_key(channel=channel, by=user))
+        if not hooks:
+            self.message_user(request, "Only webhooks have a signing key.", messages.ERROR)
+
     def save_model(self, request: HttpRequest, obj: AlertChannel, form: ModelForm[AlertChannel], change: bool) -> None:
         super().save_model(request, obj, form, change)
         user: Any = request.user
         action = "alert_channel.changed" if change else "alert_channel.added"
         audit(assistant=obj.assistant, actor=user, action=action, target=f"{obj.kind} {obj.pk}")
+        if obj.kind != AlertChannel.Kind.WEBHOOK:
+            return
+        if not change:
+            self._show_key(request, obj, key_of(obj))
+        elif {"address", "kind", "assistant"} & set(form.changed_data):
+            # Who received before knows the old one, and could write to the new receiver with it.
+            self._show_key(request, obj, change_key(channel=obj, by=user))
+
+    def _show_key(self, request: HttpRequest, channel: AlertChannel, key: str) -> None:
+        text = "Signing key of {}: {} It is not shown again; a new one can be made at any time."
+        self.message_user(request, format_html(text, channel.address, key), messages.SUCCESS)
 
     def delete_model(self, request: HttpRequest, obj: AlertChannel) -> None:
         user: Any = request.user

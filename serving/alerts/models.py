@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import ClassVar, Self
 
 from django.conf import settings
@@ -55,6 +56,10 @@ class Alert(models.Model):
         return self.sentence
 
 
+def new_salt() -> str:
+    return secrets.token_hex(16)
+
+
 class AlertChannel(models.Model):
     """Where alerts of an assistant go: one address."""
 
@@ -70,6 +75,10 @@ class AlertChannel(models.Model):
         help_text="Alerts below this level are not sent here.",
     )  # fmt: skip
     enabled = models.BooleanField(default=True)
+    key_salt = models.CharField(
+        max_length=32, default=new_salt, editable=False,
+        help_text="A webhook's signing key is made of this and a secret of the server: see `webhooks.key_of`.",
+    )  # fmt: skip
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

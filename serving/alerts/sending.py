@@ -66,7 +66,7 @@ def _note(delivery: AlertDelivery, error: str) -> None:
 def deliver(alert: Alert, channel: AlertChannel, *, cleared: bool) -> str:
     """Sends; returns what went wrong, or nothing."""
     if channel.kind == AlertChannel.Kind.WEBHOOK:
-        return webhooks.post(channel.address, body_of(alert, cleared=cleared))
+        return webhooks.post(channel.address, body_of(alert, cleared=cleared), key=webhooks.key_of(channel))
     if not settings.EMAIL_HOST:
         return "No mail server is set (EMAIL_HOST)."
     state = "over" if cleared else alert.get_level_display().lower()

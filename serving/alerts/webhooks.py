@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -12,6 +13,11 @@ from urllib.parse import urlsplit
 
 import httpx
 from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from assistants.services import audit
+from serving.alerts.models import AlertChannel, new_salt
 
 SECONDS = 10.0
 SIGNATURE = "X-Ratchet-Signature"
@@ -35,12 +41,13 @@ def address_problem(address: str) -> str:
     return ""
 
 
-def post(address: str, body: dict[str, Any]) -> str:
-    """Sends; returns what went wrong, or nothing. What the receiver answers is not kept: only its status."""
+def post(address: str, body: dict[str, Any], *, key: str) -> str:
+    """Sends, signed with ``key``; returns what went wrong, or nothing. What the receiver answers is not kept: only its
+    status."""
     if problem := address_problem(address):
         return problem
     data = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
-    headers = {"Content-Type": "application/json", "User-Agent": "ratchet", SIGNATURE: sign(data)}
+    headers = {"Content-Type": "application/json", "User-Agent": "ratchet", SIGNATURE: sign(data, key)}
     try:
         if problem := _forbidden(address):
             return problem
@@ -52,9 +59,29 @@ def post(address: str, body: dict[str, Any]) -> str:
     return "" if 200 <= status < 300 else f"It answered {status}."
 
 
-def sign(data: bytes) -> str:
-    """``sha256=`` and the HMAC of the body with RATCHET_WEBHOOK_KEY."""
-    return "sha256=" + hmac.new(settings.RATCHET_WEBHOOK_KEY.encode(), data, hashlib.sha256).hexdigest()
+def key_of(channel: AlertChannel) -> str:
+    """The key with which what is sent to this webhook is signed. Each has its own: with one for all, whoever receives
+    for one assistant could write in the name of another's alerts. It is derived, so that the database alone gives none
+    away."""
+    named = f"webhook {channel.pk} {channel.key_salt}".encode()
+    drawn = hmac.new(settings.RATCHET_WEBHOOK_KEY.encode(), named, hashlib.sha256).digest()
+    return "whk_" + base64.urlsafe_b64encode(drawn).decode().rstrip("=")
+
+
+@transaction.atomic
+def change_key(*, channel: AlertChannel, by: User) -> str:
+    """The new signing key, from the next alert on."""
+    channel.key_salt = new_salt()
+    channel.save(update_fields=["key_salt"])
+    audit(
+        assistant=channel.assistant, actor=by, action="alert_channel.key_changed", target=f"{channel.kind} {channel.pk}"
+    )  # fmt: skip
+    return key_of(channel)
+
+
+def sign(data: bytes, key: str) -> str:
+    """``sha256=`` and the HMAC-SHA256 of the body."""
+    return "sha256=" + hmac.new(key.encode(), data, hashlib.sha256).hexdigest()
 
 
 def _forbidden(address: str) -> str:

@@ -6,6 +6,8 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+import serving.alerts.models
+
 
 class Migration(migrations.Migration):
 
@@ -78,6 +80,7 @@ class Migration(migrations.Migration):
                 ('address', models.CharField(help_text='An e-mail address, or the https address that gets a POST.', max_length=500)),
                 ('level', models.CharField(choices=[('news', 'News'), ('warning', 'Warning'), ('urgent', 'Urgent')], default='warning', help_text='Alerts below this level are not sent here.', max_length=8, verbose_name='from level')),
                 ('enabled', models.BooleanField(default=True)),
+                ('key_salt', models.CharField(default=serving.alerts.models.new_salt, editable=False, help_text="A webhook's signing key is made of this and a secret of the server: see `webhooks.key_of`.", max_length=32)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='alert_channels', to='assistants.assistant')),
             ],

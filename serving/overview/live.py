@@ -27,6 +27,7 @@ from serving.overview.panels import (
     share,
 )
 from serving.traffic.latency import added, percentile
+from serving.traffic.models import OTHER_MODELS
 
 MOST_ROWS = 40
 """Of the table, the busiest first: a frontend may post another model name with every turn."""
@@ -99,7 +100,8 @@ def _by_adapter(assistant: Assistant, hours: Iterable[TrafficHour]) -> Table:
     for (model, adapter), found in sorted(groups.items(), key=lambda pair: -sum(h.turns for h in pair[1]))[:MOST_ROWS]:
         turns, up, down = (sum(getattr(h, name) for h in found) for name in ("turns", "up", "down"))
         latencies = added([h.latencies for h in found])
-        links[len(rows)] = f"{turn_list}?{urlencode({'adapter': adapter} if adapter else {'model': model})}"
+        if model != OTHER_MODELS:
+            links[len(rows)] = f"{turn_list}?{urlencode({'adapter': adapter} if adapter else {'model': model})}"
         rows.append([
             adapter or model or "no model named", model, turns, share(sum(h.declined for h in found), turns),
             share(down, up + down), sum(h.escalated for h in found), _ms(percentile(latencies, 0.5)),

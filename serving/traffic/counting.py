@@ -15,12 +15,14 @@ from django.utils import timezone
 from capture.late import TurnUpdate
 from capture.models import Feedback, Turn
 from serving.traffic.latency import EDGES
-from serving.traffic.models import TrafficHour, TrafficMark
+from serving.traffic.models import OTHER_MODELS, TrafficHour, TrafficMark
 
 OVERLAP = timedelta(minutes=15)
 """A row's time is taken before its transaction ends: what ended late may lie behind the mark."""
 REBUILT = timedelta(days=35)
 """What is counted anew each day: erasures and re-scrubs leave no time behind."""
+MOST_NAMES = 50
+"""Of models with adapters in one hour of an assistant; the rest of its turns is counted under `OTHER_MODELS`."""
 _LOCK = 0x54524146
 _HOURS_AT_ONCE = 20_000
 
@@ -50,6 +52,23 @@ _BINS = ", ".join(
     for place in range(len(EDGES) + 1)
 )
 
+# A frontend may post another model name with every turn. The busiest names of an hour keep rows of their own.
+_NAMES = f"""
+CREATE TEMPORARY TABLE named ON COMMIT DROP AS
+SELECT assistant_id, hour, model, adapter FROM (
+    SELECT touched.assistant_id, touched.hour, t.model, t.adapter,
+           row_number() OVER (PARTITION BY touched.assistant_id, touched.hour
+                              ORDER BY count(*) DESC, t.model, t.adapter) AS place
+    FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
+         AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+    GROUP BY touched.assistant_id, touched.hour, t.model, t.adapter
+) ranked WHERE place <= %(most)s
+"""  # noqa: S608
+_NAMED = """LEFT JOIN named ON named.assistant_id = touched.assistant_id AND named.hour = touched.hour
+         AND named.model = t.model AND named.adapter = t.adapter"""
+_MODEL = "CASE WHEN named.hour IS NULL THEN %(other)s ELSE t.model END"
+_ADAPTER = "CASE WHEN named.hour IS NULL THEN '' ELSE t.adapter END"
+
 # One pass over the turns of each hour by their index (assistant, asked_at); what hangs on a turn is looked up by key.
 _COUNT = f"""
 INSERT INTO {_TABLE} (assistant_id, hour, model, adapter, turns, declined, up, down, escalated, prompt_tokens,
@@ -58,11 +77,12 @@ SELECT one.assistant_id, one.hour, one.model, one.adapter, count(*), count(*) FI
        count(*) FILTER (WHERE one.up), count(*) FILTER (WHERE one.down), count(*) FILTER (WHERE one.escalated),
        coalesce(sum(one.prompt_tokens), 0), coalesce(sum(one.completion_tokens), 0), ARRAY[{_BINS}], '{{}}'
 FROM (
-    SELECT touched.assistant_id, touched.hour, t.model, t.adapter, t.declined, t.prompt_tokens, t.completion_tokens,
-           width_bucket(t.latency_ms, %(edges)s::int[]) AS bin, said.up, said.down,
+    SELECT touched.assistant_id, touched.hour, {_MODEL} AS model, {_ADAPTER} AS adapter, t.declined, t.prompt_tokens,
+           t.completion_tokens, width_bucket(t.latency_ms, %(edges)s::int[]) AS bin, said.up, said.down,
            said.escalated OR t.outcome = 'escalated' AS escalated
     FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
          AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+    {_NAMED}
     CROSS JOIN LATERAL (
         SELECT coalesce(bool_or(f.kind = 'thumb' AND f.value > 0), false) AS up,
                coalesce(bool_or(f.kind = 'thumb' AND f.value < 0), false) AS down,
@@ -76,9 +96,11 @@ GROUP BY one.assistant_id, one.hour, one.model, one.adapter
 _MASKED = f"""
 UPDATE {_TABLE} SET masked = found.masked FROM (
     SELECT assistant_id, hour, model, adapter, jsonb_object_agg(type, n) AS masked FROM (
-        SELECT touched.assistant_id, touched.hour, t.model, t.adapter, mask.value ->> 'type' AS type, count(*) AS n
+        SELECT touched.assistant_id, touched.hour, {_MODEL} AS model, {_ADAPTER} AS adapter,
+               mask.value ->> 'type' AS type, count(*) AS n
         FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
              AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+        {_NAMED}
         CROSS JOIN LATERAL jsonb_array_elements(t.pii) AS mask WHERE mask.value ->> 'type' IS NOT NULL
         GROUP BY 1, 2, 3, 4, 5
     ) each GROUP BY 1, 2, 3, 4
@@ -119,7 +141,9 @@ def _count_touched(cursor: Any) -> int:
     run(f"DELETE FROM {_TABLE} USING touched WHERE {_TABLE}.assistant_id = touched.assistant_id "  # noqa: S608
         f"AND {_TABLE}.hour = touched.hour")  # fmt: skip
     run("ANALYZE touched")
-    run(_COUNT, {"edges": list(EDGES)})
-    run(_MASKED)
-    run("DROP TABLE touched")
+    run(_NAMES, {"most": MOST_NAMES})
+    run("ANALYZE named")
+    run(_COUNT, {"edges": list(EDGES), "other": OTHER_MODELS})
+    run(_MASKED, {"other": OTHER_MODELS})
+    run("DROP TABLE touched, named")
     return int(hours)

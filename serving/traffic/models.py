@@ -9,6 +9,9 @@ from django.db import models
 
 from assistants.models import Assistant
 
+OTHER_MODELS = "other models"
+"""Under what the turns of names are counted that an hour has too many of."""
+
 
 class TrafficHour(models.Model):
     """What one model with one adapter answered in one hour. Written by `serving.traffic.counting` alone."""

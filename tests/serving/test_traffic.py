@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from assistants.models import Assistant
 from capture.models import Turn
 from serving.models import TrafficHour, TrafficMark
+from serving.traffic import counting
 from serving.traffic.counting import count
 from serving.traffic.latency import BINS, EDGES, added, percentile
+from serving.traffic.models import OTHER_MODELS
 from tests.factories import make_assistant, make_feedback, make_turn
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -74,6 +76,26 @@ def test_counting_twice_changes_nothing_and_the_daily_count_sees_what_was_erased
     TrafficMark.objects.update(rebuilt_at=now - timedelta(days=2))
     count()
     assert sum(row.turns for row in rows().values()) == 1
+
+
+def test_names_that_a_client_invents_make_no_rows_without_end(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "MOST_NAMES", 3)
+    for _ in range(3):
+        ask(assistant, model="m", adapter="bot-1", latency_ms=100)
+        ask(assistant, model="gpt", latency_ms=100)
+    for number in range(9):
+        ask(assistant, model=f"name {number}", adapter=f"adapter {number}", latency_ms=100, pii=[{"type": "PERSON"}])
+    ask(assistant, NOON + timedelta(hours=1), model="name 7")
+    count()
+    found = {(row.hour, row.model, row.adapter): row for row in TrafficHour.objects.all()}
+    assert len(found) == 5
+    other = found[NOON, OTHER_MODELS, ""]
+    assert (other.turns, sum(other.latencies), other.masked) == (8, 8, {"PERSON": 8})
+    assert found[NOON, "m", "bot-1"].turns == found[NOON, "gpt", ""].turns == 3
+    assert found[NOON + timedelta(hours=1), "name 7", ""].turns == 1
+    assert sum(row.turns for row in found.values()) == Turn.objects.count()
 
 
 @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95]))

@@ -63,6 +63,11 @@ def receiver() -> Iterator[Any]:
     server.server_close()
 
 
+def signature(key: str, body: bytes) -> str:
+    """As a receiver computes it."""
+    return f"sha256={hmac.new(key.encode(), body, hashlib.sha256).hexdigest()}"
+
+
 def pass_time() -> None:
     """Longer than a condition must have been over."""
     Alert.objects.update(seen_at=timezone.now() - watching.QUIET - timedelta(minutes=1))
@@ -133,15 +138,14 @@ def test_looking_costs_the_same_for_many_assistants(assistant: Assistant, django
 
 
 def test_a_webhook_is_told_of_beginning_and_end_with_a_signature(assistant: Assistant, receiver: Any) -> None:
-    AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address)
+    channel = AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address)
     AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address + "2", level="urgent")
     held = hold(assistant)
     watching.look()
     assert sending.send_due() == 1
     assert sending.send_due() == 0
     headers, body = receiver.got[0]
-    expected = hmac.new(settings.RATCHET_WEBHOOK_KEY.encode(), body, hashlib.sha256).hexdigest()
-    assert headers["X-Ratchet-Signature"] == f"sha256={expected}"
+    assert headers["X-Ratchet-Signature"] == signature(webhooks.key_of(channel), body)
     told = json.loads(body)
     assert (told["event"], told["assistant"], told["kind"], told["level"]) == (
         "alert.raised", "helpdesk", "held", "warning",
@@ -177,7 +181,7 @@ def test_who_does_not_take_it_is_asked_again_later_and_not_for_ever(assistant: A
 
 def test_a_redirect_is_not_followed(assistant: Assistant, receiver: Any) -> None:
     receiver.status = 302
-    assert webhooks.post(receiver.address, {}) == "It answered 302."
+    assert webhooks.post(receiver.address, {}, key="k") == "It answered 302."
 
 
 @override_settings(EMAIL_HOST="mail.example.org")
@@ -219,12 +223,12 @@ def test_addresses_that_cannot_be_meant_are_refused(assistant: Assistant, addres
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "10.0.0.1", "[::1]"])
 def test_private_networks_are_closed_unless_opened(db: None, host: str) -> None:
-    assert "private network" in webhooks.post(f"https://{host}:1/", {})
+    assert "private network" in webhooks.post(f"https://{host}:1/", {}, key="k")
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "..example", "exa mple", "xn--\u00fc.example"])
 def test_a_host_that_cannot_be_looked_up_is_an_error_of_its_channel(db: None, host: str) -> None:
-    assert webhooks.post(f"https://{host}/", {})
+    assert webhooks.post(f"https://{host}/", {}, key="k")
 
 
 def test_the_pages_show_ones_own_and_let_readers_say_that_they_saw_it(assistant: Assistant) -> None:
@@ -268,6 +272,52 @@ def test_an_admin_adds_a_channel_for_ones_own_assistant_only(assistant: Assistan
     )
     assert "the test alert was taken" in answer.content.decode()
     assert json.loads(receiver.got[0][1])["kind"] == "test"
+
+
+def test_each_webhook_has_a_key_of_its_own_that_is_shown_once_and_can_be_changed(
+    assistant: Assistant, receiver: Any
+) -> None:
+    admin, reviewer = make_user("admin"), make_user("reviewer")
+    add_member(assistant, admin, "admin")
+    add_member(assistant, reviewer, "reviewer")
+    foreign = AlertChannel.objects.create(assistant=make_assistant("other"), kind="webhook", address=receiver.address)
+    client = Client()
+    client.force_login(admin)
+    place = "/admin/serving/alertchannel/"
+    form = {"kind": "webhook", "address": receiver.address, "level": "news", "enabled": "on", "assistant": assistant.pk}
+    shown = client.post(f"{place}add/", form, follow=True).content.decode()
+    channel = AlertChannel.objects.get(assistant=assistant)
+    first = webhooks.key_of(channel)
+    assert first in shown
+    assert first not in client.get(place).content.decode()
+    assert first not in client.get(f"{place}{channel.pk}/change/").content.decode()
+    assert first != webhooks.key_of(foreign)
+
+    form["level"] = "urgent"
+    client.post(f"{place}{channel.pk}/change/", form)
+    channel.refresh_from_db()
+    assert webhooks.key_of(channel) == first
+    change = {"action": "change_keys", "_selected_action": [channel.pk, foreign.pk]}
+    kept = foreign.key_salt
+    shown = client.post(place, change, follow=True).content.decode()
+    channel.refresh_from_db()
+    foreign.refresh_from_db()
+    second = webhooks.key_of(channel)
+    assert first != second
+    assert second in shown
+    assert foreign.key_salt == kept
+    assert AuditEvent.objects.get(action="alert_channel.key_changed").actor == admin
+    client.post(place, {"action": "try_out", "_selected_action": [channel.pk]})
+    headers, body = receiver.got[-1]
+    assert headers["X-Ratchet-Signature"] == signature(second, body)
+
+    form["address"] = receiver.address + "/elsewhere"
+    shown = client.post(f"{place}{channel.pk}/change/", form, follow=True).content.decode()
+    channel.refresh_from_db()
+    assert webhooks.key_of(channel) not in (first, second)
+    assert webhooks.key_of(channel) in shown
+    client.force_login(reviewer)
+    assert client.post(place, change).status_code == 403
 
 
 def test_the_home_page_shows_what_nobody_has_seen(assistant: Assistant) -> None:

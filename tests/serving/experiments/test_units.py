@@ -121,7 +121,7 @@ def test_a_pass_without_news_reads_no_question_twice(bot: Bot) -> None:
     for i in range(12, 40):
         bot.ask(f"unit {i}")
     passed(experiment)
-    make_feedback(last, value=1)
+    make_feedback(last, kind="correction", value=None, text="No, £40.")
     measure(experiment, now=timezone.now())
     with CaptureQueriesContext(connection) as more:
         look(experiment, now=timezone.now())
