@@ -16,6 +16,7 @@ from assistants.work_admin import READERS
 from training import views_gate, views_replay
 from training.data_admin import TrainingWorkAdmin
 from training.evaluation.blind import HIDDEN, must_stay_blind
+from training.evaluation.judged import counting, said_of
 from training.models import GateDeclaration, Judging, KnowledgeScore, Replay
 from training.pages import render_page
 from training.replay.services import Chosen
@@ -94,7 +95,13 @@ class JudgingAdmin(OfEvaluationAdmin):
 
     def shown(self, request: HttpRequest, work: Any) -> dict[str, Any]:
         """Who still judges blind does not read what a judge thinks of the same answers."""
-        return {"hidden": HIDDEN if must_stay_blind(cast("User", request.user), work.evaluation) else ""}
+        said = said_of(work.evaluation)
+        first = counting(said)
+        return {
+            "hidden": HIDDEN if must_stay_blind(cast("User", request.user), work.evaluation) else "",
+            "asked": len(said),
+            "counts": first,
+        }
 
 
 @admin.register(GateDeclaration)

@@ -44,13 +44,19 @@ class GateForm(forms.Form):
         max_value=1,
         label="Agreement of a judge with people (κ) from which it may count",
     )
+    least_questions = forms.IntegerField(
+        min_value=1,
+        max_value=1000,
+        label="Questions that a guardrail must rest on",
+        help_text="On fewer it is not shown, and what is not shown does not pass.",
+    )
     reason = forms.CharField(max_length=MAX_REASON, label="Why is it changed?")
     version = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
 
     def __init__(self, data: Any, *, rule: GateRule, version: int) -> None:
         values = rule.as_dict()
         initial: dict[str, Any] = {
-            **{name: values[name] for name in ("primary", "alpha", "strict", "judge_agreement")},
+            **{name: values[name] for name in ("primary", "alpha", "strict", "judge_agreement", "least_questions")},
             "minimum_gain": rule.minimum_gain * 100,
             **{f"on_{name}": name in rule.margins for name in GUARDRAILS},
             **{f"margin_{name}": rule.margins.get(name, rail.margin) * 100 for name, rail in GUARDRAILS.items()},
@@ -65,7 +71,8 @@ class GateForm(forms.Form):
 
     def rule_fields(self) -> list[Any]:
         """What stands above the guardrails."""
-        return [self[name] for name in ("primary", "minimum_gain", "alpha", "judge_agreement", "strict")]
+        names = ("primary", "minimum_gain", "alpha", "judge_agreement", "least_questions", "strict")
+        return [self[name] for name in names]
 
     def guardrails(self) -> list[dict[str, Any]]:
         """The rows of the form's table."""
@@ -90,6 +97,7 @@ class GateForm(forms.Form):
                 "alpha": values["alpha"],
                 "strict": values["strict"],
                 "judge_agreement": values["judge_agreement"],
+                "least_questions": values["least_questions"],
                 "margins": {name: values[f"margin_{name}"] / 100 for name in GUARDRAILS if values[f"on_{name}"]},
             }
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from training.evaluation.models import Judging
 from training.evaluation.statistics import Estimate
 from training.models import Evaluation
@@ -10,17 +12,29 @@ LEAST_PAIRS = 30
 """Pairs judged by judge and people from which on an agreement says something."""
 
 
-def judged_preference(evaluation: Evaluation, least_agreement: float) -> Estimate | None:
-    """Win rate of the candidate minus one half, of the newest finished judging; None where there is none, or where its
-    agreement with people (Cohen's κ) is unknown, rests on fewer than `LEAST_PAIRS` pairs, or is below what was
-    declared."""
+def said_of(evaluation: Evaluation) -> list[Judging]:
+    """What judges have said of an evaluation, in the order in which they were asked. One query."""
     # Results are written when all is said; the judging that asks for the gate just now is not called done yet.
-    judging = Judging.objects.filter(evaluation=evaluation).exclude(results={}).first()
-    if judging is None:
-        return None
-    agreement = judging.results.get("agreement") or {}
-    kappa = agreement.get("kappa")
-    if kappa is None or agreement.get("n", 0) < LEAST_PAIRS or kappa < least_agreement:
+    return list(Judging.objects.filter(evaluation=evaluation).exclude(results={}).order_by("created_at", "pk"))
+
+
+def counting(said: Sequence[Judging]) -> Judging | None:
+    """The one that a gate may take: the first whose agreement with people is known on `LEAST_PAIRS` pairs, whatever it
+    says. Who asks again, or another model, asks for information: else one would ask until it passes."""
+    return next((judging for judging in said if _agreement(judging)[1] >= LEAST_PAIRS), None)
+
+
+def judged_preference(evaluation: Evaluation, least_agreement: float) -> Estimate | None:
+    """Win rate of the candidate minus one half, of the judging that counts; None where there is none, or where its
+    agreement with people (Cohen's κ) is below what was declared."""
+    judging = counting(said_of(evaluation))
+    if judging is None or _agreement(judging)[0] < least_agreement:
         return None
     rate = judging.results["win_rate"]
     return Estimate(rate["value"] - 0.5, rate["low"] - 0.5, rate["high"] - 0.5, rate["n"], rate["n"])
+
+
+def _agreement(judging: Judging) -> tuple[float, int]:
+    """Cohen's κ with people, and on how many pairs; nothing where it is unknown."""
+    found = judging.results.get("agreement") or {}
+    return (found["kappa"], found.get("n", 0)) if found.get("kappa") is not None else (0.0, 0)

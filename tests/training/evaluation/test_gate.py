@@ -34,6 +34,20 @@ def test_what_cannot_be_shown_does_not_pass() -> None:
     assert judge(rule, of(40, 5), shown)[0] is GateVerdict.PASSED
 
 
+def test_a_guardrail_on_a_few_questions_is_not_shown() -> None:
+    rule = GateRule(margins={"over_refusal": 0.03})
+    three = of(3, 0, n=3).difference
+    verdict, table = judge(rule, of(40, 5), {"over_refusal": three})
+    assert (verdict, table[1].passed, table[1].n) == (GateVerdict.NOT_PROVEN, False, 3)
+    assert table[1].reason == (
+        "not shown. It rests on 3 questions, and the gate asks for at least 20. Add questions whose answer retrieval "
+        "offers."
+    )
+    assert judge(GateRule(margins={"over_refusal": 0.03}, least_questions=3), of(40, 5), {"over_refusal": three})[
+        0
+    ] is (GateVerdict.PASSED)
+
+
 def test_every_line_says_why_it_fails() -> None:
     rule = GateRule(margins={"over_refusal": 0.03})
     _, table = judge(rule, of(12, 9), {"over_refusal": of(0, 20).difference})
@@ -66,6 +80,7 @@ def test_a_level_looks_at_the_candidate_alone() -> None:
     [
         {"margins": {"over_refusal": -0.1}}, {"margins": {"over_refusal": float("nan")}}, {"alpha": 0.9},
         {"margins": {"over_refusal": "much"}}, {"minimum_gain": 2}, {"primary": "beauty"}, {"judge_agreement": 0.1},
+        {"least_questions": 0},
         {"margins": {"over_refusal": True}},
     ],
 )  # fmt: skip

@@ -22,7 +22,7 @@ from tests.servers import serving
 from training.comparing import start_comparison
 from training.evaluation.gate import GateRule
 from training.evaluation.judge import read_reply
-from training.evaluation.judged import judged_preference
+from training.evaluation.judged import counting, judged_preference, said_of
 from training.evaluation.services import NotPossible, start_judging
 from training.models import BenchmarkItem, Evaluation, EvaluationAnswer, Judging
 
@@ -181,6 +181,17 @@ def test_it_counts_only_as_far_as_it_agrees_with_people(evaluation: Evaluation, 
             answers.filter(arm="adapter_rag").update(text="No idea.")
     agreeing = judged(large)
     assert agreeing.results["agreement"]["kappa"] == 1.0
+    # The first that people could be compared with counts: nobody asks until the answer pleases.
+    assert counting(said_of(large)) == disagreeing
+    assert judged_preference(large, 0.6) is None
+    page = reverse("admin:training_judging_change", args=[agreeing.pk])
+    reader = Client()
+    reader.force_login(User.objects.get(username="alice"))
+    said = reader.get(page).content.decode()
+    assert "Judges were asked 2 times about this evaluation." in said
+    assert f"{disagreeing}</a> counts in a gate" in said
+    disagreeing.delete()
+    judged(large)
     preferred = judged_preference(large, 0.6)
     assert preferred is not None
     assert preferred.value == pytest.approx(0.25)
