@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from annotations.models import Queue
 from assistants.background import launch
+from assistants.performing import log_path
 from assistants.services import audit
 from serving.suggesting.asking import NobodyToAsk, live_of, wanting
 from serving.suggesting.models import SuggestionRun
@@ -18,6 +19,7 @@ AGAIN_AFTER = timedelta(minutes=5)
 """An engine that was away, or had too much to do, is left alone for that long."""
 AGAIN_AFTER_FAILURE = timedelta(hours=1)
 KEPT = timedelta(days=14)
+FORGOTTEN = 200
 MAX_QUEUES = 20
 """Passes that are begun at once."""
 
@@ -26,7 +28,7 @@ def begin_due(now: datetime | None = None) -> int:
     """Begins a pass for each queue that asks the live model and has items without its answer; how many. Run each
     minute, so that new turns, and another model, are seen soon."""
     now = now or timezone.now()
-    SuggestionRun.objects.filter(finished_at__lt=now - KEPT).delete()
+    _forget_old(now)
     queues = Queue.objects.filter(ask_live=True, show_suggestions=True, paused=False).select_related("assistant")
     begun = 0
     for queue in queues.order_by("pk"):
@@ -58,6 +60,13 @@ def cancel_run(*, run: SuggestionRun, actor: User) -> bool:
         Queue.objects.filter(pk=run.queue_id).update(ask_live=False)
         audit(assistant=run.assistant, actor=actor, action="suggestions.cancelled", target=str(run.queue))
     return asked
+
+
+def _forget_old(now: datetime) -> None:
+    """Passes are many and small: neither rows nor logs of them are worth keeping for long."""
+    for run in SuggestionRun.objects.filter(finished_at__lt=now - KEPT).order_by("pk")[:FORGOTTEN]:
+        log_path(run._meta.label, run.pk).unlink(missing_ok=True)
+        run.delete()
 
 
 def _may_begin(queue: Queue, now: datetime) -> bool:

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from annotations.models import Queue, QueueItem
+from annotations.models import LiveAnswer, Queue, QueueItem
 from annotations.services import adjudicate, submit
-from tests.annotations.browsing import DESK, PHONE, log_in, resize
+from serving.models import SuggestionRun
+from tests.annotations.browsing import DESK, PHONE, resize
+from tests.browser import log_in
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quiet")]
@@ -36,7 +38,12 @@ def queue(ada: User) -> Queue:
     ann, bob = make_user("ann"), make_user("bob")
     assistant = make_assistant(members={"annotator": [ann, bob], "reviewer": [ada], "admin": [ada]})
     turns = [make_turn(assistant, question=f"Question {i}: what is the exit fee?") for i in range(4)]
-    queue = make_queue(assistant, turns=turns, labels_needed=2, guideline="## Good\n\nEvery claim is **cited**.")
+    queue = make_queue(
+        assistant, turns=turns, labels_needed=2, guideline="## Good\n\nEvery claim is **cited**.",
+        show_suggestions=True, ask_live=True,
+    )  # fmt: skip
+    LiveAnswer.objects.create(turn=turns[3], agent="base", version="0" * 16, text="The exit fee is £35. [1]", score=0.8)
+    SuggestionRun.objects.create(assistant=assistant, queue=queue, agent="base", state="succeeded", stopped="Busy.")
     correction = "The exit fee is £35 for each fuel. [1]"
     for turn in turns[:3]:
         submit(turn=turn, annotator=ann, verdict="good", queue=queue, seconds=9, marks={1: "relevant"})
@@ -91,6 +98,8 @@ def addresses(queue: Queue) -> dict[str, str]:
         "machine labels": "/admin/annotations/machinelabel/",
         "comparisons": "/admin/annotations/comparisonround/",
         "mine": "/admin/label/mine/",
+        "passes": "/admin/serving/suggestionrun/",
+        "pass": f"/admin/serving/suggestionrun/{SuggestionRun.objects.get().pk}/change/",
     }
 
 
@@ -106,6 +115,9 @@ def test_no_serious_finding(
             resize(reader, size)
             reader.goto(live_server.url + address)
             reader.wait_for_load_state("networkidle")
+            if name == "label":  # with what machines say
+                reader.keyboard.press("v")
+                expect(reader.locator(".lb-suggestion")).to_be_visible()
             problems = serious(axe, reader)
             if problems:
                 found[f"{name} {size[0]}"] = problems

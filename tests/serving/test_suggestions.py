@@ -21,6 +21,7 @@ from capture.canaries import check
 from capture.leaks import canaries_of
 from capture.models import Turn
 from capture.services import receive_turns, scrub_waiting
+from capture.stored_texts import Changes, StoredTurn, stored_turns
 from serving import answering
 from serving.experiments.erasing import forget_made_of
 from serving.models import Deployment, SuggestionRun
@@ -280,3 +281,27 @@ def test_only_people_of_the_assistant_see_and_cancel_passes(house: Assistant) ->
         assert (client.post(cancel).status_code == 302) is cancels, name
     run.refresh_from_db()
     assert run.state == "cancelled"
+
+
+def test_later_masks_reach_it(house: Assistant) -> None:
+    turn = make_turn(house)
+    LiveAnswer.objects.create(turn=turn, agent="base", version="v", text="Ask Jane Doe about the fee. [1]")
+    stored = StoredTurn(stored_turns(turn.conversation).get())
+    texts = [place.text.replace("Jane Doe", "[PERSON_1]") for place in stored.places]
+    changed = stored.change(texts)
+    assert [place.name.partition(".")[0] for place in changed] == ["live_answers"]
+    changes = Changes()
+    stored.save(changed, changes, pii=[])
+    assert LiveAnswer.objects.get().text == "Ask [PERSON_1] about the fee. [1]"
+    assert changes.rows == {"live_answers": 1}
+
+
+def test_old_passes_are_forgotten(house: Assistant) -> None:
+    queue = queue_of(house, 0)
+    now = timezone.now()
+    for days in (1, 30):
+        SuggestionRun.objects.create(
+            assistant=house, queue=queue, state="succeeded", finished_at=now - timedelta(days=days)
+        )
+    begin_due(now)
+    assert SuggestionRun.objects.get().finished_at == now - timedelta(days=1)
