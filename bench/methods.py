@@ -23,8 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 if TYPE_CHECKING:
+    from assistants.background import BackgroundWork
     from assistants.models import Assistant
-    from training.models import Adapter, Benchmark, DatasetVersion, Evaluation, Run
+    from training.models import Adapter, Benchmark, DatasetVersion, Evaluation
 
 MEASURES = (
     ("grounded_correct", "clean"),
@@ -94,27 +95,33 @@ def _train(
     settings: dict[str, Any],
     parent: Adapter | None,
 ) -> Adapter:
-    from serving.demo import steps
+    """What an earlier call has begun is gone on with."""
+    from training.finetune.config import FinetuneConfig
+    from training.models import Run
     from training.services import start_run
 
-    began: Run = start_run(
-        assistant=assistant, dataset=dataset, settings=settings, seed=seed, method=method, parent=parent
+    wanted = FinetuneConfig.from_dict(settings)
+    alike = Run.objects.filter(dataset=dataset, seed=seed, method=method, parent=parent, settings=wanted.as_dict())
+    run = alike.exclude(state__in=[Run.State.FAILED, Run.State.CANCELLED]).first() or start_run(
+        assistant=assistant, dataset=dataset, settings=wanted, seed=seed, method=method, parent=parent
     )
-    steps.wait_for(began, _quiet)
-    return began.adapter
+    _wait(run)
+    return run.adapter
 
 
 def _evaluate(assistant: Assistant, adapter: Adapter, benchmark: Benchmark, supervised: Adapter | None) -> Evaluation:
     """Candidate, today, and where there is one the supervised adapter beside it, under the standard conditions."""
-    from serving.demo import steps
     from training.evaluation.plan import Plan
-    from training.models import Arm
+    from training.models import Arm, Evaluation
     from training.services import start_evaluation
 
     plan = Plan(arms=[Arm.RIVAL_RAG.value] if supervised else [])
-    began = start_evaluation(assistant=assistant, adapter=adapter, benchmark=benchmark, plan=plan, rival=supervised)
-    steps.wait_for(began, _quiet)
-    return began
+    alike = Evaluation.objects.filter(adapter=adapter, benchmark=benchmark, rival=supervised)
+    found = alike.exclude(state__in=[Evaluation.State.FAILED, Evaluation.State.CANCELLED]).first() or start_evaluation(
+        assistant=assistant, adapter=adapter, benchmark=benchmark, plan=plan, rival=supervised
+    )
+    _wait(found)
+    return found
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Any]:
@@ -139,8 +146,13 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
     return out
 
 
-def _quiet(done: int, total: int, what: str) -> None:
-    """No progress: the figures are what counts here."""
+def _wait(work: BackgroundWork) -> None:
+    """Until it has ended, however busy the machine is."""
+    while work.is_active:
+        time.sleep(2)
+        work.refresh_from_db()
+    if work.state != work.State.SUCCEEDED:
+        raise SystemExit(f"{work} {work.get_state_display().lower()}: {work.error or 'see the log'}")
 
 
 if __name__ == "__main__":
