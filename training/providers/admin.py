@@ -24,7 +24,9 @@ LIST = "admin:training_trainingprovider_changelist"
 
 class ProviderForm(forms.Form):
     assistant = forms.ModelChoiceField(TrainingProvider.objects.none(), empty_label=None)
-    kind = forms.ChoiceField(choices=TrainingProvider.Kind.choices, label="What it is")
+    kind = forms.ChoiceField(
+        choices=TrainingProvider.Kind.choices, label="What it is", initial=TrainingProvider.Kind.OPENAI, required=False
+    )
     name = forms.CharField(max_length=80)
     base_url = forms.CharField(
         max_length=300,
@@ -111,8 +113,9 @@ class TrainingProviderAdmin(ScopedAdmin):
         form = ProviderForm(request.POST or None, user=user, provider=provider, initial=first)
         if request.method == "POST" and form.is_valid():
             values = {**form.cleaned_data}
-            if "gpus" in values:
-                values["gpus"] = values["gpus"] or 0
+            for name, default in (("gpus", 0), ("kind", TrainingProvider.Kind.OPENAI)):
+                if name in values:
+                    values[name] = values[name] or default
             assistant = provider.assistant if provider else values.pop("assistant")
             try:
                 saved = save_provider(assistant=assistant, provider=provider, actor=user, **values)

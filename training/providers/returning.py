@@ -34,12 +34,12 @@ class Returning:
         if kind not in ("file", "file_end"):
             return False
         if name not in ALLOWED_FILES:
-            self._broken = f"{str(name)[:60]!r} is no file of an adapter."
+            self._broken = self._broken or f"{str(name)[:60]!r} is no file of an adapter."
             return True
         try:
             self._piece(name, event) if kind == "file" else self._end(name, event)
-        except (KeyError, TypeError, binascii.Error, ValueError):
-            self._broken = f"{name} holds a piece that cannot be read."
+        except (KeyError, TypeError, binascii.Error, ValueError, OSError):
+            self._broken = self._broken or f"{name} holds a piece that cannot be read."
         return True
 
     def _piece(self, name: str, event: dict[str, Any]) -> None:
