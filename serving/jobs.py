@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from assistants.schedules import DAILY, WEEKLY, ensure_schedule
 from serving import spool
 
 
@@ -11,12 +12,7 @@ def drain_spool() -> int:
 
 def ensure_drain() -> None:
     """Schedules the storing of spooled turns for each minute."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Store spooled turns",
-        defaults={"func": "serving.jobs.drain_spool", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
-    )
+    ensure_schedule("Store spooled turns", "serving.jobs.drain_spool", 1)
 
 
 def step_experiments() -> int:
@@ -84,16 +80,13 @@ def forget_old_turns() -> dict[str, int]:
 
 def ensure_schedules() -> None:
     """What runs by itself for experiments, drift and alerts."""
-    from django_q.models import Schedule
-
-    minutely = {"schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
-    for name, func, when in (
-        ("Step experiments", "serving.jobs.step_experiments", minutely),
-        ("Answer in shadow", "serving.jobs.answer_shadows", minutely),
-        ("Count traffic", "serving.jobs.count_traffic", minutely),
-        ("Ask for suggestions", "serving.jobs.suggest_answers", minutely),
-        ("Watch for alerts", "serving.jobs.watch_alerts", minutely),
-        ("Forget old turns", "serving.jobs.forget_old_turns", {"schedule_type": Schedule.DAILY, "repeats": -1}),
-        ("Report drift", "serving.jobs.report_drift", {"schedule_type": Schedule.WEEKLY, "repeats": -1}),
+    for name, func, every in (
+        ("Step experiments", "serving.jobs.step_experiments", 1),
+        ("Answer in shadow", "serving.jobs.answer_shadows", 1),
+        ("Count traffic", "serving.jobs.count_traffic", 1),
+        ("Ask for suggestions", "serving.jobs.suggest_answers", 1),
+        ("Watch for alerts", "serving.jobs.watch_alerts", 1),
+        ("Forget old turns", "serving.jobs.forget_old_turns", DAILY),
+        ("Report drift", "serving.jobs.report_drift", WEEKLY),
     ):
-        Schedule.objects.get_or_create(name=name, defaults={"func": func, **when})
+        ensure_schedule(name, func, every)

@@ -22,6 +22,8 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from assistants.schedules import ensure_schedule
+
 logger = logging.getLogger(__name__)
 
 LAUNCH_CLUSTER = "train"
@@ -234,12 +236,7 @@ def launch(work: BackgroundWork, *, foreground: bool | None = None) -> None:
 
 def ensure_sweep() -> None:
     """Schedules `sweep` for each minute. A schedule that is overdue runs as soon as a worker starts."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Repair background work",
-        defaults={"func": "assistants.jobs.sweep", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
-    )
+    ensure_schedule("Repair background work", "assistants.jobs.sweep", 1)
 
 
 def work_models() -> list[type[BackgroundWork]]:

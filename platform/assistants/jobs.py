@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assistants import background, performing, viewing
+from assistants.schedules import DAILY, ensure_schedule
 
 
 def start(label: str, pk: int) -> None:
@@ -20,9 +21,4 @@ def forget_views() -> str:
 
 
 def ensure_forgetting() -> None:
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Forget who looked at what",
-        defaults={"func": "assistants.jobs.forget_views", "schedule_type": Schedule.DAILY, "repeats": -1},
-    )
+    ensure_schedule("Forget who looked at what", "assistants.jobs.forget_views", DAILY)

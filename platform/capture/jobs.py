@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from assistants import schedules
 from capture import counting
 from capture.otlp import closing
 from capture.scrub import scrub_waiting as drain
@@ -30,12 +31,7 @@ def enqueue_scrub() -> None:
 
 def ensure_schedule() -> None:
     """Runs `scrub_waiting` each minute: the safety net for items whose job was never queued or whose worker died."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Scrub what waits",
-        defaults={"func": "capture.jobs.scrub_waiting", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
-    )
+    schedules.ensure_schedule("Scrub what waits", "capture.jobs.scrub_waiting", 1)
 
 
 def close_traces() -> str:
@@ -56,12 +52,7 @@ def enqueue_close() -> None:
 
 def ensure_close_schedule() -> None:
     """Runs `close_traces` each minute: nothing else would notice that a trace has waited long enough."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Close traces",
-        defaults={"func": "capture.jobs.close_traces", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
-    )
+    schedules.ensure_schedule("Close traces", "capture.jobs.close_traces", 1)
 
 
 def fill_vectors(turns: list[str], passages: list[int]) -> str:
@@ -91,9 +82,6 @@ def expire_values() -> str:
 
 def ensure_expiry_schedule() -> None:
     """Runs `expire_values` each hour. Made with the first uncertain mask."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Destroy values that were not reviewed in time",
-        defaults={"func": "capture.jobs.expire_values", "schedule_type": Schedule.HOURLY, "repeats": -1},
+    schedules.ensure_schedule(
+        "Destroy values that were not reviewed in time", "capture.jobs.expire_values", schedules.HOURLY
     )

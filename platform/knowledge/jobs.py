@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assistants.models import Assistant
+from assistants.schedules import ensure_schedule
 from knowledge.lexicon import count_words, due_for_counting
 
 COUNT_MINUTES = 10
@@ -17,12 +18,4 @@ def count_due() -> str:
 
 
 def ensure_counting() -> None:
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Count the words of documents",
-        defaults={
-            "func": "knowledge.jobs.count_due", "schedule_type": Schedule.MINUTES, "minutes": COUNT_MINUTES,
-            "repeats": -1,
-        },
-    )  # fmt: skip
+    ensure_schedule("Count the words of documents", "knowledge.jobs.count_due", COUNT_MINUTES)

@@ -50,7 +50,7 @@ class RetrievedPassage:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """``evidence``: the sentences that are offered. ``below``: those that would have been, had the best of them not been
+    """``evidence``: the sentences offered. ``below``: those that would have been, had the best of them not been
     less similar than the threshold; then nothing is offered, and the question is declined without asking a model."""
 
     passages: list[RetrievedPassage]

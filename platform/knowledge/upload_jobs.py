@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assistants.models import Assistant
+from assistants.schedules import DAILY, ensure_schedule
 from knowledge.deciding import forget_undecided
 
 
@@ -12,9 +13,6 @@ def forget_all_undecided() -> str:
 
 
 def ensure_forgetting() -> None:
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Forget files of uploads that nobody decided about",
-        defaults={"func": "knowledge.upload_jobs.forget_all_undecided", "schedule_type": Schedule.DAILY, "repeats": -1},
+    ensure_schedule(
+        "Forget files of uploads that nobody decided about", "knowledge.upload_jobs.forget_all_undecided", DAILY
     )

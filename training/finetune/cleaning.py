@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from assistants.schedules import DAILY, ensure_schedule
 from training.erasing import ROW_FILES
 from training.finetune.bases import from_state
 from training.models import Run
@@ -24,12 +25,7 @@ WORK = "work"
 
 def ensure_cleaning() -> None:
     """Schedules `training.jobs.clean_runs` for each day."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Clean up after runs",
-        defaults={"func": "training.jobs.clean_runs", "schedule_type": Schedule.DAILY, "repeats": -1},
-    )
+    ensure_schedule("Clean up after runs", "training.jobs.clean_runs", DAILY)
 
 
 def folder_of(run: Run) -> Path | None:

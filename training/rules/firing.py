@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from annotations.models import Resolution
 from assistants.models import Assistant
+from assistants.schedules import ensure_schedule
 from assistants.services import audit
 from generation.engines import EngineError
 from knowledge.models import Document
@@ -232,14 +233,7 @@ def check_all() -> None:
 
 def ensure_checking() -> None:
     """Schedules the sweep; called when a rule is turned on."""
-    from django_q.models import Schedule
-
-    Schedule.objects.get_or_create(
-        name="Check retraining rules",
-        defaults={
-            "func": "training.jobs.check_rules", "schedule_type": Schedule.MINUTES, "minutes": 15, "repeats": -1,
-        },
-    )  # fmt: skip
+    ensure_schedule("Check retraining rules", "training.jobs.check_rules", 15)
 
 
 def _build(assistant: Assistant, last: DatasetVersion | None, actor: User | None) -> DatasetVersion:
