@@ -47,7 +47,7 @@ class FeedbackFilter(SimpleListFilter):
 
 
 class DocumentFilter(SimpleListFilter):
-    """``document``: the id of one; no choice of its own, since a house has thousands. The document's page links here."""
+    """``document``: the id of one. It offers no choice, since a house has thousands: a document's page links here."""
 
     title = "document"
     parameter_name = "document"
@@ -60,7 +60,7 @@ class DocumentFilter(SimpleListFilter):
         found = self._document(request)
         if found is None or not isinstance(queryset, TurnQuerySet):
             return queryset
-        return queryset.filter(assistant=found.assistant_id).using(found.assistant_id, found.path)
+        return queryset.filter(assistant=found.assistant_id).that_used(found.assistant_id, found.path)
 
     def _document(self, request: HttpRequest) -> Document | None:
         """One that the viewer may know of; looked up once."""

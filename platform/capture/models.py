@@ -184,7 +184,7 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         """Turns whose question or response holds the words, as a web search reads them (quotes, minus, or)."""
         return self.filter(words=SearchQuery(words, search_type="websearch", config="english"))
 
-    def using(self, assistant: int, path: str) -> Self:
+    def that_used(self, assistant: int, path: str) -> Self:
         """Turns for which something of the document at this path was retrieved, as it was named with the turn."""
         one, other = Retrieval.objects.of_document(assistant, path)
         return self.filter(models.Q(pk__in=one.values("turn")) | models.Q(pk__in=other.values("turn")))

@@ -19,7 +19,7 @@ MOST = 5_000
 
 @register.inclusion_tag("capture/_document_turns.html", takes_context=True)
 def document_turns(context: dict[str, Any], document: Any) -> dict[str, Any]:
-    """How many turns retrieved it, in how many a passage of it came first, and the list of them. Two bounded queries."""
+    """How many turns retrieved it, in how many it came first, and where their list is. Two bounded queries."""
     if not has_role(context["request"].user, document.assistant, *OVERSEERS):
         return {"shown": False}
     rows: list[tuple[Any, int]] = []
