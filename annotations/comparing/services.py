@@ -61,6 +61,7 @@ def create_round(
     pairs: int,
     people: Collection[User],
     created_by: User | None,
+    differing: int | None = None,
 ) -> ComparisonRound:
     """Draws ``pairs`` of the differing answers ``found``, stratified, and opens them to ``people``.
 
@@ -68,6 +69,7 @@ def create_round(
         source: what the answers are from and its key: ``("evaluation", 12)``.
         arms: names of candidate and baseline.
         questions: how many both arms answered, equal answers among them.
+        differing: how many of them differently, where ``found`` is already a sample of those.
 
     Raises:
         ValidationError: a bad name or number, nothing to compare, or somebody who does not work on this assistant.
@@ -93,7 +95,7 @@ def create_round(
         candidate_arm=arms[0],
         baseline_arm=arms[1],
         questions=questions,
-        differing=len(found),
+        differing=len(found) if differing is None else differing,
         seed=seed,
         created_by=created_by,
     )

@@ -6,18 +6,16 @@ process had not written is missing from the counts, and from nothing else.
 
 from __future__ import annotations
 
-import atexit
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
+from assistants.beside import Beside
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Assistant
 from capture.models import IntakeCount
@@ -34,8 +32,9 @@ _REASONS = {400: "unreadable", 403: "scope", 413: "too large", 415: "content typ
 _Row = tuple[int, int | None, int, str, str]
 """Assistant, key, minute since 1970, event, reason."""
 _counts: Counter[_Row] = Counter()
-_lock = threading.Lock()
-_timer: list[threading.Timer] = []
+_beside = Beside(
+    "intake-counts", seconds=FLUSH_SECONDS, flush=lambda: flush(), waits=lambda: _counts  # noqa: PLW0108 - comes below
+)  # fmt: skip
 _flushed = [0.0]
 
 
@@ -44,13 +43,10 @@ def count(assistant_id: int, key_id: int | None, event: IntakeCount.Event, reaso
     if n <= 0:
         return
     row = (assistant_id, key_id, int(time.time() // 60), event.value, reason[:24])
-    with _lock:
+    with _beside.lock:
         if row in _counts or len(_counts) < _MOST:
             _counts[row] += n
-        if settings.PROCESS == "web" and not _timer:
-            if not _flushed[0]:
-                atexit.register(flush)
-            _start_timer()
+        _beside.start()
 
 
 def count_statuses(assistant: Assistant, key: ApiKey | None, kind: str, statuses: Iterable[str]) -> None:
@@ -73,7 +69,7 @@ def count_refusal(key: ApiKey, error: ApiError) -> None:
 
 def flush() -> None:
     """Writes what was counted. Never raises: without a database the counts wait, within their bound."""
-    with _lock:
+    with _beside.lock:
         rows = _counts.copy()
         _counts.clear()
         _flushed[0] = time.monotonic()
@@ -84,7 +80,7 @@ def flush() -> None:
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Counts of what came in could not be written (%s).", type(error).__name__)
         if not connection.in_atomic_block:
-            with _lock:
+            with _beside.lock:
                 _counts.update(rows)
 
 
@@ -100,18 +96,8 @@ def forget_old() -> int:
 
 
 def reset() -> None:
-    """Forgets what was not written, and ends the thread that would write it: none runs when this returns."""
-    while True:
-        with _lock:
-            _counts.clear()
-            timers = _timer.copy()
-        if not timers:
-            return
-        for timer in timers:
-            timer.cancel()
-            timer.join()
-        with _lock:
-            _timer[:] = [timer for timer in _timer if timer not in timers]
+    """Forgets what was not written, and ends the thread that would write it."""
+    _beside.stop(_counts.clear)
 
 
 # In one order everywhere, so that two processes wait for each other in the same order. Assistants and keys that were
@@ -137,21 +123,3 @@ def _write(rows: Counter[_Row]) -> None:
     ]
     with connection.cursor() as cursor:
         cursor.execute(_UPSERT, [list(column) for column in zip(*both, strict=True)])
-
-
-def _start_timer() -> None:
-    timer = threading.Timer(FLUSH_SECONDS, _flush_beside)
-    timer.name, timer.daemon = "intake-counts", True
-    _timer[:] = [timer]
-    timer.start()
-
-
-def _flush_beside() -> None:
-    try:
-        flush()
-    finally:
-        connection.close()  # gives it back to the pool
-        with _lock:
-            _timer.clear()
-            if _counts:  # came meanwhile, or could not be written
-                _start_timer()

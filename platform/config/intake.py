@@ -21,6 +21,7 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
+from config.bounds import bounded
 from config.sending import impatient
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -32,13 +33,13 @@ THREADS = 8
 
 def dispatching(application: Application) -> Application:
     """``application``, with the posts to `PATHS` taken out of it; to the others a client must go on listening."""
-    intake = IntakeHandler()
+    intake, others = IntakeHandler(), bounded(application)
 
     async def dispatch(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
             await intake.handle(scope, receive, send)
         else:
-            await application(scope, receive, impatient(send) if scope["type"] == "http" else send)
+            await others(scope, receive, impatient(send) if scope["type"] == "http" else send)
 
     return dispatch
 

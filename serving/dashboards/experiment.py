@@ -23,7 +23,7 @@ from serving.dashboards.experiment_forms import StartForm
 from serving.dashboards.experiment_tables import answers_of, chart_of, guardrail_rows, outcome_rows, step_rows, table_of
 from serving.experiments.looking import START_UNITS
 from serving.experiments.models import Experiment, ExperimentLook
-from serving.experiments.pairs import SOURCE, live_pairs, start_live_comparison
+from serving.experiments.pairs import SOURCE, count_differing, start_live_comparison
 from serving.experiments.plan import PlanError
 from serving.experiments.services import set_share, start, step, take_back
 from serving.services import PromotionRefused
@@ -152,10 +152,10 @@ def act(request: HttpRequest, pk: int, what: str) -> HttpResponse:
 def compare_live(request: HttpRequest, pk: int) -> HttpResponse:
     """Opens a blind comparison on questions that both arms answered."""
     experiment = read_experiment(request, pk, Role.ADMIN)
-    found, questions = live_pairs(experiment)
+    differing, questions = count_differing(experiment)
     opening = Opening(
         experiment, SOURCE, "Compare live answers blind", "serving/experiment_compare.html",
-        partial(start_live_comparison, experiment=experiment), len(found), questions,
+        partial(start_live_comparison, experiment=experiment), differing, questions,
     )  # fmt: skip
     return opening_page(request, opening)
 

@@ -6,15 +6,13 @@ alike, so what is left is still a fair comparison.
 
 from __future__ import annotations
 
-import atexit
 import logging
-import threading
 from datetime import datetime
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
+from assistants.beside import Beside
 from serving.experiments.assignment import Exposed
 
 logger = logging.getLogger(__name__)
@@ -25,27 +23,23 @@ MOST = 100_000
 
 _Row = tuple[int, str, str, str, int, datetime]
 _rows: list[_Row] = []
-_lock = threading.Lock()
-_timer: list[threading.Timer] = []
-_registered: list[bool] = []
+beside = Beside(
+    "exposures", seconds=FLUSH_SECONDS, flush=lambda: flush(), waits=lambda: _rows  # noqa: PLW0108 - comes below
+)  # fmt: skip
 
 
 def note(exposed: Exposed, client_id: str, *, at: datetime | None = None) -> None:
     """Costs a lock and a list."""
     row = (exposed.experiment, client_id, exposed.unit, exposed.arm, exposed.epoch, at or timezone.now())
-    with _lock:
+    with beside.lock:
         if len(_rows) < MOST:
             _rows.append(row)
-        if settings.PROCESS == "web" and not _timer:
-            if not _registered:
-                _registered.append(True)
-                atexit.register(flush)
-            _start_timer()
+        beside.start()
 
 
 def flush() -> int:
     """Writes what was noted; how many rows. Never raises: without a database they wait, within their bound."""
-    with _lock:
+    with beside.lock:
         rows = _rows.copy()
         _rows.clear()
     if not rows:
@@ -55,7 +49,7 @@ def flush() -> int:
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Exposures could not be written (%s); they wait.", type(error).__name__)
         if not connection.in_atomic_block:
-            with _lock:
+            with beside.lock:
                 _rows[:0] = rows[: MOST - len(_rows)]
         return 0
     return len(rows)
@@ -78,34 +72,6 @@ def _write(rows: list[_Row]) -> None:
         cursor.execute(_INSERT, [list(column) for column in zip(*rows, strict=True)])
 
 
-def _start_timer() -> None:
-    timer = threading.Timer(FLUSH_SECONDS, _flush_beside)
-    timer.name, timer.daemon = "exposures", True
-    _timer[:] = [timer]
-    timer.start()
-
-
-def _flush_beside() -> None:
-    try:
-        flush()
-    finally:
-        connection.close()  # gives it back to the pool
-        with _lock:
-            _timer.clear()
-            if _rows:  # came meanwhile, or could not be written
-                _start_timer()
-
-
 def reset() -> None:
-    """Forgets what was not written, and ends the thread that would write it: none runs when this returns."""
-    while True:
-        with _lock:
-            _rows.clear()
-            timers = _timer.copy()
-        if not timers:
-            return
-        for timer in timers:
-            timer.cancel()
-            timer.join()
-        with _lock:
-            _timer[:] = [timer for timer in _timer if timer not in timers]
+    """Forgets what was not written, and ends the thread that would write it."""
+    beside.stop(_rows.clear)

@@ -350,7 +350,7 @@ def test_a_web_process_writes_beside_its_requests_and_ends_with_nothing_to_write
     cast: Cast, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.PROCESS = "web"
-    monkeypatch.setattr(counting, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(counting._beside, "seconds", 0.05)
     for n in (2, 3):
         counting.count(cast.bot.pk, cast.key.pk, IntakeCount.Event.RECEIVED, "turn", n)
         assert len(writers()) == 1
@@ -365,7 +365,7 @@ def test_what_could_not_be_written_is_tried_again(
     cast: Cast, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.PROCESS = "web"
-    monkeypatch.setattr(counting, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(counting._beside, "seconds", 0.05)
     real, failed = counting._write, threading.Event()
 
     def fails_once(rows: Any) -> None:

@@ -32,7 +32,7 @@ def adapters(shop: Shop) -> Iterator[tuple[Adapter, Adapter]]:
         make_evaluation(adapter, verdict="passed")
     yield made[0], made[1]
     exposures.flush()
-    until(lambda: not exposures._timer, "exposures are still written")
+    until(lambda: not exposures.beside.runs, "exposures are still written")
     exposures.reset()
 
 

@@ -6,6 +6,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 
 from django.db.models.fields.json import KeyTransform
 
@@ -60,32 +62,42 @@ def same_recipe(evaluation: Evaluation) -> list[Evaluation]:
 
 
 def over_seeds(evaluations: Sequence[Evaluation]) -> OverSeeds | None:
-    """None when they have no question in common. Two queries."""
-    items = BenchmarkItem.objects.filter(benchmark=evaluations[0].benchmark_id).only("key", "gold")
-    clusters = {item.pk: cluster_of(item) for item in items}
-    differences: dict[int, list[float]] = defaultdict(list)
-    for pair in _pairs(evaluations).values():
-        if len(pair) == 2:
-            item_id = pair[Arm.ADAPTER_RAG.value][0]
-            differences[item_id].append(pair[Arm.ADAPTER_RAG.value][1] - pair[Arm.BASE_RAG.value][1])
-    shared = [pk for pk, found in sorted(differences.items()) if len(found) == len(evaluations) and pk in clusters]
-    if not shared:
+    """None when they have no question in common. Two queries, and none where this process has told it before."""
+    gain = _gain_over(evaluations[0].benchmark_id, tuple((one.pk, one.finished_at) for one in evaluations))
+    if gain is None:
         return None
-    means = [statistics.fmean(differences[pk]) for pk in shared]
     gains = [_gain(one) for one in evaluations]
     return OverSeeds(
         evaluations=tuple(evaluations),
-        gain=cluster_bootstrap(means, [clusters[pk] for pk in shared]),
+        gain=gain,
         deviation=statistics.stdev(gains) if len(gains) > 1 else 0.0,
         passed=sum(one.verdict == "passed" for one in evaluations),
     )
 
 
-def _pairs(evaluations: Sequence[Evaluation]) -> dict[tuple[int, int], dict[str, tuple[int, float]]]:
+@lru_cache(maxsize=256)
+def _gain_over(benchmark: int, finished: tuple[tuple[int, datetime | None], ...]) -> Estimate | None:
+    """Of evaluations by key and when they finished. Finished ones never change, and twenty seeds of two thousand
+    questions take seconds: a page asks for the same numbers again and again."""
+    items = BenchmarkItem.objects.filter(benchmark=benchmark).only("key", "gold")
+    clusters = {item.pk: cluster_of(item) for item in items}
+    differences: dict[int, list[float]] = defaultdict(list)
+    for pair in _pairs([pk for pk, _ in finished]).values():
+        if len(pair) == 2:
+            item_id = pair[Arm.ADAPTER_RAG.value][0]
+            differences[item_id].append(pair[Arm.ADAPTER_RAG.value][1] - pair[Arm.BASE_RAG.value][1])
+    shared = [pk for pk, found in sorted(differences.items()) if len(found) == len(finished) and pk in clusters]
+    if not shared:
+        return None
+    means = [statistics.fmean(differences[pk]) for pk in shared]
+    return cluster_bootstrap(means, [clusters[pk] for pk in shared])
+
+
+def _pairs(evaluations: Sequence[int]) -> dict[tuple[int, int], dict[str, tuple[int, float]]]:
     from training.models import EvaluationAnswer
 
     rows = EvaluationAnswer.objects.filter(
-        evaluation__in=[one.pk for one in evaluations],
+        evaluation__in=evaluations,
         condition=Condition.CLEAN,
         arm__in=[Arm.BASE_RAG, Arm.ADAPTER_RAG],
     ).values_list("evaluation_id", "item_id", "arm", KeyTransform("grounded_correct", "measures"))

@@ -18,7 +18,7 @@ from assistants.work_admin import ADMINS, READERS, WorkPageAdmin
 from training.models import Adapter, AdapterMerge
 from training.pages import AssistantForm, render_page, require_admin_somewhere
 from training.registry.exporting import ExportRefused, export_zip
-from training.registry.importing import Claim, ImportRefused, import_zip
+from training.registry.importing import Claim, ImportRefused, import_zip, largest_zip
 from training.registry.merging import MergeRefused, cancel_merge, start_merge
 
 PAGE = "admin:training_adapter_change"
@@ -34,6 +34,17 @@ class ImportForm(AssistantForm):
         label="It was trained with this assistant's prompt format",
         help_text="Only for a folder without manifest.json: on rows exported from a dataset of the assistant.",
     )
+
+    def clean_file(self) -> Any:
+        """Only its size: what is in it is looked at piece by piece, from the disk where it lies by then."""
+        file = self.cleaned_data["file"]
+        most = largest_zip()
+        if file.size > most:
+            raise forms.ValidationError(
+                f"The zip is larger than {most // 2**20} MiB. Raise RATCHET_MAX_ADAPTER_BYTES, or use manage.py "
+                "import_adapter on the server."
+            )
+        return file
 
 
 def import_page(request: HttpRequest) -> HttpResponse:
@@ -55,7 +66,8 @@ def import_page(request: HttpRequest) -> HttpResponse:
         else:
             messages.success(request, f"{adapter} is in the list. Evaluate it before it is promoted.")
             return HttpResponseRedirect(reverse(PAGE, args=[adapter.pk]))
-    return render_page(request, "training/adapter_import.html", {"title": "Import an adapter", "form": form})
+    context = {"title": "Import an adapter", "form": form, "most": largest_zip() // 2**20}
+    return render_page(request, "training/adapter_import.html", context)
 
 
 @require_POST

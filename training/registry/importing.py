@@ -173,6 +173,11 @@ def _allow(name: str, size: int) -> None:
         raise ImportRefused(f"{name} is larger than {_limit(name) // 1024**2} MiB.")
 
 
+def largest_zip() -> int:
+    """Bytes that are worth reading: stored and not packed, an adapter is as large as its files."""
+    return _limit(WEIGHTS) + (len(KEPT) - 1) * MAX_TEXT_BYTES
+
+
 def _limit(name: str) -> int:
     return min(MAX_WEIGHTS_BYTES, settings.RATCHET_MAX_ADAPTER_BYTES) if name == WEIGHTS else MAX_TEXT_BYTES
 

@@ -437,6 +437,7 @@ EMPTIED = {
     "capture.Receipt": "a keyed hash stands for the id",
     "capture.WaitingSpans": "what waits of the scope",
     "serving.Erasure": "the scope, when the act is done or the look is old",
+    "serving.ExposedUnit": "a keyed hash; counted anew from what is left of its questions",
     "training.BenchmarkItem": "kept in the playground from what became a turn",
     "training.DatasetVersion": "questions that the leakage guard listed",
     "training.EvaluationAnswer": "with its question",

@@ -194,6 +194,31 @@ def test_live_pairs_are_judged_blind(bot: Bot) -> None:
     assert ComparisonPair.objects.filter(round=opened).count() == 2  # an erasure takes it along
 
 
+def test_opening_the_form_reads_no_texts_and_the_round_only_what_was_drawn(bot: Bot) -> None:
+    experiment = bot.start()
+    shadows(experiment, 3)
+    ada = enter("ada")
+    address = reverse("dashboards:experiment-compare", args=[experiment.pk])
+    few = queries(ada, address)
+    shadows(experiment, 9)
+    spaced = experiment.shadows.select_related("turn").first()
+    assert spaced is not None
+    spaced.text = f"  {spaced.turn.response} \n".replace(" ", "  ")
+    spaced.save()
+    assert queries(ada, address) == few
+    with CaptureQueriesContext(connection) as captured:
+        assert "11 of the 12" in body(ada.get(address))
+    asked = [query["sql"] for query in captured if 'FROM "serving_shadowanswer"' in query["sql"]]
+    assert len(asked) == 1  # counted there, and no table of contexts is read
+    assert not [query for query in captured if "capture_retrieval" in query["sql"]]
+    ada.post(address, {"name": "Two", "pairs": "2"})
+    opened = ComparisonRound.objects.get()
+    assert (opened.pairs.count(), opened.differing, opened.questions) == (2, 11, 12)
+    for pair in opened.pairs.select_related("turn"):
+        assert pair.turn is not None
+        assert pair.question == pair.turn.question
+
+
 def test_nothing_to_compare_says_so(bot: Bot) -> None:
     experiment = bot.start()
     text = body(enter("ada").get(reverse("dashboards:experiment-compare", args=[experiment.pk])))
