@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from annotations.becoming import NOT_ASKED
+from annotations.effects import offered_evidence
 from annotations.models import Resolution
 from assistants.services import issue_key
 from capture.models import Quarantine, Turn
@@ -12,8 +14,9 @@ from capture.services import receive_turns, scrub_item
 from generation.prompts import Message
 from knowledge.services import load_document
 from serving import chat
+from serving.experiments.shadow import turn_prompt
 from tests.factories import make_assistant
-from training.data.candidates import Candidate, from_turn
+from training.data.candidates import Candidate, Refused, from_turn
 from training.data.render import sft_row
 from training.models import DatasetVersion, Example
 
@@ -63,6 +66,41 @@ def test_a_turn_is_trained_on_as_it_was_asked(db: None, history: list[Message], 
 
     assert row["prompt"] == list(asked.prompt.messages)
     assert row["completion"] == [{"role": "assistant", "content": completion}]
+
+
+def test_a_turn_below_the_threshold_is_declined_without_a_model_and_kept_as_such(db: None) -> None:
+    assistant = make_assistant(evidence_threshold=0.99)
+    for path, text in DOCUMENTS.items():
+        load_document(assistant=assistant, path=path, data=text.encode())
+    key, _ = issue_key(assistant=assistant, name="frontend", scopes=["log"])
+    asked = chat.ask(
+        assistant=assistant, arm=chat.resolve_model(assistant, assistant.slug),
+        question="What does it cost to leave a fixed plan early?", history=[],
+    )  # fmt: skip
+    assert "Passages" not in asked.prompt.messages[-1]["content"]
+    declined = asked.without_model()
+    assert declined is not None
+    assert declined.text == assistant.decline_sentence
+    item = chat.turn_item(
+        asked, completion=declined.text, conversation="c1", latency_ms=5, prompt_tokens=0, completion_tokens=0, user={}
+    )
+    (result,) = receive_turns(assistant=assistant, api_key=key, items=[item])
+    assert result.status == "created", result.errors
+    scrub_item(Quarantine.objects.get().pk)
+
+    turn = Turn.objects.with_contexts().get()
+    assert turn.withheld
+    assert turn.declined
+    # What was ranked is kept as it was: how far below the threshold the best sentence lay calibrates the next one.
+    ranked = {similarity for r in turn.retrievals.all() for _, _, similarity in r.evidence}
+    assert ranked == {one.similarity for one in asked.retrieval.below}
+    assert offered_evidence(turn) == []
+    assert turn_prompt(turn).messages == asked.prompt.messages
+    resolution = Resolution.objects.create(turn=turn, verdict="good", response=turn.response, how="single")
+    assert from_turn(turn, resolution, assistant) == Refused(NOT_ASKED)
+
+    assistant.evidence_threshold = 0.0
+    assert chat.ask(assistant=assistant, arm=asked.arm, question=asked.question, history=[]).without_model() is None
 
 
 def _evidence_lines(content: str) -> list[str]:

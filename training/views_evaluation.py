@@ -60,6 +60,15 @@ class EvaluateForm(forms.Form):
         help_text=f"Asked one by one, candidate and today in turn; 0, or at least {MIN_TIMED}.",
     )
 
+    threshold = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        required=False,
+        label="Threshold",
+        help_text="Below this similarity every arm with retrieval declines. Empty: the assistant's own, as it serves. "
+        "0: ask always; then the page Threshold can tell what any threshold would change.",
+    )
+
     def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         own = assistants_of(user, *ADMINS)
@@ -106,6 +115,7 @@ def start_page(request: HttpRequest) -> HttpResponse:
                 benchmark=values["benchmark"],
                 rival=values["rival"],
                 plan=form.plan(),
+                threshold=values["threshold"],
                 created_by=user,
             )
         except (NotPossible, PlanError) as error:

@@ -17,10 +17,19 @@ from knowledge.configuration import RetrievalSettings, config_digest
 from knowledge.configuring import save_configuration
 from knowledge.models import RetrievalConfiguration
 from knowledge.services import load_document
-from tests.factories import make_assistant, make_turn, make_user
-from training.models import Benchmark, BenchmarkItem, RetrievalComparison
-from training.retrieval.calibration import Labelled, calibrate, choose, labelled_items, labelled_turns, operating
+from tests.factories import make_adapter, make_assistant, make_evaluation, make_turn, make_user
+from training.models import Benchmark, BenchmarkItem, EvaluationAnswer, RetrievalComparison
+from training.retrieval.calibration import (
+    Labelled,
+    calibrate,
+    choose,
+    labelled_items,
+    labelled_turns,
+    operating,
+    with_intervals,
+)
 from training.retrieval.comparing import compare, sentence, start_comparison
+from training.retrieval.worth import Judged, effects, judged_items, judged_turns, most_right
 from training.services import NotPossible
 
 DOCUMENTS = {
@@ -188,6 +197,72 @@ def test_labels_say_when_declining_was_right(assistant: Assistant) -> None:
     assert sorted((q.similarity, q.decline) for q in items) == [(0.2, True), (0.8, False), (0.8, True)]
 
 
+def test_intervals_hold_the_share_and_are_wider_with_fewer_groups() -> None:
+    asked = questions([0.5 + i / 100 for i in range(40)], [0.2 + i / 100 for i in range(40)])
+    point = operating(asked, 0.55)
+    (alone,) = with_intervals(asked, [point])
+    together = [Labelled(q.similarity, q.decline, f"{i // 10}") for i, q in enumerate(asked)]
+    (grouped,) = with_intervals(together, [point])
+    for name in ("precision", "recall", "lost"):
+        low, high = alone.bounds[name]
+        assert low <= getattr(point, name) <= high
+    widths = [high - low for low, high in (alone.bounds["recall"], grouped.bounds["recall"])]
+    assert widths[1] > widths[0] > 0
+    assert with_intervals([], [point]) == [point]
+
+
+def test_the_best_threshold_depends_on_who_answers() -> None:
+    good, bad = "adapter_rag", "base_rag"
+    judged = [
+        Judged(0.2, "a", 1.0, {good: 0.0, bad: 0.0}),
+        Judged(0.4, "b", 0.0, {good: 1.0, bad: 0.0}),
+        Judged(0.5, "c", 1.0, {good: 0.0, bad: 0.0}),
+        Judged(0.6, "d", 0.0, {good: 1.0, bad: 1.0}),
+    ]
+    assert most_right(judged, bad) == 0.6  # below it nothing is right when it answers
+    assert most_right(judged, good) == 0.4  # of two that are as good the lower one: it answers more
+    changed = {one.who: one for one in effects(judged, now=0.0, then=0.6)}
+    assert (changed[bad].before, changed[bad].after) == (0.25, 0.75)
+    assert (changed[good].before, changed[good].after) == (0.5, 0.75)
+    assert changed[bad].difference.value == pytest.approx(0.5)
+    assert most_right([Judged(0.3, "a", 0.0, {good: 1.0})], good) == 0.0
+
+
+def test_what_an_arm_would_gain_is_read_off_an_evaluation_without_a_threshold(assistant: Assistant) -> None:
+    benchmark = benchmark_of(assistant)
+    assert judged_items(benchmark) == (None, [])
+    adapter = make_adapter(assistant)
+    make_evaluation(adapter, benchmark=benchmark, plan={"threshold": 0.4})
+    plain = make_evaluation(adapter, benchmark=benchmark)
+    later = make_evaluation(adapter, benchmark=benchmark, plan={"threshold": 0.2})
+    for evaluation, right in ((plain, 1.0), (later, 0.0)):
+        for item in benchmark.items.all():
+            for arm in ("base", "base_rag", "extractive"):
+                EvaluationAnswer.objects.create(
+                    evaluation=evaluation, item=item, arm=arm, condition="clean", completion="x", text="x",
+                    measures={"grounded_correct": right if item.key == "a" else 0.0},
+                )  # fmt: skip
+    found, judged = judged_items(benchmark)
+    assert found == plain
+    # The second question may be answered, but its sentence was not found: declining it is right.
+    assert [(one.similarity, one.declining, one.answered) for one in judged] == [
+        (0.8, 0.0, {"base_rag": 1.0}),
+        (0.8, 1.0, {"base_rag": 0.0}),
+        (0.2, 1.0, {"base_rag": 0.0}),
+    ]
+    (effect,) = effects(judged, now=0.0, then=0.5)
+    assert effect.before == pytest.approx(1 / 3)
+    assert effect.after == pytest.approx(2 / 3)
+
+
+def test_a_turn_that_the_threshold_declined_calibrates_but_answers_nothing(assistant: Assistant) -> None:
+    declined = resolved(assistant, 0.3, assistant.decline_sentence)
+    resolved(assistant, 0.6, "The fee is £35. [1]")
+    Turn.objects.filter(pk=declined.pk).update(withheld=True)
+    assert {q.similarity for q in labelled_turns(assistant)} == {0.3, 0.6}
+    assert [one.similarity for one in judged_turns(assistant)] == [0.6]
+
+
 def test_the_threshold_page_proposes_and_applies(assistant: Assistant, django_assert_max_num_queries: Any) -> None:
     client = enter("ada")
     assert "Too few labels" in shown(client.get(reverse(THRESHOLD)))
@@ -202,7 +277,9 @@ def test_the_threshold_page_proposes_and_applies(assistant: Assistant, django_as
     assert "Apply as a new version" not in shown(enter("rob").get(reverse(THRESHOLD)))
     before = config_digest(assistant)
     page = shown(client.post(reverse(APPLY), {"assistant": "bot", "threshold": "0.5"}, follow=True))
-    assert "searches by this version" in page
+    assert "declines below 0.5 from now on" in page
+    assert "Take it back" in page
+    assert "Take it back" not in shown(enter("rob").get(reverse(THRESHOLD)))
     assistant.refresh_from_db()
     assert assistant.evidence_threshold == 0.5
     assert config_digest(assistant) != before
@@ -212,4 +289,10 @@ def test_the_threshold_page_proposes_and_applies(assistant: Assistant, django_as
     assistant.refresh_from_db()
     assert assistant.evidence_threshold == 0.5
     assert enter("rob").post(reverse(APPLY), {"assistant": "bot", "threshold": "0.1"}).status_code == 404
+    former = RetrievalConfiguration.objects.get(assistant=assistant, digest=before)
+    shown(client.post(reverse("admin:knowledge_retrieval_activate", args=[former.pk]), follow=True))
+    assistant.refresh_from_db()
+    assert assistant.evidence_threshold == 0.0
+    assert config_digest(assistant) == before
+    assert AuditEvent.objects.filter(assistant=assistant, action="retrieval.activated").count() == 2
     assert enter("ann").get(reverse(THRESHOLD)).status_code == 403

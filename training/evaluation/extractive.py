@@ -53,13 +53,14 @@ def thresholds(
     gains = [(worth(item, False), worth(item, True)) for item in items]
     folds = [fold_of(cluster) for cluster in clusters]
     return [
-        _best([(s, *gain) for s, gain, f in zip(similarity, gains, folds, strict=True) if f != fold])
+        best_threshold([(s, *gain) for s, gain, f in zip(similarity, gains, folds, strict=True) if f != fold])
         for fold in range(FOLDS)
     ]
 
 
-def _best(points: Sequence[tuple[float, float, float]]) -> float:
-    """``points``: (similarity, worth of answering, worth of declining)."""
+def best_threshold(points: Sequence[tuple[float, float, float]]) -> float:
+    """Where most is right: of equally good ones the lowest. ``points``: (similarity, worth of answering, worth of
+    declining)."""
     total = sum(answering for _, answering, _ in points)
     best_total, threshold = total, 0.0
     ordered = sorted(points)

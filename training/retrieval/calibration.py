@@ -1,15 +1,19 @@
-"""Below which similarity nothing should be offered: read off an assistant's own labels.
+"""Below which similarity a question is to be declined: read off an assistant's own labels.
 
 Each question has the similarity of the best sentence that was found for it, and a label that says whether declining was
 right. A threshold declines everything below it; it is right where declining was right and loses an answer elsewhere.
-Nothing is embedded: both are stored.
+Nothing is embedded: both are stored, also of what the threshold of then declined. How much of what is *not* declined is
+answered well depends on who answers: `training.retrieval.worth`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from annotations.becoming import kind_of
 from annotations.models import Resolution
@@ -18,9 +22,13 @@ from assistants.models import Assistant
 from capture.models import Retrieval
 from training.models import Benchmark, BenchmarkItem, Condition, Kind
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 LABELS, BENCHMARKS = "labels", "benchmarks"
 MAX_POINTS = 5_000
 STEPS = 60
+RESAMPLES = 500
 FEWEST = 10
 """Questions of either kind below which nothing is proposed."""
 ALLOWED = 0.05
@@ -46,8 +54,12 @@ class Operating:
     precision: float
     recall: float
     lost: float
+    rightly: int = 0
+    wrongly: int = 0
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % intervals of precision, recall and lost over whole conversations or documents, where asked for."""
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -128,7 +140,45 @@ def operating(questions: Sequence[Labelled], threshold: float) -> Operating:
         precision=rightly / len(declined) if declined else 1.0,
         recall=rightly / should if should else 0.0,
         lost=(len(declined) - rightly) / could if could else 0.0,
+        rightly=rightly,
+        wrongly=len(declined) - rightly,
     )
+
+
+def with_intervals(questions: Sequence[Labelled], points: Sequence[Operating]) -> list[Operating]:
+    """The points with percentile intervals from resampling whole groups, the same draws for all of them."""
+    if not questions or not points:
+        return list(points)
+    names = sorted({q.group for q in questions})
+    place = {name: number for number, name in enumerate(names)}
+    groups = np.array([place[q.group] for q in questions])
+    decline = np.array([q.decline for q in questions])
+    # Compared as `operating` does: the points' thresholds are rounded like the similarities.
+    below = np.array([q.similarity for q in questions])[:, None] < np.array([p.threshold for p in points])[None, :]
+
+    def each(chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
+        found = np.zeros((len(names), chosen.shape[1]), dtype=np.float32)
+        np.add.at(found, groups, chosen.astype(np.float32))
+        return found
+
+    draws = np.random.default_rng(0).multinomial(len(names), [1 / len(names)] * len(names), size=RESAMPLES)
+    weights = draws.astype(np.float32)
+    rightly, wrongly = weights @ each(below & decline[:, None]), weights @ each(below & ~decline[:, None])
+    should, could = weights @ each(decline[:, None]), weights @ each(~decline[:, None])
+    shares = {"precision": (rightly, rightly + wrongly), "recall": (rightly, should), "lost": (wrongly, could)}
+    bounds = {name: _percentiles(part, whole, float(name == "precision")) for name, (part, whole) in shares.items()}
+    return [
+        replace(point, bounds={name: (float(low[i]), float(high[i])) for name, (low, high) in bounds.items()})
+        for i, point in enumerate(points)
+    ]
+
+
+def _percentiles(part: NDArray[np.float32], whole: NDArray[np.float32], empty: float) -> NDArray[np.float64]:
+    """(2, points). ``empty``: the share in a draw in which there is nothing to share, as in `operating`."""
+    shares = np.full(part.shape, empty, dtype=np.float32)
+    np.divide(part, whole, out=shares, where=np.broadcast_to(whole > 0, part.shape))
+    found: NDArray[np.float64] = np.percentile(shares, [2.5, 97.5], axis=0)
+    return found
 
 
 def choose(questions: Sequence[Labelled], allowed: float) -> Operating:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django import forms
@@ -13,13 +14,13 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from assistants.access import assistants_of, has_role
-from assistants.models import Assistant
-from knowledge.configuration import SettingsRefused, settings_of
+from assistants.models import Assistant, AuditEvent
+from knowledge.configuration import SettingsRefused, config_digest, settings_of
 from knowledge.configuring import activate, save_configuration, saved
 from knowledge.models import RetrievalConfiguration
 from training.models import Benchmark, BenchmarkItem
 from training.pages import ADMINS, READERS, page_of, render_page, require_admin_somewhere
-from training.retrieval import calibration
+from training.retrieval import calibration, worth
 from training.retrieval.comparing import MEASURES, sentence, start_comparison
 from training.retrieval.models import RetrievalComparison
 from training.services import NotPossible
@@ -105,18 +106,31 @@ def _line(name: str, result: dict[str, Any]) -> dict[str, Any]:
 
 @require_safe
 def threshold_page(request: HttpRequest) -> HttpResponse:
-    """``?assistant=`` its slug; ``?from=`` ``labels`` or the id of a benchmark; ``?allowed=`` percent of answers that
-    may be lost."""
+    """``?assistant=`` its slug; ``?from=`` ``labels`` or the id of a benchmark; ``?aim=`` ``lost`` (with ``?allowed=``
+    percent of the answers that may be lost) or who answers, of whose questions most are to be right."""
     own = assistants_of(request.user, *READERS)
     assistant = own.filter(slug=request.GET.get("assistant", "")).first() or own.first()
     if assistant is None:
         raise PermissionDenied("Only admins and reviewers of an assistant see this.")
-    benchmarks = list(Benchmark.objects.filter(assistant=assistant).order_by("-created_at")[:20])
+    benchmarks = list(Benchmark.objects.filter(assistant=assistant, sanity=False).order_by("-created_at")[:20])
     chosen = next((b for b in benchmarks if str(b.pk) == request.GET.get("from", "")), None)
     allowed = _percent(request.GET.get("allowed", ""))
     questions = calibration.labelled_items(chosen) if chosen else calibration.labelled_turns(assistant)
+    evaluation, judged = worth.judged_items(chosen) if chosen else (None, worth.judged_turns(assistant))
+    people = worth.who_answered(judged)
+    aim = request.GET.get("aim", "lost")
+    aim = aim if aim in people else "lost"
     found = calibration.calibrate(questions, allowed / 100)
-    curve = [point.as_dict() for point in found.curve]
+    if aim != "lost" and found.proposed is not None:
+        most = worth.most_right(judged, aim)
+        # What such a choice does on questions that it has not seen is known for the other rule only.
+        found = replace(found, proposed=calibration.operating(questions, most), honest=None)
+    now = calibration.operating(questions, assistant.evidence_threshold)
+    step = max(1, len(found.curve) // 20)
+    points = [now, *([found.proposed] if found.proposed else []), *found.curve[::step]]
+    points = calibration.with_intervals(questions, points)
+    proposed = points[1] if found.proposed else None
+    then = proposed.threshold if proposed else assistant.evidence_threshold
     context = {
         "title": "Threshold for declining",
         "assistants": own,
@@ -124,11 +138,18 @@ def threshold_page(request: HttpRequest) -> HttpResponse:
         "benchmarks": benchmarks,
         "chosen": chosen,
         "allowed": allowed,
+        "aims": [(who, worth.label_of(who)) for who in people],
+        "aim": aim,
         "found": found,
+        "proposed": proposed,
         "fewest": calibration.FEWEST,
-        "current": calibration.operating(questions, assistant.evidence_threshold) if questions else None,
-        "curve": curve[:: max(1, len(curve) // 20)],
+        "current": points[0] if questions else None,
+        "gained": (proposed.rightly - now.rightly, proposed.wrongly - now.wrongly) if proposed else None,
+        "curve": points[2 if proposed else 1 :],
         "svg": _svg(found),
+        "evaluation": evaluation,
+        "effects": worth.effects(judged, now=assistant.evidence_threshold, then=then) if proposed and judged else [],
+        "before": _before(assistant),
         "may_change": has_role(request.user, assistant, *ADMINS),
     }
     return render_page(request, "training/retrieval_threshold.html", context)
@@ -136,24 +157,46 @@ def threshold_page(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def apply_threshold(request: HttpRequest) -> HttpResponse:
-    """``assistant``: its slug; ``threshold``: 0 to 1. Saved as a version and made active."""
+    """``assistant``: its slug; ``threshold``: 0 to 1; ``from``: what it was read off. Saved as a version and made
+    active."""
     own = assistants_of(request.user, *ADMINS)
     assistant: Assistant = get_object_or_404(own, slug=request.POST.get("assistant", ""))
     actor: Any = request.user
+    page = f"{reverse('admin:training_retrieval_threshold')}?assistant={assistant.slug}"
+    benchmark = Benchmark.objects.filter(assistant=assistant, pk=_number(request.POST.get("from", ""))).first()
+    page += f"&from={benchmark.pk}" if benchmark else ""
     try:
         threshold = round(float(request.POST.get("threshold", "")), 4)
         settings = settings_of(assistant)
         settings = type(settings).model_validate({**settings.model_dump(), "evidence_threshold": threshold})
     except (ValueError, SettingsRefused):
         messages.error(request, "A threshold is a number from 0 to 1.")
-        return HttpResponseRedirect(f"{reverse('admin:training_retrieval_threshold')}?assistant={assistant.slug}")
+        return HttpResponseRedirect(page)
+    source = f"the benchmark “{benchmark.name}”" if benchmark else "resolved turns"
     version = saved(assistant=assistant, settings=settings) or save_configuration(
         assistant=assistant, name=f"Threshold {threshold:g}", settings=settings, actor=actor,
-        note="Read off the assistant's own labels.",
+        note=f"Read off {source}.",
     )  # fmt: skip
     now = activate(configuration=version, actor=actor)
-    messages.success(request, f"{assistant} offers nothing below {threshold:g} from now on (version {now}).")
-    return HttpResponseRedirect(reverse("admin:knowledge_retrievalconfiguration_change", args=[now.pk]))
+    messages.success(request, f"{assistant} declines below {threshold:g} from now on (version {now}).")
+    return HttpResponseRedirect(page)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
+def _before(assistant: Assistant) -> RetrievalConfiguration | None:
+    """The version that counted before the active one, where its threshold is another one: what taking back brings."""
+    events = AuditEvent.objects.filter(assistant=assistant, action="retrieval.activated")
+    last = events.order_by("-pk").values_list("details", flat=True).first()
+    digests = (last or {}).get("digest") or ["", ""]
+    if digests[1] != config_digest(assistant):
+        return None
+    found = RetrievalConfiguration.objects.filter(assistant=assistant, digest=digests[0]).first()
+    if found is None or found.settings.get("evidence_threshold") == assistant.evidence_threshold:
+        return None
+    return found
 
 
 def _percent(text: str) -> float:
