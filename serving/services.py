@@ -99,6 +99,14 @@ def check_gate(*, adapter: Adapter, evaluation: Evaluation | None, override: boo
                 "with a reason."
             )
         passed = False
+    if passed and evaluation is not None and evaluation.threshold != adapter.assistant.evidence_threshold:
+        # What was measured is not what users would get: another threshold asks the model other questions.
+        if not override:
+            raise PromotionRefused(
+                f"The threshold for declining was {evaluation.threshold:g} when {adapter} was evaluated, and is "
+                f"{adapter.assistant.evidence_threshold:g} now. Evaluate it again, or override with a reason."
+            )
+        passed = False
     if not passed and not override:
         raise PromotionRefused(f"{adapter} has not passed the gate. Evaluate it, or override with a reason.")
     if not passed and not reason.strip():

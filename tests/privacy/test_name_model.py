@@ -103,6 +103,8 @@ def break_it(folder: Path, how: str) -> None:
         (folder / "delta.safetensors").unlink()
     elif how == "other weights":
         (folder / "delta.safetensors").write_bytes(b"x" * 100)
+    elif how == "other graph":
+        (folder / "graph.onnx").write_bytes(b"x" * 100)
     elif how == "no JSON":
         (folder / "config.json").write_text("{")
     elif how == "not an object":
@@ -116,8 +118,8 @@ def break_it(folder: Path, how: str) -> None:
 
 
 KINDS = [
-    "missing", "no weights", "other weights", "no JSON", "not an object", "other encoder", "other labels",
-    "falling calibration",
+    "missing", "no weights", "other weights", "other graph", "no JSON", "not an object", "other encoder",
+    "other labels", "falling calibration",
 ]  # fmt: skip
 
 
@@ -138,6 +140,22 @@ def test_weights_of_other_shapes_are_refused(broken: Path) -> None:
     rewrite(broken, layers=6)
     with pytest.raises(NameModelError, match="does not fit"):
         NameModel(broken)
+
+
+def test_a_graph_of_other_layers_is_refused(broken: Path) -> None:
+    rewrite(broken, layers=3)
+    with pytest.raises(NameModelError, match="does not fit"):
+        NameModel(broken)
+
+
+def test_a_sentence_gives_the_same_whatever_it_is_read_with() -> None:
+    model = NameModel()
+    texts = ["Ask Anna Keller whether the parcel came.", "KASIMIR OF YPERN!" * 20, f"{FILLING} Zoe.", "x 1 2 3"]
+    alone = [model.piece_probabilities(text) for text in texts]
+    windows = [finder.read_pieces(model._tokenizer, text) for text in texts]
+    together = model._network.probabilities([(found.ids, found.features) for found in windows])
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one - other).max() < 0.02
 
 
 def test_the_system_check_names_the_problem(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:

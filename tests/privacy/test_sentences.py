@@ -18,7 +18,7 @@ from privacy.name_model.decode import NOTHING
 from privacy.name_model.finder import NameModel, name_model
 from privacy.name_model.network import Window
 from privacy.name_model.segments import segments
-from privacy.name_model.weights import Matrix, Weights
+from privacy.name_model.weights import Matrix
 from privacy.remembered import Remembered
 
 PLAIN = ["the", "boiler", "makes", "a", "noise", "and", "nobody", "answers", "our", "question", "about", "it"]
@@ -115,14 +115,14 @@ def test_no_listed_name_is_an_everyday_word() -> None:
 
 def test_a_sentence_is_read_as_in_its_passage_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    forward = finder.probabilities
-
-    def counted(weights: Weights, windows: list[Window]) -> list[Matrix]:
-        calls.append(len(windows))
-        return forward(weights, windows)
-
-    monkeypatch.setattr(finder, "probabilities", counted)
     model = NameModel()
+    forward = model._network.probabilities
+
+    def counted(windows: list[Window]) -> list[Matrix]:
+        calls.append(len(windows))
+        return forward(windows)
+
+    monkeypatch.setattr(model._network, "probabilities", counted)
     sentences = [
         "Yesterday Zbrvenka Tolquist phoned about the leak in the cellar. ",
         "The parcel went to Bad Oeynhausen by mistake, as it seems to us. ",
@@ -138,6 +138,19 @@ def test_a_sentence_is_read_as_in_its_passage_and_only_once(monkeypatch: pytest.
     model.forget()
     model.read([sentences[0]])
     assert calls == [1, 1, 1]
+
+
+def test_a_passage_that_comes_back_is_not_even_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NameModel()
+    passage = "The boiler makes a noise and nobody answers our question. " * 3 + "Ask Zbrvenka Tolquist about it. "
+    question = "And who is Zbrvenka Tolquist, if I may ask you about it?"
+    first = [reading.hits for reading in model.read([passage, question])]
+    cut_texts: list[str] = []
+    monkeypatch.setattr(finder, "segments", lambda text: cut_texts.append(text) or segments(text))
+    again = [reading.hits for reading in model.read([question, passage, passage])]
+    assert cut_texts == [question]
+    assert [again[1], again[2], again[0]] == [first[0], first[0], first[1]]
+    assert len(model.read([""])) == 1
 
 
 def test_nothing_that_was_read_can_be_read_in_memory() -> None:

@@ -1,7 +1,8 @@
-"""How the name model is made: labelled texts, batches, and weights that numpy reads as torch does."""
+"""How the name model is made: labelled texts, batches, and weights that are read in bytes as torch reads them."""
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 from privacy.name_model.finder import NameModel
 from privacy.name_model.labels import LABELS, TYPES, WINDOW
 from privacy.name_model.pieces import FEATURES, load_tokenizer, read_pieces
-from privacy.name_model.weights import encoder_folder
-from training.name_model import development, evaluate, export
+from privacy.name_model.tensors import quantised
+from privacy.name_model.weights import CONFIG, FOLDER, GRAPH, encoder_folder
+from training.name_model import development, evaluate, export, graph
 from training.name_model.fill import Filler
 from training.name_model.network import NameNetwork
 from training.name_model.noise import Cell, cells, disturb
@@ -78,7 +80,7 @@ def test_batches_hold_every_row_once() -> None:
     assert sorted(seen) == sorted(sizes)
 
 
-def test_numpy_reads_exported_weights_as_torch_does(tmp_path: Path) -> None:
+def test_exported_weights_are_read_as_torch_reads_them(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -92,13 +94,32 @@ def test_numpy_reads_exported_weights_as_torch_does(tmp_path: Path) -> None:
     export.write(tmp_path, tmp_path / "names", {kind: [[0.0, 1.0], [0.0, 1.0]] for kind in TYPES})
     model = NameModel(tmp_path / "names")
     texts = ["Anna Müller lives in Ulm.", "CALL ME at 5, or ask o'brien_99 (code.name)"]
+    wrong = []
     for text in texts:
         pieces = read_pieces(load_tokenizer(encoder_folder()), text)
         row = Row(pieces.ids, pieces.features, np.zeros(len(pieces), np.int64))
         ids, features, mask, _ = next(iter(batches([row], 200, None)))
         with torch.inference_mode():
             expected = torch.softmax(network(ids, features, mask), -1)[0, 1:-1].numpy()
-        assert np.abs(model.piece_probabilities(text) - expected).max() < 1e-5
+        wrong.append(np.abs(model.piece_probabilities(text) - expected))
+    # What 7-bit weights and 8-bit sums leave; a tensor in the wrong place is off by some .3.
+    assert np.concatenate(wrong).max() < 0.05
+    assert np.concatenate(wrong).mean() < 0.005
+
+
+def test_the_shipped_graph_is_the_one_that_is_built() -> None:
+    layers = json.loads((FOLDER / CONFIG).read_text(encoding="utf-8"))["layers"]
+    assert (FOLDER / GRAPH).read_bytes() == graph.made(layers)
+
+
+def test_weights_lose_little_by_seven_bits() -> None:
+    weight = np.random.default_rng(1).standard_normal((384, 30)).astype(np.float32)
+    weight[:, 0] = 0
+    whole, steps = quantised(weight)
+    assert whole.dtype == np.int8
+    assert np.abs(whole.astype(int)).max() <= 63
+    assert (whole[:, 0] == 0).all()
+    assert np.square(weight - whole * steps).mean() < 0.0005 * np.square(weight).mean()
 
 
 def test_development_sets_are_labelled_and_the_shipped_model_does_well_on_them() -> None:
