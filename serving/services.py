@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 
 from assistants.models import Assistant
+from assistants.prose import masked_prose
 from assistants.services import audit
 from serving.experiments.ending import end_running
 from serving.experiments.models import Experiment
@@ -52,15 +53,16 @@ def promote(
     """
     check_fits(assistant=assistant, adapter=adapter, evaluation=evaluation)
     passed = check_gate(adapter=adapter, evaluation=evaluation, override=override, reason=reason)
+    reason = masked_prose(reason, assistant=assistant, typed_by=actor)
     deployment = locked_deployment(assistant)
     if deployment.adapter_id == adapter.pk:
         raise PromotionRefused(f"{adapter} is live already.")
     running = deployment.experiment
     if running is not None and running.candidate_id != adapter.pk:
         raise PromotionRefused(f"{running} runs. Take its candidate back first.")
-    end_running(deployment, ending=Experiment.Ending.PROMOTED, reason=reason.strip())
+    end_running(deployment, ending=Experiment.Ending.PROMOTED, reason=reason)
     return _switch(
-        deployment, Promotion.Action.PROMOTE, adapter, evaluation=evaluation, actor=actor, reason=reason.strip(),
+        deployment, Promotion.Action.PROMOTE, adapter, evaluation=evaluation, actor=actor, reason=reason,
         overrides=not passed, experiment=running,
     )  # fmt: skip
 
@@ -124,13 +126,14 @@ def roll_back(*, assistant: Assistant, actor: User | None, reason: str) -> Promo
     """
     if not reason.strip():
         raise PromotionRefused("Say why it is rolled back; the next person will want to know.")
+    reason = masked_prose(reason, assistant=assistant, typed_by=actor)
     deployment = locked_deployment(assistant)
     if not deployment.has_previous:
         raise PromotionRefused("Nothing was live before; there is nothing to roll back to.")
-    ended = end_running(deployment, ending=Experiment.Ending.TAKEN_BACK, reason=reason.strip())
+    ended = end_running(deployment, ending=Experiment.Ending.TAKEN_BACK, reason=reason)
     return _switch(
         deployment, Promotion.Action.ROLL_BACK, deployment.previous, evaluation=None, actor=actor,
-        reason=reason.strip(), overrides=False, experiment=ended,
+        reason=reason, overrides=False, experiment=ended,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from django.db import transaction
 
 from assistants.models import Assistant
 from assistants.policy_model import MAX_REVIEW_DAYS, REVIEW_DAYS, DocumentMasking, PrivacyPolicy, Rendering
+from assistants.prose import masked_prose
 from assistants.services import audit
 from privacy.policy import Policy
 
@@ -85,6 +86,7 @@ def change_policy(
     )
     rules = replace(rules, policy=policy)
     _check(rules, reason)
+    reason = masked_prose(reason[:MAX_REASON], assistant=assistant, typed_by=actor)
     changed = differences(before, rules)
     if not changed:
         raise ValidationError("Nothing was changed: this is what counts already.")
@@ -97,7 +99,7 @@ def change_policy(
         documents=rules.documents,
         digest=policy.digest(),
         restored_from=restored_from,
-        reason=reason.strip()[:MAX_REASON],
+        reason=reason,
         created_by=actor,
         author=actor.get_username()[:150] if actor is not None else "system",
     )

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from assistants.models import ApiKey, Assistant, AuditEvent, Membership, Role, Scope
+from assistants.prose import masked_prose
 
 PREFIX_LENGTH = 9
 """Of the secret, kept readable so that people tell keys apart: `rk_` and six of 43 random characters."""
@@ -26,14 +27,17 @@ def audit(
     reason: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> AuditEvent:
-    """Notes an act. Call it inside the transaction of the act itself. Without an actor it was the system."""
+    """Notes an act. Call it inside the transaction of the act itself. Without an actor it was the system.
+
+    The reason is masked here as well, so that none that a caller forgot to mask is kept for ever.
+    """
     return AuditEvent.objects.create(
         assistant=assistant,
         actor=actor,
         actor_name=actor.get_username()[:150] if actor is not None else "system",
         action=action[:64],
         target=target[:200],
-        reason=reason,
+        reason=masked_prose(reason, assistant=assistant, typed_by=actor),
         details=dict(details or {}),
     )
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from assistants.models import Assistant
 from assistants.policies import policy_of
+from assistants.prose import masked_prose
 from assistants.services import audit
 from assistants.vault import keyed_hash
 from capture.export_guard import ExportBlocked
@@ -304,7 +305,8 @@ def override(*, report: LeakReport, actor: User, reason: str) -> LeakReport:
             raise OverrideRefused(
                 "A canary came through: that is no accident of words. Delete the turn, and look at how it came in."
             )
-        locked.overridden_at, locked.overridden_by, locked.reason = timezone.now(), actor, reason.strip()[:2000]
+        locked.overridden_at, locked.overridden_by, locked.reason = timezone.now(), actor, reason
+    reason = masked_prose(reason[:2000], assistant=report.assistant, typed_by=actor)
         locked.save(update_fields=["overridden_at", "overridden_by", "reason"])
         audit(
             assistant=locked.assistant, actor=actor, action="leaks.overridden", target=str(locked),

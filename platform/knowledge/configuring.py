@@ -11,6 +11,7 @@ from django.db.models import Max
 
 from assistants.background import launch
 from assistants.models import Assistant
+from assistants.prose import masked_prose
 from assistants.services import audit
 from knowledge.configuration import (
     RetrievalSettings,
@@ -48,6 +49,7 @@ def save_configuration(
     name = name.strip()[:MAX_NAME]
     if not name:
         raise SettingsRefused("Give it a name.")
+    note = masked_prose(note, assistant=assistant, typed_by=actor)
     _refuse_without_reranker(settings)
     _refuse_without_map(assistant, settings)
     # Two at once would take the same number.

@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from assistants.models import Assistant
+from assistants.prose import masked_prose
 from assistants.services import audit
 from serving.experiments.ending import end_running
 from serving.experiments.models import Experiment
@@ -50,6 +51,7 @@ def start(
         PromotionRefused: another experiment runs, the adapter is live, or does not fit (see `check_fits`).
     """
     now = now or timezone.now()
+    reason = masked_prose(reason[:MAX_REASON], assistant=assistant, typed_by=actor)
     check_fits(assistant=assistant, adapter=adapter, evaluation=evaluation)
     deployment = locked_deployment(assistant)
     if deployment.experiment is not None:
@@ -84,8 +86,8 @@ def step(
         PromotionRefused: it has ended or gone on meanwhile (a button pressed twice, a rule that was faster), the gate
             is not passed, or the assistant's prompt format is another one now.
     """
+    reason = masked_prose(reason[:MAX_REASON], assistant=experiment.assistant, typed_by=actor)
     current = _as_seen(experiment)
-    reason = reason.strip()[:MAX_REASON]
     check_fits(assistant=current.assistant, adapter=current.candidate, evaluation=current.evaluation)
     if current.stage == Experiment.Stage.AB:
         promote(
@@ -115,16 +117,17 @@ def set_share(
     Raises:
         PromotionRefused: nobody meets it yet, the share is none, or no reason was given.
     """
+    reason = masked_prose(reason[:MAX_REASON], assistant=experiment.assistant, typed_by=actor)
     current = _as_seen(experiment)
     if not current.shows_candidate:
         raise PromotionRefused("Users do not meet the candidate yet, so it has no share.")
     low, high = (0.005, 0.5) if current.stage == Experiment.Stage.CANARY else (0.2, 0.8)
     if not low <= share <= high:
         raise PromotionRefused(f"In this stage the share is from {low:.1%} to {high:.0%}.")
-    if not reason.strip():
+    if not reason:
         raise PromotionRefused("Say why; counting begins anew with another share.")
     _under_new_share(current, share, now)
-    _noted(current, Promotion.Action(current.stage), actor=actor, reason=reason.strip()[:MAX_REASON])
+    _noted(current, Promotion.Action(current.stage), actor=actor, reason=reason)
     return current
 
 
@@ -144,8 +147,9 @@ def take_back(
     """
     if not reason.strip():
         raise PromotionRefused("Say why it is taken back; the next person will want to know.")
+    reason = masked_prose(reason[:MAX_REASON], assistant=experiment.assistant, typed_by=actor)
     deployment = _running(experiment)
-    ended = end_running(deployment, ending=ending, reason=reason.strip()[:MAX_REASON], now=now)
+    ended = end_running(deployment, ending=ending, reason=reason, now=now)
     assert ended is not None
     deployment.save(update_fields=["experiment", "changed_at"])
     _noted(ended, Promotion.Action.TAKE_BACK, actor=actor, reason=ended.reason)

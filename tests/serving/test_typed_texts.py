@@ -57,10 +57,10 @@ def test_no_canary_survives_what_people_type_as_reasons(bot: Assistant, dana: Us
     experiment = set_share(experiment=experiment, share=0.3, actor=dana, reason=why)
     take_back(experiment=experiment, actor=dana, reason=why)
 
-    declare_gate(rule=GateRule(seed=7), reason=why, read_version=0, **who)
+    declare_gate(rule=GateRule(minimum_gain=0.01), reason=why, read_version=0, **who)
     save_configuration(name="Wider", settings=RetrievalSettings(k=9), note=why, **who)
     report = LeakReport.objects.create(
-        assistant=bot, subject="Export", rows=1, counts={"PERSON": 1},
+        assistant=bot, subject="Export", verdict="blocked", rows=1, counts={"PERSON": 1},
         findings=[{"row": "0", "field": "question", "type": "PERSON", "by": "strict", "turn": ""}],
     )  # fmt: skip
     override(report=report, actor=dana, reason=why)

@@ -11,6 +11,7 @@ from django.db.models import Max
 
 from assistants.background import launch
 from assistants.models import Assistant
+from assistants.prose import masked_prose
 from assistants.services import audit
 from assistants.vault import encrypt
 from training.data.collect import refuse_unknown_names
@@ -74,6 +75,7 @@ def exclude_rows(
     if not note.strip():
         raise NotPossible("Say why these rows are left out: it stands on the new version.")
     assistant = dataset.assistant
+    why = masked_prose(note[:300], assistant=assistant, typed_by=created_by)[:300]
     with transaction.atomic():
         Assistant.objects.select_for_update().get(pk=assistant.pk)  # numbers are given one by one
         last = DatasetVersion.objects.filter(assistant=assistant).aggregate(last=Max("number"))["last"] or 0

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from assistants.models import Assistant
+from assistants.prose import masked_prose
 from assistants.services import audit
 from training.evaluation.gate import GateRule
 from training.evaluation.models import GateDeclaration
@@ -60,6 +61,8 @@ def declare_gate(
     reason = reason.strip()
     if not reason or len(reason) > MAX_REASON:
         raise ValueError(f"Say why the gate is changed, in at most {MAX_REASON} characters.")
+    # A placeholder may be longer than what it stands for.
+    reason = masked_prose(reason, assistant=assistant, typed_by=actor)[:MAX_REASON]
     Assistant.objects.select_for_update().get(pk=assistant.pk)  # versions are given one by one
     last = declaration_of(assistant)
     newest = last.version if last else 0
