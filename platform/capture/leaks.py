@@ -297,6 +297,7 @@ def override(*, report: LeakReport, actor: User, reason: str) -> LeakReport:
     """
     if not reason.strip():
         raise OverrideRefused("Say why this is no leak; the audit trail carries it.")
+    reason = masked_prose(reason[:2000], assistant=report.assistant, typed_by=actor)
     with transaction.atomic():
         locked = LeakReport.objects.select_for_update(of=("self",)).select_related("assistant").get(pk=report.pk)
         if not locked.blocks:
@@ -306,7 +307,6 @@ def override(*, report: LeakReport, actor: User, reason: str) -> LeakReport:
                 "A canary came through: that is no accident of words. Delete the turn, and look at how it came in."
             )
         locked.overridden_at, locked.overridden_by, locked.reason = timezone.now(), actor, reason
-    reason = masked_prose(reason[:2000], assistant=report.assistant, typed_by=actor)
         locked.save(update_fields=["overridden_at", "overridden_by", "reason"])
         audit(
             assistant=locked.assistant, actor=actor, action="leaks.overridden", target=str(locked),

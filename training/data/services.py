@@ -88,7 +88,7 @@ def exclude_rows(
             prompt_digest=dataset.prompt_digest,
             parent=dataset,
             excluded=wanted,
-            note=note.strip()[:300],
+            note=why,
             created_by=created_by,
         )
         details: dict[str, Any] = {"parent": dataset.number, "excluded": len(wanted)}
