@@ -4,6 +4,10 @@ A second opinion that shares no pattern with ours. The means: gates on cheap fea
 only in the words that have digits, one search for telephone candidates instead of one per region, and words looked at
 only where a hit's recogniser has context words in the text. `bench/scrub.py` compares every result with that of
 `AnalyzerEngine`.
+
+No policy of ours uses it: it is the yardstick of tests and of that benchmark. It stays beside what it is measured with
+because it is made of it (gates, features, scans), is typed and linted with it, and both need the same code; a folder of
+`bench/` on the path of tests would put its `capture.py` before the package.
 """
 
 from __future__ import annotations
