@@ -131,6 +131,7 @@ class _Turn:
         self._allowed_lengths = {key.count(" ") + 1 for key in allowed}
         self._printed: dict[int, set[tuple[str, str]]] = {}
         self._names: dict[Document, Reading] = {}
+        self._found: dict[Document, list[Finding]] = {}
 
     def _document(self, item: ScrubText) -> Document:
         trusted = self._policy.trust_contexts if item.trusted is None else item.trusted
@@ -143,6 +144,9 @@ class _Turn:
         for document in self._documents:
             document.add(list(self._literals.hits(document, given=True)))
         unread = list(self._documents)
+        self._found = {document: self._analyzer.find(document.view.text, document.types) for document in unread}
+        for document in unread:
+            self._mask_plain(document)
         for round_ in range(_MAX_ROUNDS):
             self._read_names(unread if round_ < _NAME_ROUNDS else [])
             changed = [document for document in unread if self._recognise(document)]
@@ -157,13 +161,36 @@ class _Turn:
         named = [document for document in documents if document.types & NAME_TYPES and document not in self._labels]
         self._names = dict(zip(named, read_names([document.view.text for document in named]), strict=True))
 
+    def _mask_plain(self, document: Document) -> None:
+        """Masks what patterns are sure of and no list calls part of a name.
+
+        The name model need not read an address or a number first, and all of its sentence again when it is masked.
+        """
+        found = self._found[document]
+        named = [other for other in found if other.entity_type in NAME_TYPES]
+        plain = [
+            finding
+            for finding in found
+            if finding.entity_type not in NAME_TYPES
+            and finding.score >= self._policy.threshold(finding.entity_type)
+            and not any(other.start < finding.end and finding.start < other.end for other in named)
+        ]
+        if plain and self._mask(document, plain):
+            self._found.pop(document)
+
     def _recognise(self, document: Document) -> bool:
+        found = self._found.pop(document, None)
+        if found is None:
+            found = self._analyzer.find(document.view.text, document.types)
+        if document in self._names:
+            found = weigh(self._names[document], found, document.types)
+        return self._mask(document, found)
+
+    def _mask(self, document: Document, found: Sequence[Finding]) -> bool:
+        """Masks those of the findings that the policy wants masked; whether there were any."""
         text = document.view.text
         allowed = self._allowed_stretches(document)
         kept: list[tuple[Finding, str | None]] = []
-        found = self._analyzer.find(text, document.types)
-        if document in self._names:
-            found = weigh(self._names[document], found, document.types)
         for finding in found:
             if finding.score < self._policy.floor(finding.entity_type, trusted=document.trusted):
                 continue

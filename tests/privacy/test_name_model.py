@@ -113,13 +113,15 @@ def break_it(folder: Path, how: str) -> None:
         rewrite(folder, encoder_sha256="0" * 64)
     elif how == "other labels":
         rewrite(folder, labels=["O", "B-NAME"])
+    elif how == "no check":
+        rewrite(folder, check=None)
     elif how == "falling calibration":
         rewrite(folder, calibration={kind: [[0, 1], [1, 0]] for kind in TYPES})
 
 
 KINDS = [
     "missing", "no weights", "other weights", "other graph", "no JSON", "not an object", "other encoder",
-    "other labels", "falling calibration",
+    "other labels", "no check", "falling calibration",
 ]  # fmt: skip
 
 
@@ -215,3 +217,14 @@ def test_long_bare_numbers_are_no_addresses() -> None:
     hits = name_model().read(["The number is 0131 496 0123.", "H1234567", "My new address: 100200300406"])
     assert [hit for reading in hits for hit in reading.hits if hit.entity_type == "ADDRESS"] == []
     assert found("Deliver it to 12 Rosemount Terrace, Perth PH1 5AA please")
+
+
+def test_a_machine_that_computes_something_else_is_refused(broken: Path) -> None:
+    check = json.loads((broken / "config.json").read_text())["check"]
+    assert [piece > 0.5 for piece in check["named"]].count(True) >= 4
+    rewrite(broken, check={**check, "named": [min(1.0, piece + 0.1) for piece in check["named"]]})
+    with pytest.raises(NameModelError, match="name model says something else"):
+        NameModel(broken)
+    rewrite(broken, check={**check, "named": check["named"][1:]})
+    with pytest.raises(NameModelError, match="name model says something else"):
+        NameModel(broken)

@@ -17,11 +17,26 @@ import numpy as np
 
 from privacy.name_model.finder import NameModel
 from privacy.name_model.labels import LABELS, TYPES
-from privacy.name_model.weights import CONFIG, DELTA, ENCODER_SHA256, FOLDER, FORMAT
+from privacy.name_model.network import load_network
+from privacy.name_model.pieces import load_tokenizer, read_pieces
+from privacy.name_model.weights import (
+    CONFIG,
+    DELTA,
+    ENCODER_SHA256,
+    FOLDER,
+    FORMAT,
+    GRAPH,
+    Config,
+    Matrix,
+    checked,
+    encoder_folder,
+)
 from training.name_model import development
 from training.name_model.development import Labelled
+from training.name_model.graph import made
 
 _STRAIGHT = [[0.0, 1.0], [0.0, 1.0]]
+_CHECK = "Please tell Zbrvenka Tolquist in Bad Oeynhausen that the boiler at 12 Rosemount Terrace is ready."
 _LEAST, _MOST = 0.01, 0.99
 _TOLD = ("minutes", "steps", "pieces", "rate", "tokens", "processes", "seed")
 # Prose without names is most of what is read in production and a small part of these sets.
@@ -29,7 +44,21 @@ _TECHNICAL_WEIGHT = 2.0
 
 
 def write(run: Path, out: Path, calibration: dict[str, Any]) -> None:
-    """config.json and delta.safetensors of `out`."""
+    """config.json, delta.safetensors and graph.onnx of `out`, with what the model says there about the check."""
+    config = _written(run, out) | {"calibration": calibration, "check": {"text": _CHECK, "named": []}}
+    described = checked(config, config["delta_sha256"], config["graph_sha256"])
+    config["check"]["named"] = said(described, out).astype(float).round(4).tolist()
+    (out / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def said(described: Config, folder: Path) -> Matrix:
+    """How likely each piece of the check is part of a name, by the model of a folder."""
+    pieces = read_pieces(load_tokenizer(encoder_folder()), described.check[0])
+    return 1 - load_network(described, folder).probabilities([(pieces.ids, pieces.features)])[0][:, 0]
+
+
+def _written(run: Path, out: Path) -> dict[str, Any]:
+    """Writes delta.safetensors and graph.onnx; what config.json says about them."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -39,17 +68,18 @@ def write(run: Path, out: Path, calibration: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / DELTA)
     (out / DELTA).chmod(0o644)
-    config = {
+    graph = made(int(settings["layers"]))
+    (out / GRAPH).write_bytes(graph)
+    return {
         "format": FORMAT,
         "labels": list(LABELS),
         "layers": int(settings["layers"]),
         "rank": int(settings["rank"]),
         "encoder_sha256": ENCODER_SHA256,
         "delta_sha256": hashlib.sha256((out / DELTA).read_bytes()).hexdigest(),
+        "graph_sha256": hashlib.sha256(graph).hexdigest(),
         "training": {name: settings[name] for name in _TOLD if name in settings},
-        "calibration": calibration,
     }
-    (out / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def calibrated(model: NameModel, sets: Iterable[tuple[Sequence[Labelled], float]]) -> dict[str, Any]:

