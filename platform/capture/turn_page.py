@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from assistants.access import assistants_of, has_role
 from assistants.models import Role
 from capture.citations import Segment, segments
+from capture.late import SAME
 from capture.models import Feedback, Retrieval, Turn, TurnUpdate
 from generation.prompts import split_sentences
 
@@ -93,7 +94,7 @@ def turns_for_page(turns: QuerySet[Turn]) -> QuerySet[Turn]:
             queryset=Retrieval.objects.select_related("passage").prefetch_related("marks").order_by("rank"),
         ),
         Prefetch("feedback", queryset=Feedback.objects.order_by("given_at")),
-        Prefetch("updates", queryset=TurnUpdate.objects.select_related("api_key")),
+        Prefetch("updates", queryset=TurnUpdate.objects.exclude(changes__has_key=SAME).select_related("api_key")),
         "annotations__annotator",
         "machine_labels",
         "examples__dataset",
@@ -205,6 +206,7 @@ def provenance(turn: Turn) -> Mapping[str, Any]:
         "Adapter": turn.adapter or ("base model" if turn.completion else ""),
         "Prompt digest": turn.prompt_digest,
         "Retrieval": _retrieval(turn),
+        "Threshold": "nothing was as similar as it asks: no model was asked" if turn.withheld else "",
         "Privacy policy": turn.policy_digest[:16],
         "Client": turn.client,
         "Key": turn.api_key.name if turn.api_key else "",

@@ -134,7 +134,7 @@ def ask(
             found = retrieve(
                 assistant=assistant, question=question.question, query=query, settings=settings, k=metrics.DEPTH
             )
-            best = max((sentence.similarity for sentence in found.evidence), default=0.0)
+            best = max((sentence.similarity for sentence in (found.evidence or found.below)), default=0.0)
             yield Outcome(question, ranks_of(question.gold, found.passages), best, found.seconds)
         if progress:
             progress(min(start + BATCH, len(questions)), len(questions))

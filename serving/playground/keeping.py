@@ -65,11 +65,19 @@ class Shown:
         return [*self.item["history"], *own][-4:]
 
     @property
+    def withheld(self) -> bool:
+        """The threshold declined it; no model was asked."""
+        return bool(self.item.get("withheld"))
+
+    @property
     def passages(self) -> list[dict[str, Any]]:
         """What was retrieved, each sentence with its place among the evidence, from 1; None: not offered."""
         found = []
         for context in self.item["contexts"]:
-            placed = {int(index): (int(place) + 1, similarity) for place, index, similarity in context["evidence"]}
+            placed = {
+                int(index): (None if self.withheld else int(place) + 1, similarity)
+                for place, index, similarity in context["evidence"]
+            }
             sentences = [
                 {"text": text, "place": place, "similarity": similarity}
                 for index, text in enumerate(split_sentences(context["text"]))
@@ -132,7 +140,7 @@ def unseal(assistant: Assistant, sealed: str) -> Shown:
 
 def _prompt(assistant: Assistant, item: Mapping[str, Any]) -> Prompt:
     """The prompt again, as any stored turn's."""
-    offered = [] if item["withheld"] else item["contexts"]
+    offered = [] if item.get("withheld") else item["contexts"]
     placed = sorted((e[0], c["rank"], *e[1:]) for c in offered for e in c["evidence"])
     return build_prompt(
         house=assistant.house,
