@@ -14,15 +14,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 
 from annotations.comparing.models import ComparisonPair
+from annotations.models import ContextMark
 from assistants.models import Assistant
 from assistants.performing import log_path
 from assistants.vault import keyed_hash
+from knowledge.models import QueryMap
+from training.choices import Origin
+from training.data.candidates import group_name
 from training.finetune.bases import from_state
-from training.models import Adapter, AdapterMerge, BenchmarkItem, DatasetVersion, Example, ReplayAnswer, Run
+from training.models import (
+    Adapter,
+    AdapterMerge,
+    BenchmarkItem,
+    DatasetVersion,
+    Example,
+    FrozenWords,
+    ReplayAnswer,
+    Run,
+)
 
 ERASED_QUESTION = "[erased]"
 PLAYGROUND = "playground-"
@@ -30,9 +43,24 @@ PLAYGROUND = "playground-"
 ROW_FILES = ("train.jsonl", "validation.jsonl", "preferences.jsonl", "held_preferences.jsonl")
 
 
-def rows_of(turns: Any) -> QuerySet[Example]:
-    """Rows made of these turns (keys or a subquery) that still hold their text."""
-    return Example.objects.filter(turn__in=turns, erased_at=None)
+def rows_of(turns: Any, kept: Collection[BenchmarkItem] = ()) -> QuerySet[Example]:
+    """Rows that still hold their text: made of these turns (keys or a subquery), or of what people preferred among
+    answers to these held-out questions."""
+    made = Q(turn__in=turns)
+    if kept:
+        made |= Q(dataset__assistant=kept_by(kept), origin=Origin.PREFERRED) & _preferred(kept)
+    return Example.objects.filter(made, erased_at=None)
+
+
+def kept_by(kept: Collection[BenchmarkItem]) -> int:
+    return next(iter(kept)).benchmark.assistant_id
+
+
+def _preferred(kept: Collection[BenchmarkItem]) -> Q:
+    """By the group that they were given, and by the question itself where the pair was deleted since."""
+    pairs = ComparisonPair.objects.filter(round__assistant=kept_by(kept), key__in=[item.key for item in kept])
+    groups = [group_name("comparison", f"{name}:{key}") for name, key in pairs.values_list("round__name", "key")]
+    return Q(group__in=groups) | Q(came_from__startswith="comparison ", question__in=[item.question for item in kept])
 
 
 def blocked_of(assistant: Assistant, questions: Collection[str]) -> list[tuple[DatasetVersion, int]]:
@@ -52,7 +80,8 @@ def blocked_of(assistant: Assistant, questions: Collection[str]) -> list[tuple[D
 
 def kept_questions(assistant: Assistant, names: Collection[str]) -> list[BenchmarkItem]:
     """Held-out questions that were kept in the playground from what became these turns (``names``: client's ids)."""
-    rows = BenchmarkItem.objects.filter(benchmark__assistant=assistant, key__startswith=PLAYGROUND).only("pk", "key")
+    rows = BenchmarkItem.objects.filter(benchmark__assistant=assistant, key__startswith=PLAYGROUND)
+    rows = rows.select_related("benchmark").only("pk", "key", "question", "benchmark__assistant")
     wanted = set(names)
     return [row for row in rows if row.key.removeprefix(PLAYGROUND).rpartition("-")[0] in wanted]
 
@@ -67,17 +96,24 @@ def delete_kept_questions(assistant: Assistant, names: Collection[str]) -> Count
     return Counter({"held-out questions": gone.get("training.BenchmarkItem", 0), "pairs of held-out questions": shown})
 
 
-def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Collection[str]) -> Counter[str]:
+def empty_rows(
+    assistant: Assistant,
+    turns: Collection[uuid.UUID],
+    questions: Collection[str],
+    kept: Collection[BenchmarkItem] = (),
+) -> Counter[str]:
     """Empties the rows of frozen datasets that were made of these turns. Call it before the turns are deleted (their
-    lineage goes with them), in the same transaction.
+    lineage goes with them), in the same transaction, and before `delete_kept_questions`.
 
-    ``questions`` are the texts of the erased turns' questions. Returns {table: rows}.
+    ``questions`` are the texts of the erased turns' questions; ``kept`` what `kept_questions` says of them. Returns
+    {table: rows}.
     """
-    rows = rows_of(list(turns)).select_related("dataset").only("pk", "digest", "dataset_id")
+    rows = rows_of(list(turns), kept).select_related("dataset").only("pk", "digest", "dataset_id")
     examples = list(rows.select_for_update(of=("self",)).order_by("pk"))
     now = timezone.now()
     for example in examples:
         example.history, example.contexts, example.evidence, example.sentences = [], [], [], []
+        example.documents = []
         example.question, example.rejected, example.group = ERASED_QUESTION, "", "erased"
         # An open hash of a short text can be guessed; this one still tells the same row of two versions.
         example.digest = keyed_hash("erased row", example.digest).hex()
@@ -89,6 +125,7 @@ def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Co
             "contexts",
             "evidence",
             "sentences",
+            "documents",
             "question",
             "rejected",
             "group",
@@ -99,6 +136,7 @@ def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Co
         batch_size=500,
     )
     touched = Counter(example.dataset_id for example in examples)
+    FrozenWords.objects.filter(dataset__in=touched).delete()
     for key in touched:
         erased = Example.objects.filter(dataset=key).exclude(erased_at=None).count()
         DatasetVersion.objects.filter(pk=key).update(erased_rows=erased, erased_at=now)
@@ -125,9 +163,9 @@ def empty_rows(assistant: Assistant, turns: Collection[uuid.UUID], questions: Co
 # --- What was trained on them -----------------------------------------------------------------------------------------
 
 
-def datasets_holding(turns: Any) -> dict[int, int]:
-    """{dataset pk: rows} made of these turns."""
-    return dict(rows_of(turns).order_by().values_list("dataset").annotate(n=Count("pk")))
+def datasets_holding(turns: Any, kept: Collection[BenchmarkItem] = ()) -> dict[int, int]:
+    """{dataset pk: rows} made of these turns, or of preferences among answers to these held-out questions."""
+    return dict(rows_of(turns, kept).order_by().values_list("dataset").annotate(n=Count("pk")))
 
 
 def runs_on(datasets: Collection[int]) -> QuerySet[Run]:
@@ -154,6 +192,17 @@ def _with_children(adapters: QuerySet[Adapter]) -> set[int]:
         found |= fresh
         fresh = set(Adapter.objects.filter(parent__in=fresh).values_list("pk", flat=True)) - found
     return found
+
+
+def maps_since(turns: Any) -> list[QueryMap]:
+    """Learned query maps that may know these turns: made after one of them was labelled passage by passage. They are
+    weights, no words can be read out of them, and like adapters they cannot forget."""
+    marks = ContextMark.objects.filter(annotation__turn__in=turns).order_by()
+    first = marks.aggregate(first=Min("annotation__created_at"), assistant=Min("annotation__turn__assistant"))
+    if first["first"] is None:
+        return []
+    made = QueryMap.objects.filter(assistant=first["assistant"], created_at__gte=first["first"])
+    return list(made.defer("down", "up").order_by("number"))
 
 
 def stop_runs(datasets: Collection[int]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 from assistants.background import BackgroundQuerySet, BackgroundWork
@@ -12,7 +13,7 @@ from assistants.models import Assistant
 from capture.models import LeakReport, Turn
 from knowledge.models import Chunk
 from training.choices import Arm, Condition, GateVerdict, Kind, Origin
-from training.data.models import CuratedRow, CuratedSet, DatasetPreview
+from training.data.models import CuratedRow, CuratedSet, DatasetPreview, FrozenWords
 from training.finetune.methods import LABELS
 from training.providers.models import TrainingProvider
 from training.registry.models import AdapterMerge
@@ -191,6 +192,8 @@ class Example(models.Model):
     turn = models.ForeignKey(Turn, null=True, blank=True, on_delete=models.SET_NULL, related_name="examples")
     chunk = models.ForeignKey(Chunk, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     came_from = models.CharField(max_length=200, blank=True, help_text="Where neither turn nor chunk says it.")
+    # Also in the contexts, of which a filter would have to unpack hundreds of megabytes.
+    documents = ArrayField(models.TextField(), default=list, help_text="Paths of the relevant contexts.")
     digest = models.CharField(max_length=64)
     erased_at = models.DateTimeField(null=True, blank=True, help_text="Its text is gone; the row stays to be counted.")
 
@@ -198,7 +201,10 @@ class Example(models.Model):
         ordering = ("dataset", "position")
         constraints: ClassVar = [models.UniqueConstraint(fields=["dataset", "position"], name="example_position_once")]
         # The same row of other versions, from its page.
-        indexes: ClassVar = [models.Index(fields=["digest"], name="example_digest")]
+        indexes: ClassVar = [
+            models.Index(fields=["digest"], name="example_digest"),
+            GinIndex(fields=["documents"], name="example_documents"),
+        ]
 
     def __str__(self) -> str:
         return self.question[:80]
@@ -408,6 +414,7 @@ __all__ = [
     "Evaluation",
     "EvaluationAnswer",
     "Example",
+    "FrozenWords",
     "GateDeclaration",
     "GateVerdict",
     "Judgement",

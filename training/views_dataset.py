@@ -109,7 +109,7 @@ def filtered_rows(dataset: DatasetVersion, chosen: dict[str, str], query: str) -
     rows = dataset.examples.order_by("position").defer("contexts", "evidence")
     rows = rows.filter(**{name: chosen[name] for name in ("origin", "kind", "split") if chosen[name]})
     if chosen["document"]:
-        rows = rows.filter(contexts__contains=[{"source": chosen["document"], "relevant": True}])
+        rows = rows.filter(documents__contains=[chosen["document"]])
     if chosen["judged"]:
         rows = rows.exclude(rejected="") if chosen["judged"] == "yes" else rows.filter(rejected="")
     if query:

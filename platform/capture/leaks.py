@@ -147,6 +147,15 @@ class Audit:
                         }
                     )  # fmt: skip
 
+    def is_quiet(self, text: AuditText) -> bool:
+        """Whether nothing is found in one text by itself. Raises as `read`."""
+        return self._scanner.is_quiet(text)
+
+    def passed(self) -> None:
+        """Counts a row of which every text is quiet (`is_quiet`) and of whose conversation no value is known: `read`
+        would find nothing in it."""
+        self._rows += 1
+
     def report(self, *, content_hash: str = "", created_by: User | None = None) -> LeakReport:
         """What was found, not yet saved."""
         verdict = LeakReport.Verdict.BLOCKED if self._counts else LeakReport.Verdict.CLEAN

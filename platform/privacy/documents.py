@@ -55,7 +55,7 @@ class Document:
     normalised: NormalisedText = field(init=False)
     spans: list[Span] = field(init=False)
     view: View = field(init=False)
-    words: list[TextWord] = field(init=False)
+    _words: list[TextWord] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.normalised = normalise(self.original)
@@ -64,7 +64,15 @@ class Document:
 
     def _refresh(self) -> None:
         self.view = _view(self.normalised.text, self.spans)
-        self.words = words_of(self.view.text)
+        self._words = None
+
+    @property
+    def words(self) -> list[TextWord]:
+        """Of the view. Made when they are asked for: without lists or earlier values nobody asks, and they take as long
+        as half of the recognisers."""
+        if self._words is None:
+            self._words = words_of(self.view.text)
+        return self._words
 
     def add(self, found: Iterable[tuple[Finding, str | None]]) -> list[Span]:
         """Mask findings of the current view (each with its canonical value, or None).

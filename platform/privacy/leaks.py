@@ -3,6 +3,12 @@
 What differs from scrubbing: thresholds are lower where a check digit or a form vouches for a finding, no allow list
 helps, and what is known (canaries, the deny list, the values of the conversation as keyed hashes) is searched
 literally. What is the same: what the assistant's own documents print may be repeated. Each distinct text is read once.
+
+What that rests on: the scan of one text depends on nothing but the text, whether it is trusted, and what a scanner is
+made of (strict policy, recognisers, name model, canaries, deny list). So "nothing was found in it" holds for every row
+that has the text, as long as the scanner lives; it is kept by digest. Nothing that scrubbing has said about a text is
+believed: a text counts as read only when these rules have read it. What depends on the row (the values of its
+conversation, what its passages print) is never kept.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from privacy.literals import LiteralIndex
 from privacy.name_tier import NAME_TYPES, read_names, weigh
 from privacy.normalise import normalise
 from privacy.policy import Policy
+from privacy.recalled import Recalled
 from privacy.scrubber import PUBLIC_TYPES
 from privacy.values import identity, literal_key, words_of
 
@@ -40,6 +47,8 @@ without a check digit stay at what the policy masks at all: lower, every product
 DOUBTFUL = 0.15
 """From here on a finding is listed, and blocks nothing."""
 _REMEMBERED = 20_000
+_QUIET = 60_000
+"""Digests of texts in which nothing was found, twice: some 15 MB. Passages come again and stay, questions go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,8 @@ class LeakScanner:
         self._denied = LiteralIndex(EntityTable(secrets.token_bytes(32)))
         for value in policy.deny:
             self._denied.add(Value("PERSON", normalise(value).text, private=True))
-        self._found: dict[tuple[bytes, bool], tuple[_Found, ...]] = {}
+        self._quiet = Recalled(_QUIET)
+        self._found: dict[bytes, tuple[_Found, ...]] = {}
         self._printed: dict[bytes, tuple[str, frozenset[tuple[str, str]]]] = {}
 
     def read(self, texts: Sequence[AuditText], table: EntityTable | None = None) -> list[Leak]:
@@ -137,12 +147,15 @@ class LeakScanner:
     def _read(self, texts: Sequence[AuditText], table: EntityTable | None) -> list[Leak]:
         trusted = [item.text for item in texts if item.trusted]
         leaks: dict[tuple[str, str, str], Leak] = {}
+        # One for the row: what it was asked for, it knows for all texts of it.
+        values = LiteralIndex(table) if table is not None and _may_leak(table, trusted=False) else None
+        beside_public = table is not None and _may_leak(table, trusted=True)
         for item in texts:
             if not item.text:
                 continue
             hits = list(self._known_in(item))
-            if table is not None and len(table):
-                hits += self._of_conversation(item, table)
+            if values is not None and (beside_public or not item.trusted):
+                hits += self._of_conversation(item, values)
             for hit in hits:
                 if self._is_public(hit, item, trusted) or self._is_released(hit, table):
                     continue
@@ -151,6 +164,19 @@ class LeakScanner:
                 if place not in leaks or leak.blocks > leaks[place].blocks:
                     leaks[place] = leak
         return list(leaks.values())
+
+    def is_quiet(self, item: AuditText) -> bool:
+        """Whether nothing at all is found in the text by itself, not even what would only be listed. What its row or
+        its conversation make of it is `read`'s to say.
+
+        Raises ScrubError when it cannot be read.
+        """
+        try:
+            return not item.text or not self._known_in(item)
+        except ScrubError:
+            raise
+        except Exception as error:
+            raise ScrubError(f"{type(error).__name__} while auditing") from None
 
     def _leak(self, field: str, hit: _Found) -> Leak:
         key = self._key(f"{hit.entity_type}\x1f{hit.identity}")
@@ -167,11 +193,16 @@ class LeakScanner:
 
     def _known_in(self, item: AuditText) -> tuple[_Found, ...]:
         """Everything that does not depend on the row: once for each distinct text."""
-        place = (_digest(item.text), item.trusted)
+        place = _digest(item.text, trusted=item.trusted)
+        if place in self._quiet:
+            return ()
         known = self._found.get(place)
         if known is None:
             known = tuple(self._search(item))
             self.texts += 1
+            if not known:
+                self._quiet.add(place)
+                return known
             if len(self._found) >= _REMEMBERED:
                 self._found.clear()
             self._found[place] = known
@@ -181,7 +212,7 @@ class LeakScanner:
         document = Document(item.text, item.trusted, self.policy.types_for(trusted=item.trusted))
         text = document.view.text
         found = [_Found(kind.upper(), kind, "", "canary", 1.0, True) for kind in self._canaries.kinds(item.text)]
-        if not item.trusted:
+        if not item.trusted and self.policy.deny:
             found += [
                 replace(_made(document, hit), by="deny list", entity_type="PERSON")
                 for hit, _ in self._denied.hits(document)
@@ -199,12 +230,12 @@ class LeakScanner:
             return weigh(read_names([document.view.text])[0], hits, frozenset())
         return hits
 
-    def _of_conversation(self, item: AuditText, table: EntityTable) -> list[_Found]:
+    def _of_conversation(self, item: AuditText, values: LiteralIndex) -> list[_Found]:
         """Values that another turn of the conversation gave away: masked there, and perhaps not here."""
         document = Document(item.text, item.trusted, self.policy.types_for(trusted=item.trusted))
         return [
             replace(_made(document, hit), by="conversation")
-            for hit, _ in LiteralIndex(table).hits(document)
+            for hit, _ in values.hits(document)
             if hit.entity_type in HARD_TYPES
         ]
 
@@ -232,7 +263,7 @@ class LeakScanner:
         return table.is_released(Value(hit.entity_type, hit.words or hit.identity))
 
     def _print(self, text: str) -> tuple[str, frozenset[tuple[str, str]]]:
-        place = _digest(text)
+        place = _digest(text, trusted=True)
         known = self._printed.get(place)
         if known is None:
             plain = normalise(text).text
@@ -252,5 +283,15 @@ def _made(document: Document, hit: Finding) -> _Found:
     return _Found(hit.entity_type, identity(hit.entity_type, value), literal_key(value), "scan", hit.score, hit.private)
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def _may_leak(table: EntityTable, *, trusted: bool) -> bool:
+    """Whether a value of the table can be a hit at all. In a trusted text those cannot that a company may print of
+    itself, unless the people themselves have named them (`LeakScanner._is_public`)."""
+    return any(
+        entity.entity_type in HARD_TYPES and (not trusted or entity.private or entity.entity_type not in PUBLIC_TYPES)
+        for entity in table.entities
+    )
+
+
+def _digest(text: str, *, trusted: bool) -> bytes:
+    mark = b"trusted" if trusted else b""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=mark).digest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import random
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from typing import Any
 
 from privacy.findings import PLACEHOLDER
@@ -42,14 +42,12 @@ class Surrogates:
     Raises ValueError for a short salt.
     """
 
-    def __init__(
-        self, salt: bytes, *, regions: Collection[str] = ("GB",), avoid: Collection[str] = frozenset()
-    ) -> None:
+    def __init__(self, salt: bytes, *, regions: Collection[str] = ("GB",), avoid: Container[str] = frozenset()) -> None:
         if len(salt) < 16:
             raise ValueError("the salt of surrogates has at least 16 bytes")
         self._salt = salt
         self._region = next(iter(regions), "GB")
-        self._avoid = frozenset(avoid)
+        self._avoid = avoid
         self._given: dict[str, dict[str, str]] = {}
 
     def render(self, text: str, conversation: str) -> str:
@@ -71,7 +69,7 @@ class Surrogates:
             digest = hmac.digest(self._salt, f"{seed}\0{attempt}".encode("utf-8", "surrogatepass"), "sha256")
             rng = random.Random(int.from_bytes(digest, "big"))
             value = make(rng, self._region)
-            if value not in taken and self._avoid.isdisjoint(value.casefold().split()):
+            if value not in taken and not any(word in self._avoid for word in value.casefold().split()):
                 return value
         return value if value not in taken else f"{value} {len(taken)}"
 

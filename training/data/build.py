@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from training.data.auditing import helper_for
 from training.data.choose import cap, deduplicate
 from training.data.collect import Funnel, Order, collect
 from training.data.derive import perform_derived
-from training.data.freeze import audit_lines, make_ready, nothing_to_learn, write_version
+from training.data.freeze import audit_lines, make_ready, write_version
 from training.data.guard import guard
 from training.data.mix import mix
+from training.data.nothing import no_room, nothing_to_learn
 from training.data.pool import Head, Pool
 from training.data.recipe import Recipe
 from training.models import DatasetVersion
@@ -43,8 +45,11 @@ def perform(dataset: DatasetVersion) -> None:
     funnel = Funnel()
     with Pool() as pool:
         rows, blocked = choose(order, pool, funnel)
-        ready = make_ready(order, pool, rows, funnel)
-        report = audit_lines(dataset, pool, ready, dataset.beat)
+        with helper_for(dataset.assistant, str(dataset), len(rows)) as helper:
+            ready = make_ready(order, pool, rows, funnel, helper)
+            if not ready.answers:
+                raise EmptyDataset(no_room(order.recipe))
+            report = audit_lines(dataset, pool, ready, dataset.beat, helper)
         dataset.beat(stage="freezing")
         write_version(dataset, pool, ready, report=report, funnel=funnel, blocked=blocked)
 

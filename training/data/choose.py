@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from training.data.collect import Funnel, Order
-from training.data.nearest import Kept
+from training.data.nearest import DOUBT, Kept, exactly
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe
 from training.data.split import bucket
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-BLOCK = 512
+BLOCK = 1_024
 
 
 def deduplicate(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> list[Head]:
@@ -27,7 +28,7 @@ def deduplicate(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> l
     kept: list[Head] = []
     why: list[str] = []
     seen: set[bytes] = set()
-    near = Kept(room=len(rows))
+    near = Kept(room=len(rows), half=True)
     for row in (row for row in ordered if row.curated):
         if row.same in seen:
             why.append("same words")
@@ -50,13 +51,15 @@ def new_ones(
 ) -> list[Head]:
     """Synthetic rows whose question is neither among the kept ones nor before them in this block. One product with all
     that is kept for the block, instead of one for each row."""
-    before = near.similarities(vectors)
+    before = near.reached(vectors, threshold)
     within = vectors @ vectors.T
+    for i, j in np.argwhere(np.abs(within - threshold) < DOUBT):
+        within[i, j] = 1.0 if exactly(vectors[i], vectors[j]) >= threshold else -1.0
     kept: list[int] = []
     for i, row in enumerate(part):
         if row.same in seen:
             why.append("same words")
-        elif max(before[i], within[i, kept].max() if kept else -1.0) >= threshold:
+        elif before[i] or (kept and within[i, kept].max() >= threshold):
             why.append("same meaning")
         else:
             seen.add(row.same)

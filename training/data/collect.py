@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from django.db.models import Prefetch, QuerySet
+from django.db.models import QuerySet
 
 from annotations.models import ComparisonPair, ComparisonRound, Queue
 from assistants.models import Assistant
-from capture.models import Retrieval, Turn
+from capture.models import Turn
 from knowledge.query import in_house_words, question_vectors
 from training.data.candidates import Candidate, Refused, from_curated, from_item, from_turn
 from training.data.compared import from_pair
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe, RecipeError
+from training.data.turns import Shelf, turns_of, with_all_it_takes
 from training.models import Benchmark, CuratedRow, CuratedSet, Synthesis, SyntheticItem
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ CHUNK = 500
 EMBED_ANEW = 2_000
 """Up to so many turns are embedded once more, in seconds; of more the stored vectors are taken, which are of half
 precision."""
-TAKEN = ("passage__title", "passage__text", "passage__source")
 SAMPLE = 16
 SAME_VECTOR = 0.995
 """Cosine of a stored and a fresh vector of one question: below, another embedder has made the stored ones."""
@@ -80,28 +79,6 @@ def refuse_unknown_names(assistant: Assistant, recipe: Recipe) -> None:
         raise RecipeError(" ".join(wrong[:10]))
 
 
-def turns_of(assistant: Assistant, recipe: Recipe) -> QuerySet[Turn]:
-    """Resolved turns that the recipe takes, oldest first."""
-    rows = Turn.objects.of(assistant).filter(resolution__isnull=False)
-    for name, lookup in (("asked_from", "asked_at__gte"), ("asked_before", "asked_at__lt")):
-        if day := getattr(recipe, name):
-            rows = rows.filter(**{lookup: datetime.fromisoformat(day).replace(tzinfo=UTC)})
-    if recipe.queues:
-        rows = rows.filter(queue_items__queue__name__in=recipe.queues).distinct()
-    if recipe.tags:
-        rows = rows.filter(tags__overlap=list(recipe.tags))
-    return rows.order_by("asked_at", "pk")
-
-
-def with_all_it_takes(turns: QuerySet[Turn]) -> QuerySet[Turn]:
-    """For `from_turn`, without the columns that it does not read: vectors and completions are most of a row."""
-    retrievals = Retrieval.objects.select_related("passage").order_by("rank")
-    lean = retrievals.only("turn", "rank", "own_source", "evidence", *TAKEN)
-    wanted = turns.select_related("resolution", "conversation").prefetch_related(Prefetch("retrievals", queryset=lean))
-    fields = ("question", "history", "response", "metadata", "asked_at", "embedding", "assistant")
-    return wanted.only(*fields, "conversation__external_id", "resolution")
-
-
 def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     if not order.recipe.turns:
         return []
@@ -112,7 +89,9 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     heads: list[Head] = []
     why: list[str] = []
     done = 0
+    shelf = Shelf()
     for part in batches(with_all_it_takes(rows).iterator(chunk_size=CHUNK), CHUNK):
+        shelf.give(part)
         kept: list[Candidate] = []
         vectors: list[Any] = []
         for turn in part:

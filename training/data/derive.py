@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from training.data.auditing import helper_for
 from training.data.candidates import Candidate
 from training.data.collect import CHUNK, Funnel, Order
 from training.data.freeze import Ready, audit_lines, make_ready, write_version
@@ -35,8 +36,9 @@ def perform_derived(dataset: DatasetVersion, parent: DatasetVersion) -> None:
         funnel.step(f"rows of {parent}", parent.rows, len(heads), why)
         if not any(head.answers for head in heads):
             raise NotDerivable(f"No row with an answer of {parent} would be left.")
-        ready: Ready = make_ready(order, pool, heads, funnel)
-        report = audit_lines(dataset, pool, ready, dataset.beat)
+        with helper_for(dataset.assistant, str(dataset), len(heads)) as helper:
+            ready: Ready = make_ready(order, pool, heads, funnel, helper)
+            report = audit_lines(dataset, pool, ready, dataset.beat, helper)
         dataset.beat(stage="freezing")
         parent.refresh_from_db(fields=["blocked"])  # an erasure may have emptied some since this began
         write_version(dataset, pool, ready, report=report, funnel=funnel, blocked=parent.blocked)

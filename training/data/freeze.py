@@ -17,19 +17,21 @@ from django.db import connection, transaction
 
 from capture.leaks import Audit
 from capture.models import LeakReport, Turn
+from training.data.auditing import Helper, named_by_position
 from training.data.budget import Budget, prompt_of
 from training.data.candidates import Candidate
 from training.data.collect import CHUNK, Funnel, Order
-from training.data.leaks import read_rows
+from training.data.corpus_words import WordCounter
+from training.data.leaks import RowReader
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe
 from training.data.split import is_validation
 from training.data.stats import Stats
-from training.models import DatasetVersion, Example
+from training.models import DatasetVersion, Example, Kind, Origin
 
 COLUMNS = (
     "dataset_id", "position", "split", "origin", "kind", "group", "weight", "history", "question", "contexts",
-    "evidence", "sentences", "rejected", "turn_id", "chunk_id", "came_from", "digest",
+    "evidence", "sentences", "rejected", "turn_id", "chunk_id", "came_from", "documents", "digest",
 )  # fmt: skip
 PARTS = ("contexts", "evidence", "group", "history", "kind", "origin", "question", "sentences")
 """What the digest of a row is made of, in the order of its JSON: everything that is learnt."""
@@ -50,6 +52,8 @@ class Line:
     weight: int
     place: int
     size: int
+    came: int
+    """Its place in the order in which rows were made ready."""
 
 
 @dataclass
@@ -63,14 +67,22 @@ class Ready:
     mix: dict[str, dict[str, int]]
     documents: list[str]
     turns: set[Any]
+    words: WordCounter | None
+    """Where the recipe asks for invented values."""
+
+    @property
+    def answers(self) -> int:
+        """Rows with an answer to learn."""
+        return sum(kinds.get(Kind.ANSWER, 0) for origin, kinds in self.mix.items() if origin != Origin.BAD)
 
 
-def make_ready(order: Order, pool: Pool, rows: Sequence[Head], funnel: Funnel) -> Ready:
+def make_ready(order: Order, pool: Pool, rows: Sequence[Head], funnel: Funnel, helper: Helper | None = None) -> Ready:
     """Fits each row to the token budget and renders it once, so that a row which cannot be rendered fails the build and
-    not the training.
+    not the training. ``helper``: reads the rows for the leak audit meanwhile.
 
     Raises:
         ValueError: a row's evidence does not fit its contexts.
+        privacy.findings.ScrubError: the helper cannot read a row.
     """
     recipe = order.recipe
     budget = Budget(order.assistant, recipe.max_tokens)
@@ -78,6 +90,7 @@ def make_ready(order: Order, pool: Pool, rows: Sequence[Head], funnel: Funnel) -
     documents: set[str] = set()
     lines: list[Line] = []
     turns: set[Any] = set()
+    words = WordCounter() if recipe.surrogates else None
     for head in rows:
         row = budget.fit(pool.read(head))
         if row is None:
@@ -85,22 +98,35 @@ def make_ready(order: Order, pool: Pool, rows: Sequence[Head], funnel: Funnel) -
         split = split_of(row.group, recipe)
         digest, record = record_of(row)
         judged = hashlib.sha256(row.rejected.encode()).hexdigest()[:16] if row.rejected else ""
-        lines.append(Line(digest, judged, split, head.weight, *pool.put((record, row))))
+        lines.append(Line(digest, judged, split, head.weight, *pool.put((record, row)), came=len(lines)))
+        if helper is not None:
+            helper.read(row)
         prompt = prompt_of(order.assistant.house, row)
         stats.add(row, split, prompt_words=sum(len(m["content"].split()) for m in prompt.messages))
         mix.setdefault(str(row.origin), Counter())[str(row.kind)] += 1
-        documents.update(c["source"] for c in row.contexts if c.get("relevant") and c.get("source"))
+        documents.update(documents_of(row))
+        if words is not None:
+            words.add(row)
         if row.turn_id is not None:
             turns.add(row.turn_id)
         if len(lines) % CHUNK == 0:
             order.beat(stage="rendering rows", done=len(lines), total=len(rows))
-    if left := len(rows) - len(lines):
-        funnel.step("token budget", len(rows), len(lines), ["too long without a single distractor"] * left)
+    count_budget(funnel, len(rows), len(lines))
     lines.sort(key=lambda line: (line.digest, line.judged))
     told = "\n".join(f"{line.digest} {line.split} {line.weight} {line.judged}".rstrip() for line in lines)
     plain_mix = {origin: dict(kinds) for origin, kinds in mix.items()}
     content_hash = hashlib.sha256(told.encode()).hexdigest()
-    return Ready(lines, content_hash, stats, budget, plain_mix, sorted(documents), turns)
+    return Ready(lines, content_hash, stats, budget, plain_mix, sorted(documents), turns, words)
+
+
+def count_budget(funnel: Funnel, before: int, kept: int) -> None:
+    if before > kept:
+        funnel.step("token budget", before, kept, ["too long without a single distractor"] * (before - kept))
+
+
+def documents_of(row: Candidate) -> list[str]:
+    """Paths of what is marked as relevant in it."""
+    return sorted({c["source"] for c in row.contexts if c.get("relevant") and c.get("source")})
 
 
 def split_of(group: str, recipe: Recipe) -> str:
@@ -117,13 +143,26 @@ def record_of(row: Candidate) -> tuple[str, dict[str, str]]:
     return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest(), parts
 
 
-def audit_lines(dataset: DatasetVersion, pool: Pool, ready: Ready, beat: Callable[..., None]) -> LeakReport:
-    """The leak audit's report, not yet saved. Raises privacy.findings.ScrubError when a row cannot be read."""
+def audit_lines(
+    dataset: DatasetVersion, pool: Pool, ready: Ready, beat: Callable[..., None], helper: Helper | None = None
+) -> LeakReport:
+    """The leak audit's report, not yet saved. ``helper``: has read the rows already, as `make_ready` gave them to it.
+
+    Raises:
+        privacy.findings.ScrubError: a row cannot be read.
+        training.data.auditing.HelperLost: the helper was killed.
+    """
+    beat(stage="leak audit", done=0, total=len(ready.lines))
+    if helper is not None:
+        report = named_by_position(helper.report(), {line.came: at for at, line in enumerate(ready.lines)})
+        report.content_hash, report.created_by = ready.content_hash, dataset.created_by
+        return report
     found = Audit(dataset.assistant, str(dataset))
+    reader = RowReader(found, dataset.assistant)
     done = 0
     for part in batches(ready.lines, CHUNK):
         rows = [pool.get(line.place, line.size)[1] for line in part]
-        read_rows(found, dataset.assistant, rows, first=done)
+        reader.read(rows, [str(done + i) for i in range(len(rows))])
         done += len(part)
         beat(stage="leak audit", done=done, total=len(ready.lines))
     return found.report(content_hash=ready.content_hash, created_by=dataset.created_by)
@@ -148,6 +187,8 @@ def write_version(
         _refuse_erased(ready.turns | {entry["turn"] for entry in blocked if entry.get("turn") is not None})
         dataset.examples.all().delete()
         copy_rows(dataset, pool, ready.lines)
+        if ready.words is not None:
+            ready.words.save(dataset)
         dataset.prompt_digest = dataset.assistant.prompt_digest
         dataset.content_hash = ready.content_hash
         dataset.funnel = funnel.steps
@@ -178,7 +219,7 @@ def copy_rows(dataset: DatasetVersion, pool: Pool, lines: Sequence[Line]) -> Non
                 (
                     dataset.pk, position, line.split, str(row.origin), str(row.kind), row.group, line.weight,
                     parts["history"], row.question, parts["contexts"], parts["evidence"], parts["sentences"],
-                    row.rejected, row.turn_id, row.chunk_id, row.came_from, line.digest,
+                    row.rejected, row.turn_id, row.chunk_id, row.came_from, documents_of(row), line.digest,
                 )
             )  # fmt: skip
 
@@ -189,31 +230,3 @@ def _refuse_erased(turns: set[Any]) -> None:
     there = sum(Turn.objects.filter(pk__in=part).count() for part in batches(sorted(turns), 5_000))
     if gone := len(turns) - there:
         raise TurnsErased(f"{gone} of its turns were erased while it was built. Build it again.")
-
-
-def nothing_to_learn(rows: Sequence[Head], funnel: Funnel) -> str:
-    """Why nothing can be learnt from these rows, with what to do; empty when something can."""
-    if any(row.answers for row in rows):
-        return ""
-    entered = sum(step["before"] for step in funnel.steps if step["step"] in SOURCES)
-    if not entered:
-        return (
-            "No row with an answer is left: the recipe's sources hold nothing. Label some turns as good or with a "
-            "correction, write synthetic questions, or widen the recipe's filters."
-        )
-    lost: Counter[str] = Counter()
-    for step in funnel.steps:
-        if step["kept"] < step["before"]:
-            lost.update(step["why"])
-    took = ", ".join(f"{n} {why}" for why, n in lost.most_common(3))
-    kinds = Counter("only say what not to answer" if not r.learnt else KINDS[r.kind] for r in rows)
-    left = f" The {len(rows)} rows that are left all {', or '.join(sorted(kinds))}." if rows else ""
-    return (
-        "No row with an answer is left. Label some turns as good or with a correction, or write synthetic questions."
-        + left
-        + (f" Most were lost to: {took}." if took else "")
-    )
-
-
-SOURCES = ("resolved turns", "imported rows", "compared pairs", "synthetic questions")
-KINDS = {"answer": "answer", "decline": "decline", "handoff": "hand over"}

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from generation.overlap import ngrams, words
 from generation.prompts import Message
 from knowledge.query import history_query, question_vectors
+from training.data.nearest import DOUBT, exactly
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 RUN = 8
@@ -77,6 +79,10 @@ class Guard:
                 continue
             nearest = int(similar[index].argmax())
             score = round(float(similar[index, nearest]), 4)
+            if abs(score - self._threshold) < 2 * DOUBT:
+                near = np.flatnonzero(similar[index] > score - 4 * DOUBT)
+                score, nearest = max((round(exactly(self._vectors[i], vectors[index]), 4), -int(i)) for i in near)
+                nearest = -nearest
             if score >= self._threshold:
                 found.append(Leak(first + index, nearest, "meaning", score))
                 continue

@@ -62,6 +62,19 @@ class CuratedRow(models.Model):
         return self.question[:80]
 
 
+class FrozenWords(models.Model):
+    """Which words the rows of a version have, as keyed hashes (`training.data.corpus_words`); only of versions whose
+    recipe asks for invented values. A row of its own: lists of versions need not read it."""
+
+    dataset = models.OneToOneField(
+        "training.DatasetVersion", primary_key=True, on_delete=models.CASCADE, related_name="frozen_words"
+    )
+    hashes = models.BinaryField(editable=False)
+
+    def __str__(self) -> str:
+        return f"Words of dataset {self.dataset_id}"
+
+
 class DatasetPreview(BackgroundWork):
     """What a recipe would give, counted, with some of its rows; nothing is frozen. ``result`` names rows by what they
     are made of and holds no text: what is erased is gone from here too."""

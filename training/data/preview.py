@@ -6,10 +6,12 @@ import random
 from collections import Counter
 from typing import Any
 
+from training.data.budget import Budget
 from training.data.build import EmptyDataset, choose
-from training.data.collect import Funnel, Order
-from training.data.freeze import split_of
+from training.data.collect import CHUNK, Funnel, Order
+from training.data.freeze import count_budget, split_of
 from training.data.models import DatasetPreview
+from training.data.nothing import no_room
 from training.data.pool import Head, Pool
 from training.data.recipe import Recipe
 
@@ -30,6 +32,7 @@ def perform(preview: DatasetPreview) -> None:
     with Pool() as pool:
         try:
             rows, blocked = choose(order, pool, funnel)
+            rows = _within_budget(order, pool, rows, funnel)
         except EmptyDataset as error:  # the counts say most about why
             rows, blocked, nothing = [], [], str(error)
         preview.result = {
@@ -46,6 +49,23 @@ def perform(preview: DatasetPreview) -> None:
         }
     preview.beat(stage="counted")
     preview.save(update_fields=["result"])
+
+
+def _within_budget(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> list[Head]:
+    """The rows that fit, as freezing would keep them."""
+    if not order.recipe.max_tokens:
+        return rows
+    budget = Budget(order.assistant, order.recipe.max_tokens)
+    kept: list[Head] = []
+    for done, head in enumerate(rows):
+        if budget.fit(pool.read(head)) is not None:
+            kept.append(head)
+        if done % CHUNK == 0:
+            order.beat(stage="token budget", done=done, total=len(rows))
+    count_budget(funnel, len(rows), len(kept))
+    if not any(head.answers for head in kept):
+        raise EmptyDataset(no_room(order.recipe))
+    return kept
 
 
 def _mix(rows: list[Head]) -> dict[str, dict[str, int]]:

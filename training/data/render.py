@@ -7,7 +7,6 @@ one of KTO, an answer that was judged bad gives an undesirable one, and both tog
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,11 +27,11 @@ from generation.prompts import (
     split_sentences,
 )
 from privacy.surrogates import Surrogates
+from training.data.corpus_words import taken_words, words_in
 from training.data.rejected import rejected_completion
 from training.models import DatasetVersion, Example, Origin
 
 Method = Literal["sft", "kto", "dpo"]
-_WORD = re.compile(r"[^\W\d_]+")
 
 
 class SftRow(TypedDict):
@@ -127,13 +126,16 @@ def _examples(dataset: DatasetVersion, split: str, which: Q) -> Iterator[Example
 
 
 def surrogates_of(dataset: DatasetVersion) -> Surrogates | None:
-    """Draws the invented values of this dataset; None where its recipe keeps placeholders."""
-    if not dataset.recipe.get("surrogates"):
+    """Draws the invented values of this dataset; None where its recipe keeps placeholders, and of a version that has
+    lost rows, with which nothing is trained any more."""
+    if not dataset.recipe.get("surrogates") or dataset.erased_rows:
         return None
     # Of the dataset as it was frozen: the same file can be made again, and another dataset has other names.
     salt = keyed_hash("surrogates", dataset.assistant_id, dataset.content_hash)
     regions = policy_of(dataset.assistant).regions
-    return Surrogates(salt, regions=regions, avoid=_corpus_words(dataset.pk, dataset.content_hash))
+    taken = taken_words(dataset)
+    avoid = taken if taken is not None else _corpus_words(dataset.pk, dataset.content_hash)
+    return Surrogates(salt, regions=regions, avoid=avoid)
 
 
 def with_surrogates(example: Example, surrogates: Surrogates | None) -> Example:
@@ -159,7 +161,7 @@ def with_surrogates(example: Example, surrogates: Surrogates | None) -> Example:
 
 @lru_cache(maxsize=2)
 def _corpus_words(dataset_pk: int, content_hash: str) -> frozenset[str]:
-    """Casefolded words of all rows: an invented name shall have none of them. ``content_hash`` is part of the key."""
+    """As `taken_words`, of a version that was frozen without them. ``content_hash`` is part of the key."""
     found: set[str] = set()
     seen: set[int] = set()
     rows = Example.objects.filter(dataset=dataset_pk).values_list("question", "rejected", "contexts", "sentences")
@@ -168,7 +170,7 @@ def _corpus_words(dataset_pk: int, content_hash: str) -> frozenset[str]:
         for text in texts:
             if hash(text) not in seen:  # passages repeat, and are most of the text
                 seen.add(hash(text))
-                found.update(word.casefold() for word in _WORD.findall(text))
+                found.update(words_in(text))
     return frozenset(found)
 
 

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from assistants.background import launch
 from assistants.models import Assistant
 from capture.leaks import Audit, Row
 from capture.models import Conversation
@@ -17,8 +18,8 @@ from capture.vault import entities_key
 from privacy.entities import EntityTable, Value
 from privacy.recalled import Recalled
 from privacy.surrogates import Surrogates
-from tests.factories import make_assistant
-from tests.training.data.test_build import ANSWERS, DECLINE, HANDOFF, build, curate, resolved, synthesise
+from tests.factories import make_assistant, make_user
+from tests.training.data.test_build import DECLINE, HANDOFF, build, curate, resolved, synthesise
 from tests.training.data.test_dataset_pages import enter, page, shown
 from training.data import turns
 from training.data.candidates import Candidate
@@ -26,8 +27,10 @@ from training.data.corpus_words import WordCounter, taken_words
 from training.data.leaks import RowReader
 from training.data.models import FrozenWords
 from training.data.nearest import DOUBT, Kept, exactly
-from training.data.render import sft_rows, surrogates_of
+from training.data.recipe import Recipe
+from training.data.render import surrogates_of
 from training.erasing import empty_rows
+from training.models import DatasetPreview
 
 pytestmark = pytest.mark.django_db
 HOUSE = {"rank": 1, "title": "Desk", "source": "desk.md", "text": "The desk opens at nine.", "relevant": True}
@@ -36,7 +39,8 @@ LEAKY = {"rank": 2, "title": "Note", "source": "x.md", "text": "Ask zoe.clark@ex
 
 @pytest.fixture
 def assistant() -> Assistant:
-    return make_assistant(decline_sentence=DECLINE, handoff_sentence=HANDOFF)
+    members: Any = {"reviewer": [make_user("rob")]}
+    return make_assistant(decline_sentence=DECLINE, handoff_sentence=HANDOFF, members=members)
 
 
 def row(question: str = "When does it open?", *, contexts: list[dict[str, Any]], **fields: Any) -> Candidate:
@@ -120,6 +124,20 @@ def test_passages_come_from_few_queries_and_a_small_shelf_changes_nothing(
     assert build(assistant, synthesis=synthesis).content_hash == expected.content_hash
 
 
+def test_a_build_asks_as_often_however_many_turns(assistant: Assistant) -> None:
+    """A column that is read and was not asked for is one query for each turn."""
+    curate(assistant)
+    build(assistant)
+    with CaptureQueriesContext(connection) as few:
+        build(assistant)
+    for i in range(6):
+        resolved(assistant, f"May I pay invoice {i} in {i} parts?", "Tell us 10 days before you move. [2]")
+    with CaptureQueriesContext(connection) as many:
+        assert build(assistant).rows > 12
+    asked = [sum(q["sql"].startswith("SELECT") for q in queries) for queries in (few, many)]
+    assert asked[0] == asked[1]
+
+
 def test_a_product_at_the_threshold_is_decided_exactly() -> None:
     drawn = np.random.default_rng(5).standard_normal((400, 384)).astype(np.float32)
     rows = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
@@ -199,4 +217,9 @@ def test_a_budget_that_nothing_fits_into_is_said(assistant: Assistant) -> None:
     assert "fits into 64 tokens" in dataset.error
     assert "set it to 0" in dataset.error
     assert build(assistant, max_tokens=0).state == "succeeded"
-    assert set(ANSWERS) >= {example["prompt"][-1]["content"][-1:] for example in sft_rows(dataset, "train")}
+    preview = DatasetPreview.objects.create(assistant=assistant, recipe=Recipe(max_tokens=64).as_dict())
+    launch(preview, foreground=True)
+    preview.refresh_from_db()
+    assert (preview.state, preview.result["rows"]) == ("succeeded", 0)
+    assert "fits into 64 tokens" in preview.result["nothing"]
+    assert preview.funnel[-1]["step"] == "token budget"
