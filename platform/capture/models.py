@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
@@ -162,6 +162,10 @@ class TurnQuerySet(models.QuerySet["Turn"]):
 
     def newest_first(self) -> Self:
         return self.order_by("-asked_at", "-id")
+
+    def newest_collected(self) -> Self:
+        """As `newest_first`, in an order that no index has: what matches is found by other means, then sorted."""
+        return self.order_by((models.F("asked_at") + models.Value(timedelta())).desc(), "-id")
 
     def older_than(self, asked_at: datetime, pk: uuid.UUID) -> Self:
         """What comes after that turn in `newest_first`."""

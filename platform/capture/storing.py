@@ -241,8 +241,8 @@ def _turn(assistant: Assistant, ready: ReadyTurn, conversation: Conversation, ve
 
 
 def _evidence(assistant: Assistant, masked: MaskedTurn, vectors: Vectors) -> dict[int, list[list[float]]]:
-    """{rank: [[place, sentence, similarity], …]}: as given with a turn that we served, else ranked now. Of a turn that was
-    offered nothing (`Turn.withheld`) too: what was ranked says how far below the threshold it lay."""
+    """{rank: [[place, sentence, similarity], …]}: as given with a turn that we served, else ranked now. Of a turn that
+    was offered nothing (`Turn.withheld`) too: what was ranked says how far below the threshold it lay."""
     given = _given_evidence(masked.contexts)
     if given is not None:
         return given

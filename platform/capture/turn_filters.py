@@ -55,6 +55,13 @@ class TurnFilters:
             turns = turns.filter(asked_at__lt=self.until)
         return turns.matching(self.q) if self.q else turns
 
+    @property
+    def may_be_rare(self) -> bool:
+        """Whether what matches may lie far apart in the order of time, without the planner knowing: it multiplies how
+        frequent each is, and that an adapter never met a tag is not in its statistics."""
+        frequent = sum(value is not None for value in (self.adapter, self.declined, self.model))
+        return self.conversation is None and (bool(self.q or self.tag or self.feedback) or frequent > 1)
+
     def for_audit(self) -> dict[str, Any]:
         """What was asked for, without free text: a search may be for somebody's name, and the audit trail stays."""
         told: dict[str, Any] = {}
