@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,18 +108,47 @@ class Material:
         return sum(row.total for row in self.repeated)
 
 
+@contextmanager
+def reading_base(base: str) -> Iterator[None]:
+    """What a damaged or unknown base makes the libraries say goes to the log; people are told what to do.
+
+    Raises:
+        ConfigError: the base cannot be read.
+    """
+    try:
+        yield
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        traceback.print_exc()
+        raise ConfigError(
+            f"The base model cannot be read ({type(error).__name__}; the log tells more). Restore its folder {base}, "
+            "or set RATCHET_BASE_MODEL to another one."
+        ) from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Torch has no error of its own for a processor that runs out, and one per kind of device."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def read_material(job: Job, stage: Stage = "sft") -> Material:
     """Rows → tokens.
 
     Raises:
         RowsError: a single row would be cut or dropped, or the rows do not suit the method. Nothing has started yet.
+        ConfigError: the base cannot be read.
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(job.base)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    context = AutoConfig.from_pretrained(job.base).get_text_config().max_position_embeddings
+    with reading_base(job.base):
+        tokenizer = AutoTokenizer.from_pretrained(job.base)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        context = AutoConfig.from_pretrained(job.base).get_text_config().max_position_embeddings
     limit = min(job.settings.max_length or context, context)
     source = job.train if stage == "sft" else job.preferences
     held = job.validation if stage == "sft" else job.held_preferences

@@ -11,7 +11,7 @@ from typing import Any
 from generation.adapters import CheckedAdapter
 from training.finetune import world
 from training.finetune.config import ConfigError, FinetuneConfig
-from training.finetune.job import Job, Material
+from training.finetune.job import Job, Material, reading_base
 from training.finetune.rows import Tokens
 
 
@@ -41,7 +41,7 @@ def adapt(job: Job, material: Material, *, start: Path | None = None, parent: Ch
         parent: an adapter that this one continues; its rank, alpha and layers are taken over.
 
     Raises:
-        ConfigError: 4 bits were asked for where they are not possible.
+        ConfigError: 4 bits were asked for where they are not possible, or the base cannot be read.
     """
     import torch
     from peft import get_peft_model, set_peft_model_state_dict
@@ -51,7 +51,8 @@ def adapt(job: Job, material: Material, *, start: Path | None = None, parent: Ch
     from training.finetune.trainer import use_byte_dropout
 
     on_gpu = torch.cuda.is_available()
-    model = _base(job, on_gpu=on_gpu)
+    with reading_base(job.base):
+        model = _base(job, on_gpu=on_gpu)
     parameters = model.num_parameters()
     stage = material.stage
     settings, why = job.settings.for_stage(stage).resolve(

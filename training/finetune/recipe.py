@@ -27,12 +27,17 @@ from generation.engines import AdapterRefused
 from training.finetune import world
 from training.finetune.checkpoints import latest, step_of
 from training.finetune.config import MIN_VALIDATION_ROWS, ConfigError
-from training.finetune.job import Job, Material, read_material
+from training.finetune.job import Job, Material, out_of_memory, read_material
 from training.finetune.lora import Adapted, adapt
 from training.finetune.making import make_trainer
 from training.finetune.methods import stages
 from training.finetune.reporting import EXIT_ERROR, EXIT_STOPPED, Reporter, Shifted, StopFlag, hold_lifeline
 from training.finetune.rows import RowsError
+
+NO_MEMORY = (
+    "The memory does not suffice for this base and these rows. Set a smaller micro_batch, on a GPU also quantise, or "
+    "take a machine with more."
+)
 
 
 def main(path: Path) -> int:
@@ -45,8 +50,13 @@ def main(path: Path) -> int:
     except AdapterRefused as error:
         report("error", message=f"The adapter to continue is refused: {error}")
         return EXIT_ERROR
-    except (ConfigError, RowsError, FloatingPointError, OSError, MemoryError) as error:
-        report("error", message=f"{error}" or type(error).__name__)
+    except (ConfigError, RowsError, FloatingPointError, OSError, MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            report("error", message=NO_MEMORY)
+        elif isinstance(error, RuntimeError):
+            raise
+        else:
+            report("error", message=f"{error}" or type(error).__name__)
         return EXIT_ERROR
 
 

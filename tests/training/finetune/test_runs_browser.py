@@ -64,6 +64,10 @@ def addresses(ada: User, base: Path) -> dict[str, str]:
     provider = save_provider(
         assistant=assistant, name="Elsewhere", base_url="http://127.0.0.1:9/v1", model="m", api_key="k", actor=ada
     )
+    cluster = save_provider(
+        assistant=assistant, kind="ray", name="Cluster", base_url="http://127.0.0.1:9", model="", api_key="", gpus=4,
+        folder="/shared/runs", actor=ada,
+    )  # fmt: skip
     return {
         "runs": reverse("admin:training_run_changelist"),
         "start": f"{reverse('admin:training_run_start')}?dataset={dataset.pk}",
@@ -73,6 +77,9 @@ def addresses(ada: User, base: Path) -> dict[str, str]:
         "import": reverse("admin:training_adapter_import"),
         "rule": reverse("admin:training_retrainingrule_of", args=[assistant.pk]),
         "provider": reverse("admin:training_trainingprovider_change", args=[provider.pk]),
+        "cluster": reverse("admin:training_trainingprovider_change", args=[cluster.pk]),
+        "add_provider": reverse("admin:training_trainingprovider_add"),
+        "providers": reverse("admin:training_trainingprovider_changelist"),
     }
 
 
