@@ -18,6 +18,8 @@ from serving.erasure import pages
 from serving.erasure.record import Erasure
 from serving.erasure.services import withdraw
 
+MOST_STOPPED = 5
+
 
 @admin.register(Erasure)
 class ErasureAdmin(WorkPageAdmin):
@@ -39,7 +41,14 @@ class ErasureAdmin(WorkPageAdmin):
         return erasure.counts.get("turns", 0) if erasure.is_done else erasure.plan.get("turns", "–")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        own = {"any_rows": self.get_queryset(request).exists(), "may_add": self.has_add_permission(request)}
+        rows = self.get_queryset(request)
+        active = [Erasure.State.QUEUED, Erasure.State.RUNNING]
+        stopped = rows.filter(confirmed_at__isnull=False, receipt={}).exclude(state__in=active)
+        own = {
+            "any_rows": rows.exists(),
+            "may_add": self.has_add_permission(request),
+            "stopped": list(stopped.only("pk").order_by("pk")[:MOST_STOPPED]),
+        }
         return super().changelist_view(request, {**own, **(extra_context or {})})
 
     def get_urls(self) -> list[URLPattern]:

@@ -1,13 +1,16 @@
 """What people of the house type for other people of the house to read: reasons, notes, guidelines.
 
-Such a sentence says easily whom it is about ("Anna Keller phoned, her label was wrong") and stays for ever, in rows, on
-pages and in the audit trail. So it is masked like any text before it is stored, by the policy of its assistant. Names
-that people give to things (queues, datasets, benchmarks, configurations) are left as they are typed.
+Such a sentence says easily whom it is about ("Anna Keller phoned, her label was wrong") and stays for ever, in rows,
+on pages and in the audit trail. So it is masked before it is stored: those types of its assistant's policy that must
+never be stored. What identifies only together with other things (places, say) stays, since in few words ("to canary")
+much looks like a place that is none. Names that people give to things (queues, datasets, benchmarks, configurations)
+are left as they are typed.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from django.contrib.auth.models import User
 
@@ -30,11 +33,12 @@ def masked_prose(text: str, *, assistant: Assistant | None, typed_by: User | Non
         return text
     # The recognisers' libraries take seconds, and most processes never need them.
     from assistants.policies import policy_of
-    from privacy.findings import ScrubError
+    from privacy.findings import HARD_TYPES, ScrubError
     from privacy.policy import Policy
     from privacy.scrubber import Scrubber
 
     policy = policy_of(assistant) if assistant is not None else Policy()
+    policy = replace(policy, entity_types=policy.entity_types & HARD_TYPES)
     try:
         return Scrubber(policy).scrub_text(text).text
     except ScrubError as error:

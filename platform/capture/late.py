@@ -12,6 +12,7 @@ from assistants.models import ApiKey, Assistant
 
 METRIC_PATTERN = r"[a-z][a-z0-9_.-]{0,59}"
 """Plain enough to be a label, and no place for anybody's address."""
+SAME = "same"
 MAX_METRICS = 100
 """Names of one assistant: a name made of an id would make one for every turn."""
 
@@ -46,7 +47,8 @@ class Metric(models.Model):
 
 
 class TurnUpdate(models.Model):
-    """That a key changed a turn after it was posted: which fields, from what to what. Rows are only added."""
+    """That a key changed a turn after it was posted: which fields, from what to what. Rows are only added, but for one
+    of a turn at most whose ``changes`` are {`SAME`: {field: when somebody said once more what stood there}}."""
 
     turn = models.ForeignKey("capture.Turn", on_delete=models.CASCADE, related_name="updates")
     api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.SET_NULL, related_name="+")

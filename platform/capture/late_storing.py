@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from assistants.models import Assistant
+from capture.late import SAME
 from capture.masking import MaskedUpdate
 from capture.models import Conversation, Feedback, Quarantine, Turn, TurnUpdate
 from capture.payloads import MAX_METADATA, MAX_TAGS, FeedbackItem, UpdateItem
@@ -112,15 +113,26 @@ def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> list[
     if names - turns.keys():
         raise TurnMissing
     since: dict[tuple[str, str], datetime] = {}
+    same: dict[str, TurnUpdate] = {}
     for update in TurnUpdate.objects.filter(turn__in=turns.values()).select_related("turn").only(
         "changes", "known_at", "turn__client_id"
     ):  # fmt: skip
         _remember(since, update.turn.client_id, update)
+        if SAME in update.changes:
+            same[update.turn.client_id] = update
     notes: list[TurnUpdate] = []
+    confirmed: dict[str, TurnUpdate] = {}
     for ready in updates:
         turn = turns[ready.item.turn]
         later = {name for (owner, name), known in since.items() if owner == turn.client_id and known > ready.known_at}
-        if changes := _apply(turn, ready, later):
+        changes, unchanged = _apply(turn, ready, later)
+        if fresh := [name for name in unchanged if _is_news(since, turn, name, ready)]:
+            row = same.setdefault(turn.client_id, _confirmation(turn, ready))
+            row.changes[SAME] |= dict.fromkeys(fresh, ready.known_at.isoformat())
+            row.known_at = max(row.known_at, ready.known_at)
+            _remember(since, turn.client_id, row)
+            confirmed[turn.client_id] = row
+        if changes:
             notes.append(
                 TurnUpdate(
                     turn=turn, api_key_id=ready.api_key_id, changes=changes, known_at=ready.known_at,
@@ -129,9 +141,24 @@ def write_updates(assistant: Assistant, updates: Sequence[ReadyUpdate]) -> list[
             )  # fmt: skip
             _remember(since, turn.client_id, notes[-1])
     Turn.objects.bulk_update(turns.values(), [*_MEASURES, "tags", "metadata"])
-    TurnUpdate.objects.bulk_create(notes)
+    TurnUpdate.objects.bulk_create([*notes, *(row for row in confirmed.values() if row.pk is None)])
+    TurnUpdate.objects.bulk_update([row for row in confirmed.values() if row.pk is not None], ["changes", "known_at"])
     note([_noted_late(turns[ready.item.turn], ready) for ready in updates], assistant=assistant)
     return [Learned(ready.row.pk, turns[ready.item.turn].conversation_id, ready.entities) for ready in updates]
+
+
+def _is_news(since: dict[tuple[str, str], datetime], turn: Turn, name: str, ready: ReadyUpdate) -> bool:
+    known = since.get((turn.client_id, name))
+    return known is None or known < ready.known_at
+
+
+def _confirmation(turn: Turn, ready: ReadyUpdate) -> TurnUpdate:
+    """The one row of a turn in which updates that changed nothing leave their time: else one that is older than they
+    are, and comes later, would win."""
+    return TurnUpdate(
+        turn=turn, api_key_id=ready.api_key_id, changes={SAME: {}}, known_at=ready.known_at,
+        received_at=ready.received_at,
+    )  # fmt: skip
 
 
 def _noted_late(turn: Turn, ready: ReadyUpdate) -> Noted:
@@ -149,20 +176,27 @@ def _noted_late(turn: Turn, ready: ReadyUpdate) -> Noted:
 def _remember(since: dict[tuple[str, str], datetime], turn: str, update: TurnUpdate) -> None:
     """``since``: when what stands in a field now was known, by turn and field (keys of metadata behind a dot)."""
     keys = [f"metadata.{key}" for key in update.changes.get("metadata", ())]
-    for name in [*update.changes.keys() - {"metadata", "tags"}, *keys]:
+    times = dict.fromkeys([*update.changes.keys() - {"metadata", "tags", SAME}, *keys], update.known_at)
+    times |= {name: datetime.fromisoformat(known) for name, known in update.changes.get(SAME, {}).items()}
+    for name, known in times.items():
         place = (turn, name)
-        since[place] = max(since.get(place, update.known_at), update.known_at)
+        since[place] = max(since.get(place, known), known)
 
 
-def _apply(turn: Turn, ready: ReadyUpdate, later: set[str]) -> dict[str, Any]:
-    """What it changed, as `TurnUpdate.changes`; nothing when all of that stood there already. ``later``: fields that
-    were set to what was known later."""
+def _apply(turn: Turn, ready: ReadyUpdate, later: set[str]) -> tuple[dict[str, Any], list[str]]:
+    """(What it changed, as `TurnUpdate.changes`; fields in which just that stood already). ``later``: fields that were
+    set to what was known later."""
     changes: dict[str, Any] = {}
+    unchanged: list[str] = []
     for name in _MEASURES:
         value = getattr(ready.item, name)
         if name == "latency_ms" and value is not None:
             value = round(value)
-        if value is not None and value != getattr(turn, name) and name not in later:
+        if value is None or name in later:
+            continue
+        if value == getattr(turn, name):
+            unchanged.append(name)
+        else:
             changes[name] = [getattr(turn, name), value]
             setattr(turn, name, value)
     new_tags = [tag for tag in dict.fromkeys(ready.masked.tags) if tag not in turn.tags]
@@ -172,6 +206,9 @@ def _apply(turn: Turn, ready: ReadyUpdate, later: set[str]) -> dict[str, Any]:
         turn.tags = [*turn.tags, *new_tags]
         changes["tags"] = len(new_tags)  # no text: what is masked or erased later stands in the turn alone
     given = {key: value for key, value in ready.masked.metadata.items() if f"metadata.{key}" not in later}
+    unchanged += [
+        f"metadata.{key}" for key, value in given.items() if key in turn.metadata and turn.metadata[key] == value
+    ]
     new_keys = [key for key, value in given.items() if key not in turn.metadata or turn.metadata[key] != value]
     if new_keys:
         merged = {**turn.metadata, **given}
@@ -179,7 +216,7 @@ def _apply(turn: Turn, ready: ReadyUpdate, later: set[str]) -> dict[str, Any]:
             raise UpdateRefused(f"With this update the metadata would be larger than {MAX_METADATA} characters.")
         turn.metadata = merged
         changes["metadata"] = sorted(new_keys)
-    return changes
+    return changes, unchanged
 
 
 def keep_tables(learned: Iterable[Learned]) -> None:

@@ -91,6 +91,11 @@ class QuarantineAdmin(ScopedAdmin):
 
     @admin.action(description="Delete for good")
     def destroy(self, request: HttpRequest, rows: QuerySet[Quarantine]) -> None:
+        if not request.POST.get("reason", "").strip():
+            self.message_user(
+                request, "Nothing was deleted. Say why beside the action: it is for good.", messages.ERROR
+            )
+            return
         count = each_assistant(request, rows, delete_held)
         self.message_user(request, f"{count} held items were deleted for good.", messages.SUCCESS)
 

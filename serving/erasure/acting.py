@@ -39,7 +39,17 @@ from serving.erasure.scope import Scope, seal, unseal
 from serving.erasure.survey import affected, beater
 from serving.experiments.erasing import forget_made_of
 from serving.experiments.units import forget_units_of
-from training.erasing import adapters_of, delete_kept_questions, empty_rows, erase_files, runs_on, stop_runs
+from training.erasing import (
+    adapters_of,
+    delete_kept_questions,
+    empty_rows,
+    erase_files,
+    kept_questions,
+    runs_on,
+    stop_runs,
+)
+from training.models import Run
+from training.providers.erasing import delete_there, files_there
 
 BATCH = 100
 ROUNDS = 5
@@ -171,7 +181,8 @@ def _batch(erasure: Erasure, scope: Scope, keys: Sequence[uuid.UUID]) -> int:
         changed = [] if scope.is_whole else quoting(assistant, turns)
         counts["histories of turns that stay"] = clean_histories(assistant, changed)
         questions = set(turns.values_list("question", flat=True))
-        counts += empty_rows(assistant, [*going, *(turn.pk for turn in changed)], questions)
+        kept = kept_questions(assistant, names)
+        counts += empty_rows(assistant, [*going, *(turn.pk for turn in changed)], questions, kept)
         counts += forget_made_of([turn.pk for turn in changed])
         counts += delete_kept_questions(assistant, names)
         forget_units_of(going)
@@ -192,7 +203,9 @@ def _files(erasure: Erasure) -> None:
             )
         erasure.beat()
         time.sleep(STOP_STEP)
-    erasure.add(erase_files(runs_on(datasets)))
+    runs = list(runs_on(datasets).select_related("provider"))
+    erasure.add(erase_files(runs))
+    _at_providers(erasure, runs)
     # A run that ended while this went on has made one more.
     known = {adapter["id"] for adapter in erasure.affected["adapters"]}
     erasure.affected["adapters"] += [
@@ -206,3 +219,17 @@ def forget_old_looks(assistant: Assistant) -> None:
     """Dry runs that nobody confirmed lose what they were about."""
     limit = timezone.now() - max(Erasure.LOOK_IS_GOOD_FOR, timedelta(days=1))
     Erasure.objects.filter(assistant=assistant, confirmed_at=None, created_at__lt=limit).update(sealed=None)
+
+
+def _at_providers(erasure: Erasure, runs: Sequence[Run]) -> None:
+    """Files with rows that wait at a provider. What it does not delete, the receipt names: people must ask there."""
+    left: list[dict[str, Any]] = []
+    for run in runs:
+        if not files_there(run):
+            continue
+        erasure.beat(stage="files at providers")
+        erasure.add({"files at providers": delete_there(run)})
+        if files := files_there(run):
+            where = str(run.provider or "a provider that was removed")
+            left.append({"run": str(run), "provider": where, "files": files})
+    erasure.affected["at_providers"] = left

@@ -11,12 +11,22 @@ from django.db.models import Min, Q, QuerySet
 from assistants.models import Assistant, AuditEvent
 from capture.erasing import count_dependents, find_waiting, quoting
 from capture.models import Turn
+from knowledge.configuration import settings_of
 from serving import spool
 from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope, unseal
 from serving.models import Deployment
-from training.erasing import adapters_of, blocked_of, datasets_holding, kept_files, kept_questions, runs_on
+from training.erasing import (
+    adapters_of,
+    blocked_of,
+    datasets_holding,
+    kept_files,
+    kept_questions,
+    maps_since,
+    runs_on,
+)
 from training.models import DatasetVersion
+from training.providers.erasing import files_there
 
 MAX_LISTED = 200
 BEAT_SECONDS = 1.0
@@ -65,7 +75,8 @@ def survey(assistant: Assistant, scope: Scope, *, beat: Callable[[], object] = l
     blocked = blocked_of(assistant, questions)
     if blocked:
         counts["questions that the leakage guard listed"] = sum(hits for _, hits in blocked)
-    if kept := kept_questions(assistant, list(turns.values_list("client_id", flat=True))):
+    kept = kept_questions(assistant, list(turns.values_list("client_id", flat=True)))
+    if kept:
         counts["held-out questions"] = len(kept)
     quoted = [] if scope.is_whole else quoting(assistant, turns)
     if quoted:
@@ -75,8 +86,11 @@ def survey(assistant: Assistant, scope: Scope, *, beat: Callable[[], object] = l
     )
     if rows := sum(dataset["rows"] for dataset in found["datasets"]):
         counts["dataset rows emptied"] = rows
-    if files := kept_files(runs_on([dataset["id"] for dataset in found["datasets"]])):
+    runs = list(runs_on([dataset["id"] for dataset in found["datasets"]]))
+    if files := kept_files(runs):
         counts["files of runs"] = files
+    if there := sum(len(files_there(run)) for run in runs):
+        counts["files at providers"] = there
     return {
         "turns": turns.count(),
         "conversations": turns.order_by().values("conversation").distinct().count(),
@@ -96,9 +110,11 @@ def others(assistant: Assistant, scope: Scope, turns: QuerySet[Turn]) -> int:
 
 
 def affected(assistant: Assistant, turns: QuerySet[Turn]) -> dict[str, Any]:
-    """Dataset versions, runs and adapters that held some of it, and who downloaded what while it was there."""
-    held = datasets_holding(turns.order_by().values("pk"))
+    """Dataset versions, runs, adapters and learned query maps that held some of it, and who downloaded what since."""
+    kept = kept_questions(assistant, list(turns.values_list("client_id", flat=True)))
+    held = datasets_holding(turns.order_by().values("pk"), kept)
     datasets = DatasetVersion.objects.filter(pk__in=held).only("number", "rows").order_by("number")
+    active = settings_of(assistant).learned
     live = Deployment.objects.filter(assistant=assistant).values_list("adapter", flat=True).first()
     return {
         "datasets": [
@@ -117,6 +133,10 @@ def affected(assistant: Assistant, turns: QuerySet[Turn]) -> dict[str, Any]:
         "runs": [
             {"id": run.pk, "name": str(run), "active": run.is_active}
             for run in runs_on(list(held)).only("state", "dataset")
+        ],
+        "maps": [
+            {"name": str(made), "created": made.created_at.isoformat(), "active": made.number == active}
+            for made in maps_since(turns.order_by().values("pk"))
         ],
         "downloads": downloads(assistant, turns, [str(dataset) for dataset in datasets]),
     }

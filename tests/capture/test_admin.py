@@ -205,6 +205,18 @@ def test_held_items_are_retried_or_deleted_with_a_reason(
     assert (event.actor, event.reason) == (cast.dana, "seen to")
 
 
+def test_nothing_is_deleted_for_good_without_a_word_on_why(enter: Any, cast: Cast, held: Quarantine) -> None:
+    client = enter(cast.dana)
+    shown = client.get(reverse(QUARANTINE)).content.decode()
+    assert 'href="?state__exact=held">1 held</a>' in shown
+    answer = client.post(
+        reverse(QUARANTINE), {"action": "destroy", "_selected_action": [held.pk], "reason": " "}, follow=True
+    )
+    assert "Nothing was deleted" in answer.content.decode()
+    assert Quarantine.objects.get().state == "held"
+    assert not AuditEvent.objects.filter(action="quarantine.deleted").exists()
+
+
 def test_the_quarantine_list_costs_the_same_however_long(
     enter: Any, cast: Cast, django_assert_max_num_queries: Any
 ) -> None:

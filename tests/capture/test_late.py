@@ -119,10 +119,11 @@ def test_updates_are_applied_in_order_behind_the_turn_that_still_waits(api: Call
     assert first.changes == {"latency_ms": [812, 900], "outcome": ["", "escalated"], "tags": 1}
     assert second.changes["outcome"] == ["escalated", "resolved"]
     assert first.api_key == second.api_key == cast.key
-    # By our id, once it is there; the same again changes nothing and leaves no note.
+    # By our id, once it is there; the same again changes nothing, and only its time is kept.
     assert api("patch", f"turns/{turn['id']}", {"outcome": "resolved"}).status_code == 202
     scrub_waiting()
-    assert TurnUpdate.objects.count() == 2
+    (again,) = TurnUpdate.objects.exclude(pk__in=[first.pk, second.pk])
+    assert again.changes == {"same": {"outcome": again.known_at.isoformat()}}
 
 
 def test_an_update_with_an_id_counts_once(api: Call) -> None:
@@ -155,6 +156,37 @@ def test_of_two_updates_the_one_that_was_known_later_counts(api: Call) -> None:
     api("patch", "turns/t-1", {"outcome": "resolved"})
     scrub_waiting()
     assert read(api)["outcome"] == "resolved", "a clock that goes ahead keeps nobody out"
+
+
+def test_an_update_that_changes_nothing_leaves_its_time(api: Call) -> None:
+    """Known last, it says that the outcome still holds: one that is older and comes later must not win."""
+    api("post", "turns", turn_item(outcome="resolved", metadata={"agent": 1}))
+    same = {"outcome": "resolved", "metadata": {"agent": 1}}
+    older = {"outcome": "abandoned", "metadata": {"agent": 2, "team": "b"}}
+    api("patch", "turns/t-1", {**same, "update_time": "2026-03-01T12:00:00Z"})
+    assert scrub_waiting().held == 0
+    api("patch", "turns/t-1", {**older, "update_time": "2026-03-01T11:00:00Z"})
+    assert scrub_waiting().held == 0
+    turn = Turn.objects.get()
+    assert (turn.outcome, turn.metadata) == ("resolved", {"agent": 1, "team": "b"})
+    # However often it is said again, it is one row, and none of it on the page of the turn.
+    for minute in range(1, 4):
+        api("patch", "turns/t-1", {**same, "update_time": f"2026-03-01T12:0{minute}:00Z"})
+        assert scrub_waiting().held == 0
+    api("patch", "turns/t-1", {**older, "update_time": "2026-03-01T12:02:30Z"})
+    api("patch", "turns/t-1", {"latency_ms": 5, "update_time": "2026-03-01T10:00:00Z"})
+    assert scrub_waiting().held == 0
+    turn.refresh_from_db()
+    assert (turn.outcome, turn.metadata["agent"], turn.latency_ms) == ("resolved", 1, 5)
+    assert [sorted(update.changes) for update in turn.updates.order_by("pk")] == [
+        ["same"],
+        ["metadata"],
+        ["latency_ms"],
+    ]
+    api("patch", "turns/t-1", {"outcome": "abandoned", "update_time": "2026-03-01T12:04:00Z"})
+    assert scrub_waiting().held == 0
+    turn.refresh_from_db()
+    assert turn.outcome == "abandoned"
 
 
 def test_the_time_is_no_part_of_what_an_update_says(api: Call) -> None:

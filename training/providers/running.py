@@ -23,6 +23,7 @@ from training.finetune.rows import write_rows
 from training.finetune.runs import refuse_mismatch, run_folder
 from training.models import Adapter, Example, Run, RunMetric
 from training.providers.client import ENDED, FineTuningClient, ProviderAway, ProviderError
+from training.providers.erasing import kept_there
 
 POLL_SECONDS = 10.0
 BEAT_SECONDS = 2.0
@@ -50,6 +51,11 @@ def perform(run: Run) -> None:
             job = _follow(run, client, job)
         except WorkCancelled:
             _cancel_there(run, client)
+            _tidy(run, client)
+            raise
+        except ProviderAway:
+            raise  # the job there may go on, and so may the run: it needs its files
+        except ProviderError:
             _tidy(run, client)
             raise
         _tidy(run, client)
@@ -84,7 +90,7 @@ def _begin(run: Run, client: FineTuningClient) -> dict[str, Any]:
     run.beat(stage="writing rows")
     folder = run_folder(run)
     for name, split in (("training_file", Example.Split.TRAIN), ("validation_file", Example.Split.VALIDATION)):
-        if run.remote.get(name):
+        if name in kept_there(run):
             continue
         path = folder / f"{'train' if split == Example.Split.TRAIN else 'validation'}.jsonl"
         count, digest = write_rows(path, wire_rows(run, split))
@@ -93,7 +99,8 @@ def _begin(run: Run, client: FineTuningClient) -> dict[str, Any]:
                 raise ProviderError("The dataset has no rows for this method. Build one with more labels.")
             continue
         run.beat(stage="uploading rows")
-        _remember(run, **{name: client.upload(path), f"{name}_rows": count, f"{name}_sha256": digest})
+        there = client.upload(path)
+        _remember(run, **{name: there, f"{name}_rows": count, f"{name}_sha256": digest, f"{name}_deleted": False})
         path.unlink()
     _remember(run, creating=True)
     job = client.create_job(_body(run, mark))
@@ -136,7 +143,7 @@ def _body(run: Run, mark: str) -> dict[str, Any]:
         "metadata": {"ratchet": mark},
         "method": {"type": kind, kind: {"hyperparameters": hyper}},
     }
-    if run.remote.get("validation_file"):
+    if "validation_file" in kept_there(run):
         body["validation_file"] = run.remote["validation_file"]
     return body
 
@@ -216,9 +223,7 @@ def _remember(run: Run, **what: Any) -> None:
 
 def _tidy(run: Run, client: FineTuningClient) -> None:
     """Deletes our files there. That one stays is no reason to lose a model: it is named in the run."""
-    for name in ("training_file", "validation_file"):
-        if not run.remote.get(name) or run.remote.get(f"{name}_deleted"):
-            continue
+    for name in kept_there(run):
         try:
             client.delete_file(run.remote[name])
         except ProviderError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.db import models
+from django.urls import reverse
 from django.utils import timezone
 
 from annotations.comparing.models import ComparisonPair, ComparisonRound
@@ -20,6 +21,7 @@ from assistants.vault import encrypt
 from capture.erasing import dependent_paths
 from capture.models import Conversation, Feedback, Passage, Quarantine, Receipt, Retrieval, Turn, WaitingSpans
 from capture.services import receive_feedback, receive_turns, scrub_waiting
+from knowledge.models import QueryMap
 from serving import spool
 from serving.erasure import acting
 from serving.erasure.receipt import is_genuine
@@ -27,8 +29,8 @@ from serving.erasure.record import Erasure
 from serving.erasure.scope import Scope, ScopeError
 from serving.erasure.services import ErasureRefused, confirm, go_on, look, withdraw
 from serving.erasure.survey import survey
-from tests.factories import make_adapter
-from tests.serving.erasure.conftest import ANNA, SHARED, House, freeze, label, like, say, scrub, train
+from tests.factories import make_adapter, make_user
+from tests.serving.erasure.conftest import ANNA, SHARED, House, enter, freeze, label, like, say, scrub, train
 from training.finetune.bases import relative_to_state
 from training.models import Benchmark, BenchmarkItem, DatasetVersion, Evaluation, EvaluationAnswer, Example, Run
 from training.services import NotPossible, start_run
@@ -415,8 +417,26 @@ def test_a_question_kept_in_the_playground_goes_with_its_turn(house: House) -> N
             item = BenchmarkItem.objects.create(benchmark=benchmark, key=key, question="Where?", kind="decline")
             EvaluationAnswer.objects.create(evaluation=evaluation, item=item, arm="base", condition="clean", text="So.")
             ComparisonPair.objects.create(round=opened, position=place, key=key, question="Where?")
+        dataset = DatasetVersion.objects.create(
+            assistant=bot, number=7, rows=4, state="succeeded", prompt_digest=bot.prompt_digest
+        )
+        preferred = {
+            "dataset": dataset, "split": "train", "origin": "preferred", "kind": "answer", "digest": "d",
+            "question": "Where is it, as the prompt says?", "rejected": "There.", "came_from": "comparison r, pair 1",
+        }  # fmt: skip
+        Example.objects.bulk_create(
+            [
+                Example(**preferred, position=0, group="comparison:r:playground-pg-1-0a1b2c3d"),
+                Example(**preferred, position=1, group="comparison:r:playground-pg-2-0a1b2c3d"),
+                Example(**{**preferred, "question": "Where?"}, position=2, group="comparison:gone"),
+                Example(**{**preferred, "question": "Where?", "origin": "good"}, position=3, group="else"),
+            ]
+        )
     scope = Scope("turn", turns=("pg-1",))
-    assert survey(house.bot, scope)["counts"]["held-out questions"] == 1
+    looked = survey(house.bot, scope)
+    assert looked["counts"]["held-out questions"] == 1
+    assert looked["counts"]["dataset rows emptied"] == 2
+    assert [(held["name"], held["rows"]) for held in looked["datasets"]] == [(str(DatasetVersion(number=7)), 2)]
 
     erasure = erase(house, scope)
 
@@ -426,7 +446,48 @@ def test_a_question_kept_in_the_playground_goes_with_its_turn(house: House) -> N
     assert set(left) == {"playground-pg-2-0a1b2c3d", "pg-1"}
     assert EvaluationAnswer.objects.filter(item__benchmark__assistant=house.bot).count() == 2
     assert ComparisonPair.objects.filter(round__assistant=house.bot).count() == 2
+    emptied = Example.objects.exclude(erased_at=None).order_by("position")
+    assert [(row.dataset.assistant, row.position, row.rejected) for row in emptied] == [
+        (house.bot, 0, ""), (house.bot, 2, ""),
+    ]  # fmt: skip
+    assert erasure.counts["dataset rows emptied"] == 2
+    assert erasure.receipt["datasets"][0]["rows"] == 2
     assert BenchmarkItem.objects.filter(benchmark__assistant=house.other).count() == 3
+
+
+def test_maps_learned_from_its_labels_and_files_at_a_provider_are_named(house: House) -> None:
+    say(house.bot, "t-1", conversation="c-1", user=None, question="Where is the zanzibar kettle?")
+    scrub()
+    turn = Turn.objects.get(client_id="t-1")
+    early = QueryMap.objects.create(assistant=house.bot, number=1, rank=1, down=b"", up=b"", embedder="e")
+    made = Annotation.objects.create(turn=turn, annotator=make_user("marker"), verdict="good")
+    ContextMark.objects.create(annotation=made, retrieval=turn.retrievals.first(), relevance="relevant")
+    QueryMap.objects.create(assistant=house.bot, number=2, rank=1, down=b"", up=b"", embedder="e")
+    QueryMap.objects.create(assistant=house.other, number=3, rank=1, down=b"", up=b"", embedder="e")
+    dataset = DatasetVersion.objects.create(
+        assistant=house.bot, number=1, rows=1, state="succeeded", prompt_digest=house.bot.prompt_digest
+    )
+    Example.objects.create(
+        dataset=dataset, position=0, split="train", origin="good", kind="answer", group="g", digest="d",
+        question=turn.question, turn=turn,
+    )  # fmt: skip
+    Run.objects.create(
+        assistant=house.bot, dataset=dataset, base_model="b", state="failed", prompt_digest=dataset.prompt_digest,
+        remote={"training_file": "file-1", "validation_file": "file-2", "validation_file_deleted": True},
+    )  # fmt: skip
+    scope = Scope("turn", turns=("t-1",))
+    looked = survey(house.bot, scope)
+    assert [found["name"] for found in looked["maps"]] == ["Map 2"]
+    assert looked["counts"]["files at providers"] == 1
+
+    receipt = erase(house, scope).receipt
+
+    assert [found["name"] for found in receipt["maps"]] == ["Map 2"]
+    assert [left["files"] for left in receipt["at_providers"]] == [["file-1"]]
+    assert QueryMap.objects.filter(pk=early.pk).exists()
+    page = enter(house.paula).get(reverse("admin:serving_erasure_change", args=[receipt["erasure"]])).content.decode()
+    assert "Map 2, learned" in page
+    assert "file-1" in page
 
 
 EMPTIED = {
@@ -441,7 +502,8 @@ EMPTIED = {
     "training.BenchmarkItem": "kept in the playground from what became a turn",
     "training.DatasetVersion": "questions that the leakage guard listed",
     "training.EvaluationAnswer": "with its question",
-    "training.Example": "rows made of a turn",
+    "training.Example": "rows made of a turn, or of preferences among answers to a kept question",
+    "training.FrozenWords": "keyed hashes of the words of a version, with the first row that is emptied",
     "training.Judgement": "with its question",
     "training.Run": "sampled answers, and what a provider said",
 }
@@ -453,6 +515,7 @@ HOLD_NONE = {
     "assistants.PrivacyPolicy": "", "auth.Group": "", "auth.Permission": "", "auth.User": "staff",
     "contenttypes.ContentType": "", "sessions.Session": "of staff; nothing of ours is put into one",
     "annotations.ComparisonRound": "its pairs hold the texts", "annotations.Queue": "", "capture.Metric": "",
+    "serving.SuggestionRun": "who was asked, and why it ended; the answers hang on their item",
     "serving.AlertChannel": "", "serving.Experiment": "", "serving.Promotion": "", "training.GateDeclaration": "",
     "training.TrainingProvider": "",
     # Documents of the house, scrubbed as its policy says, and what is made of them alone.

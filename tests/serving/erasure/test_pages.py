@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from assistants.models import AuditEvent
 from assistants.performing import perform_here
@@ -246,3 +247,15 @@ def test_a_canary_is_never_let_pass(house: House) -> None:
     paula.post(reverse("admin:capture_leakreport_override", args=[found.pk]), {"reason": "Never mind"})
     found.refresh_from_db()
     assert found.blocks
+
+
+def test_the_list_says_which_erasures_stopped_before_their_end(house: House) -> None:
+    common = {"assistant": house.bot, "kind": "user", "scope_digest": "s", "confirmed_at": timezone.now()}
+    Erasure.objects.create(**common, state="succeeded", receipt={"format": 1})
+    Erasure.objects.create(**common, state="running")
+    Erasure.objects.create(**{**common, "confirmed_at": None}, state="failed")
+    assert "stopped before the end" not in shown(enter(house.paula).get(page("changelist")))
+    failed = Erasure.objects.create(**common, state="failed")
+    text = enter(house.paula).get(page("changelist")).content.decode()
+    assert f'<a href="{page("change", failed.pk)}">{failed}</a> stopped before the end' in text
+    assert text.count("stopped before the end") == 1

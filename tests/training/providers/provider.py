@@ -20,6 +20,8 @@ class Provider:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
         self.fail = 0
+        self.refuse = False
+        self.refuse_deleting = False
         self.steps = 3
         self.outcome = "succeeded"
         self.looks_until_done = 2
@@ -98,11 +100,15 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
                 provider.files[name] = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
                 return self.answer({"id": name, "object": "file", "purpose": "fine-tune"})
             if method == "DELETE" and path.startswith("/v1/files/"):
+                if provider.refuse_deleting:
+                    return self.answer({"error": {"message": "Not now."}}, 403)
                 provider.deleted.append(path.rpartition("/")[2])
                 return self.answer({"deleted": True})
             if (method, path) == ("POST", "/v1/fine_tuning/jobs"):
                 asked = json.loads(body)
-                if asked["training_file"] not in provider.files:
+                if provider.refuse:
+                    return self.answer({"error": {"message": "Your rows break a rule of ours."}}, 400)
+                if asked["training_file"] not in provider.files or asked["training_file"] in provider.deleted:
                     return self.answer({"error": {"message": "No such file."}}, 400)
                 job = provider.create(asked)
                 if provider.lose_answer_of_create:

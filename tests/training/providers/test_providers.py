@@ -21,6 +21,7 @@ from tests.training.providers.provider import KEY, Provider
 from training.models import Adapter, Example, Run, TrainingProvider
 from training.providers import running
 from training.providers.client import FineTuningClient, ProviderAway
+from training.providers.erasing import delete_there, files_there
 from training.providers.services import save_provider
 from training.providers.serving import served_elsewhere
 from training.services import NotPossible, cancel, resume_run, start_run
@@ -148,6 +149,34 @@ def test_a_job_that_fails_says_what_the_provider_said(run: Run, server: Provider
     assert run.error == "The provider's job failed: The file has a row that we refuse."
     assert sorted(server.deleted) == sorted(server.files)
     assert not Adapter.objects.exists()
+
+
+def test_a_job_that_is_refused_leaves_no_rows_there_and_can_be_asked_again(run: Run, server: Provider) -> None:
+    server.refuse = True
+    perform(run)
+    assert run.state == Run.State.FAILED
+    assert "break a rule" in run.error
+    assert sorted(server.deleted) == sorted(server.files)
+    assert files_there(run) == []
+    server.refuse = False
+    Run.objects.filter(pk=run.pk).update(state=Run.State.QUEUED, finished_at=None)
+    perform(Run.objects.get(pk=run.pk))
+    run.refresh_from_db()
+    assert (run.state, run.error) == (Run.State.SUCCEEDED, "")
+    assert len(server.files) == 4  # the deleted ones were brought once more
+    assert sorted(server.deleted) == sorted(server.files)
+
+
+def test_what_stays_there_is_deleted_later_or_told(run: Run, server: Provider) -> None:
+    server.refuse = server.refuse_deleting = True
+    perform(run)
+    assert len(files_there(run)) == 2
+    assert delete_there(run) == 0
+    assert len(files_there(run)) == 2
+    server.refuse_deleting = False
+    assert delete_there(run) == 2
+    assert files_there(Run.objects.get(pk=run.pk)) == []
+    assert sorted(server.deleted) == sorted(server.files)
 
 
 def test_a_wrong_key_is_one_sentence(run: Run, there: TrainingProvider) -> None:
