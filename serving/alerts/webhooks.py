@@ -20,6 +20,8 @@ from assistants.services import audit
 from serving.alerts.models import AlertChannel, new_salt
 
 SECONDS = 10.0
+MOST_PLACES = 3
+"""Addresses of one name that are tried."""
 SIGNATURE = "X-Ratchet-Signature"
 
 
@@ -49,14 +51,41 @@ def post(address: str, body: dict[str, Any], *, key: str) -> str:
     data = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "ratchet", SIGNATURE: sign(data, key)}
     try:
-        if problem := _forbidden(address):
-            return problem
-        # Redirects could lead where the check of the address did not look.
-        with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
-            status = client.post(address, content=data, headers=headers).status_code
+        found = _looked_up(address)
+        if not settings.RATCHET_WEBHOOK_PRIVATE and not all(ipaddress.ip_address(one).is_global for one in found):
+            return "It lies in a private network; allow that with RATCHET_WEBHOOK_PRIVATE=1."
+        return _sent(address, found, data, headers)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that is no name
         return f"No answer ({type(error).__name__})."
-    return "" if 200 <= status < 300 else f"It answered {status}."
+
+
+def _looked_up(address: str) -> list[str]:
+    parts = urlsplit(address)
+    found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _sent(address: str, found: list[str], data: bytes, headers: dict[str, str]) -> str:
+    """To the first of the addresses that takes a connection. To these and not to the name: whoever may set an address
+    here could have the name lead into this machine's network once it has been looked at."""
+    url = httpx.URL(address)
+    headers = {**headers, "Host": url.netloc.decode()}
+    # Redirects could lead where the check of the address did not look.
+    with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
+        for place, host in enumerate(found[:MOST_PLACES], start=1):
+            try:
+                answer = client.post(
+                    url.copy_with(host=host),
+                    content=data,
+                    headers=headers,
+                    extensions={"sni_hostname": url.raw_host.decode()},
+                )
+            except httpx.ConnectError:
+                if place == len(found[:MOST_PLACES]):
+                    raise
+            else:
+                return "" if 200 <= answer.status_code < 300 else f"It answered {answer.status_code}."
+    return "No answer."
 
 
 def key_of(channel: AlertChannel) -> str:
@@ -82,14 +111,3 @@ def change_key(*, channel: AlertChannel, by: User) -> str:
 def sign(data: bytes, key: str) -> str:
     """``sha256=`` and the HMAC-SHA256 of the body."""
     return "sha256=" + hmac.new(key.encode(), data, hashlib.sha256).hexdigest()
-
-
-def _forbidden(address: str) -> str:
-    """Whoever may set an address here could otherwise reach what only this machine's network can."""
-    if settings.RATCHET_WEBHOOK_PRIVATE:
-        return ""
-    parts = urlsplit(address)
-    found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    if all(ipaddress.ip_address(entry[4][0]).is_global for entry in found):
-        return ""
-    return "It lies in a private network; allow that with RATCHET_WEBHOOK_PRIVATE=1."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -224,6 +225,22 @@ def test_addresses_that_cannot_be_meant_are_refused(assistant: Assistant, addres
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "10.0.0.1", "[::1]"])
 def test_private_networks_are_closed_unless_opened(db: None, host: str) -> None:
     assert "private network" in webhooks.post(f"https://{host}:1/", {}, key="k")
+
+
+def test_what_was_looked_at_is_what_is_sent_to(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that leads elsewhere when it is looked up again would get round the check."""
+    asked: list[Any] = []
+    real = socket.getaddrinfo
+
+    def noted(host: Any, *more: Any, **named: Any) -> Any:
+        asked.append(host)
+        return real(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    address = receiver.address.replace("127.0.0.1", "localhost")
+    assert webhooks.post(address, {}, key="k") == ""
+    assert asked.count("localhost") == 1
+    assert receiver.got[0][0]["Host"] == f"localhost:{receiver.server_port}"
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "..example", "exa mple", "xn--\u00fc.example"])
