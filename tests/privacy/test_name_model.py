@@ -20,6 +20,7 @@ from privacy.name_model import finder, weights
 from privacy.name_model.decode import ModelHit, Reading
 from privacy.name_model.finder import NameModel, name_model
 from privacy.name_model.labels import TYPES
+from privacy.name_model.network import Network
 from privacy.name_model.weights import FOLDER, NameModelError, name_model_problem, read_config
 from privacy.name_tier import weigh
 from privacy.policy import Policy
@@ -228,3 +229,14 @@ def test_a_machine_that_computes_something_else_is_refused(broken: Path) -> None
     rewrite(broken, check={**check, "named": check["named"][1:]})
     with pytest.raises(NameModelError, match="name model says something else"):
         NameModel(broken)
+
+
+def test_processors_whose_byte_products_overflow_take_the_longer_way_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "Please tell Zbrvenka Tolquist about it."
+    asked: list[Network] = []
+    monkeypatch.setattr(Network, "_overflows", lambda network: not asked.append(network))
+    careful = NameModel()
+    assert len(asked) == 1
+    assert np.abs(careful.piece_probabilities(text) - name_model().piece_probabilities(text)).max() < 1e-3

@@ -15,7 +15,7 @@ import numpy as np
 
 from privacy.name_model.labels import LABELS
 from privacy.name_model.pieces import FEATURES
-from privacy.name_model.tensors import FEW, LEAST_GELU
+from privacy.name_model.tensors import FEW, LEAST_GELU, PROBED
 from privacy.name_model.weights import HEADS
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def made(layers: int) -> bytes:
 
     In: ``embedded`` (t, 384) vectors of words and positions, ``features`` (t, FEATURES), ``places`` (rows, width)
     of the windows' pieces among the t, ``mask`` of the same shape (0 where padding is), ``back`` (t) the way back out
-    of the flattened places. Out: ``probabilities`` (t, labels).
+    of the flattened places. Out: ``probabilities`` (t, labels); ``probe`` (1, 16), sums of the largest products.
     """
     from onnx import helper
 
@@ -158,6 +158,10 @@ def made(layers: int) -> bytes:
     ]
     graph.op("Gemm", ["told", *head], "logits")
     graph.op("Softmax", ["logits"], "probabilities", axis=-1)
+    # Where products of bytes overflow, this comes out too small: see `privacy.name_model.network`.
+    graph.constant("most", np.full((1, PROBED), 255, dtype=np.uint8))
+    graph.constant("most of weights", np.full((PROBED, 16), 127, dtype=np.int8))
+    graph.op("MatMulInteger", ["most", "most of weights"], "probe")
     described = helper.make_tensor_value_info
     plain = helper.make_graph(
         graph.nodes,
@@ -169,7 +173,7 @@ def made(layers: int) -> bytes:
             described("mask", _INT32, ["rows", "width"]),
             described("back", _INT64, ["t"]),
         ],
-        [described("probabilities", _FLOAT, ["t", len(LABELS)])],
+        [described("probabilities", _FLOAT, ["t", len(LABELS)]), described("probe", _INT32, [1, 16])],
         list(graph.initialisers.values()),
     )
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]

@@ -28,7 +28,7 @@ from privacy.remembered import Remembered
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BATCH_PIECES = 512
+_BATCH_PIECES = 128
 """What lies between two products should stay in the processor's cache."""
 _WORTHWHILE_PIECES = 64
 """From this many on a batch costs little beyond its pieces."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.name_model.tensors import tensors
+from privacy.name_model.pieces import FEATURES
+from privacy.name_model.tensors import PROBED, Tensors, tensors
 from privacy.name_model.weights import FOLDER, GRAPH, REPAIR, Config, Matrix, NameModelError, Weights, load_weights
 
 _CLS, _SEP = 101, 102
@@ -28,30 +29,35 @@ class Network:
 
     def __init__(self, weights: Weights, graph: bytes) -> None:
         """Takes 0.3 s. Raises what onnxruntime raises when graph and weights do not fit."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        # The processes of this house share few cores, and memory is to stay flat: no threads that spin, no plan kept
-        # for each shape that ever came, no arena that keeps what the longest text needed.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = _SAY_ERRORS
-        # Older processors add two products of bytes in 16 bits, which may overflow unseen: there the slower way.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in tensors(weights).items()}
-        options.add_external_initializers(list(given), list(given.values()))
-        self._session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._words, self._positions = weights.words, weights.positions
+        given = tensors(weights)
+        self._session = _session(graph, given)
+        if self._overflows():
+            self._session = _session(graph, given, **{"session.x64quantprecision": "1"})
+
+    def _overflows(self) -> bool:
+        """Whether this processor adds two products of bytes in 16 bits, as those without instructions for it do.
+
+        Nothing else would tell; the library has another way then, which takes longer.
+        """
+        window = np.zeros(1, dtype=np.int32), np.zeros((1, FEATURES), dtype=np.float32)
+        probe: NDArray[np.int32] = self._session.run(["probe"], self._given([window])[0])[0]
+        return bool((probe != PROBED * 255 * 127).any())
 
     def probabilities(self, windows: Sequence[Window]) -> list[Matrix]:
         """For each window the probabilities of the labels, (n, labels). Quickest where windows are of like length."""
+        given, bounds = self._given(windows)
+        found: Matrix = self._session.run(["probabilities"], given)[0]
+        return [found[start:end] for start, end in bounds]
+
+    def _given(self, windows: Sequence[Window]) -> tuple[Tensors, list[tuple[int, int]]]:
+        """What the graph takes in, and where in what comes out each window is."""
         lengths = np.array([len(ids) + 2 for ids, _ in windows])
         ends = np.cumsum(lengths)
         starts = ends - lengths
         ids = np.full(int(ends[-1]), _CLS, dtype=np.int64)
         ids[ends - 1] = _SEP
-        features = np.zeros((len(ids), windows[0][1].shape[1]), dtype=np.float32)
+        features = np.zeros((len(ids), FEATURES), dtype=np.float32)
         bounds = list(zip((starts + 1).tolist(), (ends - 1).tolist(), strict=True))
         for (window, letters), (start, end) in zip(windows, bounds, strict=True):
             ids[start:end] = window
@@ -66,8 +72,23 @@ class Network:
             "mask": real.astype(np.int32),
             "back": np.flatnonzero(real),
         }
-        found: Matrix = self._session.run(None, given)[0]
-        return [found[start:end] for start, end in bounds]
+        return given, bounds
+
+
+def _session(graph: bytes, given: Tensors, **settings: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # The processes of this house share few cores, and memory is to stay flat: no threads that spin, and no plan kept
+    # for each shape that ever came.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.log_severity_level = _SAY_ERRORS
+    for name, value in settings.items():
+        options.add_session_config_entry(name, value)
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in given.values()]
+    options.add_external_initializers(list(given), values)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def load_network(config: Config, folder: Path = FOLDER) -> Network:

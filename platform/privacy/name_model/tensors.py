@@ -11,6 +11,8 @@ from privacy.name_model.weights import Matrix, Weights
 
 LEAST_GELU = 0.1701
 """GELU is nowhere below the negative of this."""
+PROBED = 64
+"""The graph adds so many of the largest products of bytes, for `network` to see whether they overflow."""
 FEW = 8
 """Inner values of a layer with the largest weights, forty times those of others: multiplied as they are, since bytes
 that hold them are too coarse for the rest."""
