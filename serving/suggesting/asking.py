@@ -6,7 +6,6 @@ pass goes on with them. Users' questions never wait for more than `AT_ONCE` rows
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -44,14 +43,13 @@ if TYPE_CHECKING:
     from serving.suggesting.models import SuggestionRun
     from training.models import Adapter
 
-logger = logging.getLogger(__name__)
-
 AT_ONCE = 4
 """Rows beside the users' in the engine's queue."""
 IN_A_RUN = 500
 HORIZON = 1_000
 """Open items that are looked at: those given out next. A queue may hold many more, and what is asked about them today
 would be an answer of last month's model when somebody comes to them."""
+MAX_AGENT = 300
 SECONDS = 600.0
 """After which a pass ends wherever it is; the next one goes on."""
 REFUSED = "It does not fit the model's context."
@@ -91,7 +89,8 @@ def live_of(assistant: Assistant) -> Live:
         adapter = None  # as for users: the base model answers
     if adapter is not None and adapter.erased_rows:
         raise NobodyToAsk(f"{adapter} has learned from rows that were erased since, and is not asked.")
-    return Live(adapter, adapter.engine_name if adapter is not None else base_name(), assistant.prompt_digest)
+    name = adapter.engine_name if adapter is not None else base_name()
+    return Live(adapter, name[:MAX_AGENT], assistant.prompt_digest)
 
 
 def wanting(queue: Queue, live: Live) -> QuerySet[QueueItem]:
@@ -207,7 +206,7 @@ def _request(prompt: Prompt, live: Live) -> GenerationRequest:
 
 
 def _row(one: _Asked, completion: str | None, live: Live, now: Any) -> LiveAnswer:
-    row = LiveAnswer(turn=one.turn, agent=live.agent[:300], version=live.version, asked_at=now)
+    row = LiveAnswer(turn=one.turn, agent=live.agent, version=live.version, asked_at=now)
     if completion is None:
         row.problem = REFUSED
         return row

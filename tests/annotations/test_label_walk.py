@@ -93,7 +93,8 @@ def test_an_item_that_was_erased_meanwhile(
     expect(page.locator(".lb-question")).to_contain_text("Question 1")  # back, as it was left
     shoot(page, f"label-erased-{size[0]}")
     expect(message.get_by_role("button", name="Next item")).to_be_focused()  # one key leads on
-    page.keyboard.press("Enter")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
     expect(page.locator(".lb-question")).to_contain_text("Question 2")
     assert not Annotation.objects.exists()
     assert page.evaluate("Object.keys(localStorage).filter((name) => name.startsWith('ratchet-draft')).length") == 0
@@ -110,7 +111,7 @@ def test_what_the_live_model_says_starts_the_better_answer(
     open_label_page(page, live_server, ann, queue)
     expect(page.locator("#lb[data-next-ready]")).to_be_visible()
     place = page.locator("#lb-suggestions")
-    expect(place).to_have_text("")
+    expect(place).not_to_contain_text("brightwell")
     page.keyboard.press("t")  # nothing is shown yet, so nothing is taken
     expect(page.locator("#lb-correction")).to_have_value("")
     page.keyboard.press("b")

@@ -84,7 +84,7 @@ def test_it_is_shown_where_the_queue_says_so_and_that_is_kept(house: Assistant, 
     client.force_login(ann)
     page = client.get(reverse("annotations:label", args=[queue.pk])).content.decode()
     said = LiveAnswer.objects.get()
-    assert said.agent not in page
+    assert said.version not in page
     assert "lb-suggestions" in page
     item = queue.items.get()
     url = reverse("annotations:suggestions", args=[queue.pk])
@@ -97,7 +97,7 @@ def test_it_is_shown_where_the_queue_says_so_and_that_is_kept(house: Assistant, 
 
     Queue.objects.update(show_suggestions=False)
     item.queue.refresh_from_db()
-    assert said.agent not in client.post(url, {"item": item.pk, "choice": "good"}).json()["html"]
+    assert said.version not in client.post(url, {"item": item.pk, "choice": "good"}).json()["html"]
     stranger = make_user("eve")
     add_member(make_assistant(slug="elsewhere"), stranger, "admin")
     client.force_login(stranger)
