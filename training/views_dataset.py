@@ -10,13 +10,14 @@ from django.http import HttpRequest, HttpResponse
 
 from training.data.exports import FORMATS
 from training.data.recipe import Recipe
-from training.data.render import MethodCounts, count_rows
+from training.data.render import count_rows_by_split
 from training.data.stats import bar_labels
 from training.models import DatasetVersion, Example, Kind, Origin
 from training.pages import one_of, page_of, render_page, words_of
 
 ROWS_PER_PAGE = 20
 SHOWN_BLOCKED = 50
+SHOWN_DOCUMENTS = 500
 COLOURS = {
     Origin.GOOD.value: "#15803d",
     Origin.CORRECTED.value: "#1d4ed8",
@@ -61,6 +62,8 @@ def dataset_page(
         "splits": [(label, counts[value].sft) for value, label in Example.Split.choices],
         "funnel": funnel_lines(dataset.funnel),
         "blocked": dataset.blocked[:SHOWN_BLOCKED],
+        "documents": dataset.documents[:SHOWN_DOCUMENTS],
+        "more_documents": max(0, len(dataset.documents) - SHOWN_DOCUMENTS),
         "unchanged_recipe": dataset.recipe == Recipe().as_dict(),
         "recipe": recipe_lines(dataset.recipe),
         "runs": list(dataset.runs.only("state", "created_at")[:10]),
@@ -74,10 +77,6 @@ def dataset_page(
         "others": others.only("number")[:30],
     }
     return render_page(request, "training/dataset.html", context)
-
-
-def count_rows_by_split(dataset: DatasetVersion) -> dict[str, MethodCounts]:
-    return {split: count_rows(dataset, split) for split in Example.Split.values}
 
 
 def recipe_lines(recipe: dict[str, Any]) -> list[tuple[str, Any, Any]]:

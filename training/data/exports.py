@@ -17,7 +17,7 @@ from training.data.card import card_of
 from training.data.pool import batches
 from training.data.recipe import Recipe
 from training.data.recipe_file import write_recipe
-from training.data.render import Method, count_rows, rows_for, surrogates_of, with_surrogates
+from training.data.render import Method, count_rows, count_rows_by_split, rows_for, surrogates_of, with_surrogates
 from training.models import DatasetVersion, Example
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def arrow_schema(method: Method) -> pa.Schema:
 def folder_pieces(dataset: DatasetVersion, _split: str, _method: Method) -> Iterator[bytes]:
     """A zip archive of a dataset folder: its card, its recipe, and the rows of every method that it has rows for."""
     buffer = PieceBuffer()
-    have = {split: count_rows(dataset, split) for split in SPLITS}
+    have = count_rows_by_split(dataset)
     files = {
         (method, split): f"{method}/{split}.jsonl"
         for method in METHODS

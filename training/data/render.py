@@ -73,13 +73,20 @@ class MethodCounts:
 
 def count_rows(dataset: DatasetVersion, split: str) -> MethodCounts:
     """One query."""
+    return count_rows_by_split(dataset)[split]
+
+
+def count_rows_by_split(dataset: DatasetVersion) -> dict[str, MethodCounts]:
+    """Of every split, in one query: it reads all rows of the version."""
     judged = Q(erased_at=None) & ~Q(rejected="")
-    found = dataset.examples.filter(split=split).aggregate(
+    rows = dataset.examples.order_by().values("split")
+    counted = rows.annotate(
         learnt=Count("pk", filter=Q(erased_at=None) & ~Q(origin=Origin.BAD)),
         bad=Count("pk", filter=judged),
         pairs=Count("pk", filter=judged & ~Q(origin=Origin.BAD)),
     )
-    return MethodCounts(found["learnt"], found["learnt"], found["bad"], found["pairs"])
+    found = {one["split"]: MethodCounts(one["learnt"], one["learnt"], one["bad"], one["pairs"]) for one in counted}
+    return {split: found.get(split, MethodCounts(0, 0, 0, 0)) for split in Example.Split.values}
 
 
 def sft_rows(dataset: DatasetVersion, split: str) -> Iterator[SftRow]:

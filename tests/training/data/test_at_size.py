@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -205,6 +206,8 @@ def test_rows_are_found_by_their_documents(assistant: Assistant) -> None:
     assert all(question in read for question in here)
     example = dataset.examples.exclude(documents=[]).exclude(turn=None).first()
     assert example is not None
+    filtered = f"?document={quote(example.documents[0], safe='')}#rows"
+    assert filtered in shown(enter("rob").get(page("datasetversion_row", dataset.pk, example.position)))
     empty_rows(assistant, [example.turn_id], [example.question])
     example.refresh_from_db()
     assert example.documents == []
