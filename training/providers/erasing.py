@@ -15,14 +15,16 @@ def kept_there(run: Run) -> list[str]:
 
 
 def files_there(run: Run) -> list[str]:
-    """The provider's ids of those."""
-    return [str(run.remote[name]) for name in kept_there(run)]
+    """The provider's ids of those, and the job on a Ray cluster: what was sent with it stays in the cluster's store and
+    on its nodes until the cluster drops it, and nobody outside can take it away."""
+    named = [str(run.remote[name]) for name in kept_there(run)]
+    return [*named, *([f"files of the job {run.remote.get('job', '')}"] if run.remote.get("jobs") else [])]
 
 
 def delete_there(run: Run) -> int:
     """Deletes them at the provider and notes it in the run; how many. Of a run that is not active. What the provider
     does not delete (it is away, refuses, was removed here) stays in `files_there`."""
-    if run.provider is None:
+    if run.provider is None or not kept_there(run):
         return 0
     try:
         key = run.provider.api_key

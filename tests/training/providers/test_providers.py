@@ -179,6 +179,13 @@ def test_what_stays_there_is_deleted_later_or_told(run: Run, server: Provider) -
     assert sorted(server.deleted) == sorted(server.files)
 
 
+def test_what_a_cluster_keeps_of_a_job_is_told(run: Run, server: Provider) -> None:
+    run.remote = {"job": "ratchet-bot-7-1", "jobs": 1, "ended": True}
+    assert files_there(run) == ["files of the job ratchet-bot-7-1"]
+    assert delete_there(run) == 0  # nobody is asked
+    assert server.deleted == []
+
+
 def test_a_wrong_key_is_one_sentence(run: Run, there: TrainingProvider) -> None:
     there.api_key = "sk-wrong"
     there.save()
