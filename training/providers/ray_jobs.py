@@ -8,6 +8,7 @@ them. What the job runs: `training.finetune.elsewhere`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ def perform(run: Run) -> None:
         _stop_there(run, client)
         raise
     register(run, folder)
+    shutil.rmtree(folder / "work", ignore_errors=True)
 
 
 def connect(run: Run) -> Any:
@@ -74,6 +76,8 @@ def connect(run: Run) -> Any:
         token = run.provider.api_key
     except PayloadUnreadable as error:
         raise ProviderError(f"The key of {run.provider} cannot be opened any more. Enter it again.") from error
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)  # Ray would send rows and key there instead of where they were entered for
     headers = {"Authorization": f"Bearer {token}"} if token else None
     try:
         return JobSubmissionClient(run.provider.base_url, headers=headers)
@@ -90,7 +94,8 @@ def _train(run: Run, client: Any, folder: Path) -> None:
     while True:
         watcher = Watcher(run)
         job = run.remote.get("job")
-        if not job or run.remote.get("ended"):
+        # A cluster that was started anew knows nothing of its jobs.
+        if not job or run.remote.get("ended") or not _knows(run, client, job):
             job = _submit(run, client, folder)
         status, message = _follow(run, client, watcher, job, folder)
         _remember(run, ended=True)
@@ -126,7 +131,7 @@ def _submit(run: Run, client: Any, folder: Path) -> str:
             entrypoint_num_gpus=gpus or None,
             entrypoint_num_cpus=None if gpus else 1,
         ),
-        known=lambda: _is_there(client, job),
+        known=lambda: _is_there(run, client, job),
     )
     shutil.rmtree(package, ignore_errors=True)
     return job
@@ -140,7 +145,7 @@ def pack(run: Run, folder: Path, mark: str) -> Path:
     """
     assert run.provider is not None
     record = json.loads(prepare(run, folder).read_bytes())
-    package = folder / "package"
+    package = folder / "work" / "package"  # where cleaning and erasures look
     shutil.rmtree(package, ignore_errors=True)
     root = Path(settings.BASE_DIR)
     for place, patterns in CODE:
@@ -253,18 +258,29 @@ def _patiently(run: Run, ask: Callable[[], T], known: Callable[[], bool] | None 
         except RuntimeError as error:
             if _is_work(error):
                 raise
-            raise ProviderError(f"The cluster refuses: {str(error)[:300]}") from error
+            raise ProviderError(
+                f"The cluster refuses: {str(error)[:300]} If it was started anew, let the run go on."
+            ) from error
 
 
 def _is_work(error: Exception) -> bool:
     return isinstance(error, WorkCancelled | WorkLost | ProviderError)
 
 
-def _is_there(client: Any, job: str) -> bool:
+def _knows(run: Run, client: Any, job: str) -> bool:
+    return bool(_patiently(run, lambda: _is_there(run, client, job)))
+
+
+def _is_there(run: Run, client: Any, job: str) -> bool:
+    """Raises ProviderError: the cluster refuses to say."""
     try:
         client.get_job_info(job)
-    except RuntimeError:
-        return False
+    except ConnectionError:
+        raise
+    except RuntimeError as error:
+        if "404" in str(error):
+            return False
+        raise ProviderError(f"{run.provider} refuses: {str(error)[:300]}") from error
     return True
 
 

@@ -164,11 +164,14 @@ def test_a_performer_that_takes_over_finds_the_job(
     def die(*args: Any) -> None:
         raise Gone
 
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # of somebody's shell: not where this run goes
     with monkeypatch.context() as killed:
         killed.setattr(ray_jobs, "_follow", die)
         with pytest.raises(Gone):
             ray_jobs.perform(run)
     again = Run.objects.get(pk=run.pk)
+    # Nor does it look for a job that the cluster has forgotten.
+    assert not ray_jobs._is_there(again, JobSubmissionClient(cluster), "ratchet-of-yesterday")
     ray_jobs.perform(again)
     again.refresh_from_db()
     assert again.state == Run.State.SUCCEEDED
