@@ -33,6 +33,7 @@ PROBED = 80
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="1,2,3", help="Seeds of the training, with commas (%(default)s).")
+    parser.add_argument("--ask-always", action="store_true", help="Without the demo's threshold for declining.")
     parser.add_argument("--development", action="store_true", help="Use the questions for choosing recipes.")
     parser.add_argument("--settings", type=json.loads, default={}, help="Settings of the training as JSON.")
     parser.add_argument("--recipe", type=json.loads, default={}, help="Settings of the dataset as JSON.")
@@ -52,7 +53,9 @@ def main() -> None:
 def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
     from serving.demo import steps
 
-    assistant, benchmark, dataset = prepared(url, development=options.development, recipe=options.recipe)
+    assistant, benchmark, dataset = prepared(
+        url, development=options.development, recipe=options.recipe, ask_always=options.ask_always
+    )
     rows = []
     for seed in map(int, options.seeds.split(",")):
         started = time.monotonic()
@@ -61,11 +64,17 @@ def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
         evaluation = steps.evaluation_step(assistant, adapter, benchmark, _quiet)
         rows.append({"seed": seed, "train_s": round(trained), **figures(evaluation), "fits": fits(adapter, dataset)})
         print(json.dumps(rows[-1]), flush=True)
-    return {"rows": dataset.rows, "benchmark": benchmark.name, "items": benchmark.items.count(), "seeds": rows}
+    return {
+        "rows": dataset.rows,
+        "threshold": assistant.evidence_threshold,
+        "benchmark": benchmark.name,
+        "items": benchmark.items.count(),
+        "seeds": rows,
+    }
 
 
 def prepared(
-    url: str, *, development: bool, recipe: dict[str, Any] | None = None
+    url: str, *, development: bool, recipe: dict[str, Any] | None = None, ask_always: bool = False
 ) -> tuple[Assistant, Benchmark, DatasetVersion]:
     """The demo's steps up to the dataset; what is there is used."""
     import httpx
@@ -76,6 +85,8 @@ def prepared(
     headers = {"Authorization": f"Bearer {steps.frontend_key(assistant)}"}
     with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
         steps.documents_step(assistant, _quiet)
+        if not ask_always:
+            steps.calibrate_step(assistant, _quiet)
         steps.log_step(assistant, client, _quiet)
         steps.scrub_step(assistant, client, _quiet)
     steps.labels_step(assistant, _quiet)

@@ -19,6 +19,8 @@ from assistants.policies import Rules, change_policy
 from assistants.services import create_assistant, issue_key, revoke_key
 from capture.models import Quarantine, Turn
 from generation.prompts import PromptStyle
+from knowledge.configuration import checked, settings_of
+from knowledge.configuring import activate, save_configuration, saved
 from knowledge.services import load_folder
 from privacy.policy import Policy
 from serving.demo import content
@@ -30,6 +32,7 @@ from training.data.recipe import Recipe
 from training.finetune.bases import digest_of_base
 from training.finetune.config import FinetuneConfig
 from training.models import Adapter, Arm, Benchmark, DatasetVersion, Evaluation, GateVerdict, Run, Synthesis
+from training.retrieval.calibration import calibrate, labelled_items
 from training.services import build_dataset, start_evaluation, start_run, start_synthesis
 
 SYNTHETIC_QUESTIONS = 60
@@ -138,6 +141,25 @@ def benchmark_step(assistant: Assistant, progress: Progress, *, development: boo
     )
 
 
+def calibrate_step(assistant: Assistant, progress: Progress) -> str:
+    """The threshold for declining, read off the questions for development, as the page Threshold would suggest it.
+    Before questions are written and anything is trained: adapters learn from what is above it only."""
+    if not assistant.evidence_threshold:
+        benchmark = benchmark_step(assistant, progress, development=True)
+        proposed = calibrate(labelled_items(benchmark)).proposed
+        if proposed is None or not proposed.declined:
+            return "no threshold helps"
+        wanted = checked(settings_of(assistant).model_dump() | {"evidence_threshold": proposed.threshold})
+        version = saved(assistant=assistant, settings=wanted) or save_configuration(
+            assistant=assistant, name=f"Threshold {proposed.threshold:g}", settings=wanted,
+            note=f"Read off the benchmark “{benchmark.name}”: declining is right for {proposed.precision:.0%} of what "
+            f"it declines, and {proposed.lost:.1%} of the answers are lost.",
+        )  # fmt: skip
+        activate(configuration=version)
+        assistant.refresh_from_db()
+    return f"below a similarity of {assistant.evidence_threshold:g} no model is asked"
+
+
 def synthesis_step(assistant: Assistant, progress: Progress) -> Synthesis:
     found = Synthesis.objects.filter(assistant=assistant, state=BackgroundWork.State.SUCCEEDED).first()
     if found is None:
@@ -185,9 +207,8 @@ def run_step(
 
 
 def evaluation_step(assistant: Assistant, adapter: Adapter, benchmark: Benchmark, progress: Progress) -> Evaluation:
-    found = Evaluation.objects.filter(
-        adapter=adapter, benchmark=benchmark, state=BackgroundWork.State.SUCCEEDED
-    ).first()
+    done = Evaluation.objects.filter(adapter=adapter, benchmark=benchmark, state=BackgroundWork.State.SUCCEEDED)
+    found = next((one for one in done if one.threshold == assistant.evidence_threshold), None)
     if found is None:
         found = start_evaluation(assistant=assistant, adapter=adapter, benchmark=benchmark, created_by=None)
         wait_for(found, progress)

@@ -19,7 +19,7 @@ from serving.demo.platform_process import Platform
 from training.models import Evaluation
 
 T = TypeVar("T")
-STEPS = 13
+STEPS = 14
 
 
 class Command(BaseCommand):
@@ -52,6 +52,7 @@ class Command(BaseCommand):
             headers = {"Authorization": f"Bearer {steps.frontend_key(assistant)}"}
             with httpx.Client(base_url=platform.url, headers=headers, timeout=60, trust_env=False) as client:
                 self._step("load its documents", lambda p: steps.documents_step(assistant, p))
+                self._step("calibrate declining", lambda p: steps.calibrate_step(assistant, p))
                 self._step("post its conversations", lambda p: steps.log_step(assistant, client, p))
                 self._step("scrub", lambda p: steps.scrub_step(assistant, client, p))
                 self._step("label", lambda p: steps.labels_step(assistant, p))
@@ -98,6 +99,8 @@ class Command(BaseCommand):
             f"{d['high'] * 100:+.1f}, n = {d['n']}; better on {primary['better']}, worse on {primary['worse']}, "
             f"McNemar p = {primary['p_mcnemar']:.4f}; detectable from {primary['minimum_detectable'] * 100:.1f} points"
         )
+        if evaluation.threshold:
+            write(f"Every arm with retrieval declines below a similarity of {evaluation.threshold:g}, as serving does.")
         for line in evaluation.gate:
             change = "not shown" if line["value"] is None else f"{line['value'] * 100:+.1f} points"
             write(f"  {'pass' if line['passed'] else 'FAIL'}  {line['label']}: {change}")
