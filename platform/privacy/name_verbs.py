@@ -55,6 +55,7 @@ _NOUNS = words("call email text message phone contact called")
 _WITH = (
     r"(?:talk(?:s|ed|ing)?|sp(?:eak|oke|oken|eaking)|chat(?:ted|ting)?) (?:to|with)"
     r"|(?:met|meet|meeting|check(?:ed)?) with"
+    r"|(?:told|asked|helped|contacted|called|emailed|phoned|promised|advised|assured|served) by"
     r"|(?:hear|heard) (?:back )?from|reach(?:ed)? out to|get hold of|got hold of|repl(?:y|ied) to|wr(?:ote|ite) to"
     r"|(?:forward|send|sent|give|gave|hand|handed|pass|passed) (?:it|this|that|them) (?:on |over )?to"
 )
@@ -62,7 +63,15 @@ _VERB = regex.compile(
     rf"(?<![\w'’\-/.])(?:(?P<noun>{'|'.join(_NOUNS)})|(?P<verb>{'|'.join(_ORDINARY)})|(?P<with>{_WITH}))[ \t]+\Z",
     regex.IGNORECASE,
 )
-_LAST_OF_VERB = frozenset([*_NOUNS, *_ORDINARY, "to", "with", "from", "of"])
+_LAST_OF_VERB = frozenset([*_NOUNS, *_ORDINARY, "to", "with", "from", "of", "by"])
+# "Let mark know", "get rose to ring me", "have case call me".
+_LETTING = frozenset({"let", "get", "got", "have", "had"})
+_ACT = regex.compile(
+    r"[ \t]+(?:know(?:[ \t]+(?:that|about|when|if|it|i|we)\b|[ \t]*(?:[.!?;,)\n]|\Z))"
+    r"|(?:to[ \t]+)?(?:call|ring|phone|email|text|message|contact|tell|ask|reply|answer|write)"
+    r"[ \t]+(?:me|us|him|her|them|back|to)\b)",
+    regex.IGNORECASE,
+)
 _WIDEST_VERB = 40
 _AND = regex.compile(r" (?:and|or|&) (?P<name>\p{L}+)(?![\w'’\-/(\[=@])")
 _NO_NAME_BEFORE = frozenset("'’-/.@$`\\_")
@@ -93,6 +102,8 @@ _SAID = (
     r"said|told (?:me|us|him|her|them)|asked (?:me|us|him|her|them|for|if)|promised|replied|emailed|phoned|texted"
     r"|called (?:me|us|back|yesterday|again)|rang (?:me|us)|wrote (?:to|back)|says|tells|explained|mentioned|assured"
     r"|sent (?:me|us)|gave (?:me|us)|helped (?:me|us)|apologi[sz]ed"
+    r"|has (?:my|our|told|said|asked|called|emailed|phoned|promised|replied)"
+    r"|(?:never|always) (?:replied|answered|called|rang)"
     r"|was (?:very |so |really |extremely )?(?:helpful|rude|kind|polite|friendly)"
     r"|(?:from|in|at) (?:(?:your|the|our) )?(?:support|sales|billing|accounts|accounting|finance|hr|reception|customer"
     r" (?:service|services|support|care)|tech support|collections|claims|complaints)(?! of\b| for\b)"
@@ -101,7 +112,7 @@ _SUBJECT = regex.compile(rf"[ \t]+(?:{_SAID})(?![\w\-])", regex.IGNORECASE)
 _FIRST_OF_SAID = frozenset(
     words("""
     said told asked promised replied emailed phoned texted called rang wrote says tells explained mentioned assured sent
-    gave helped apologised apologized was from in at
+    gave helped apologised apologized was from in at has never always
     """)
 )
 _CLAUSES = frozenset(
@@ -138,7 +149,10 @@ def _places(lower: str, word: str) -> Iterator[int]:
 def _spoken_to(text: str, lower: str, start: int, end: int) -> Iterator[Hit]:
     before = lower[max(0, start - _WIDEST_VERB) : start]
     last = before.rsplit(None, 1)
-    if not last or last[-1].strip('("“,;:') not in _LAST_OF_VERB:
+    word = last[-1].strip('("“,;:') if last else ""
+    if word in _LETTING and _ACT.match(text, end):
+        yield Hit(start, end, _SCORE, "cue", word)
+    if word not in _LAST_OF_VERB:
         return
     verb = _VERB.search(text, max(0, start - _WIDEST_VERB), start)
     if verb is None or not _is_verb(text, verb):
