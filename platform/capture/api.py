@@ -44,9 +44,10 @@ class LogView(APIView):
         return request._request
 
     def handle_exception(self, exc: Exception) -> Response:
-        key = getattr(self.request, "auth", None)
         counted = isinstance(exc, ItemRefused) or self.request.method not in _WRITES
-        if isinstance(exc, ApiError) and isinstance(key, ApiKey) and not counted:
+        # Asked last: where authentication itself has failed, the framework would try again, and a database that is away
+        # would end the request here, with a 500 instead of "come back later".
+        if isinstance(exc, ApiError) and not counted and isinstance(key := self.request.auth, ApiKey):
             count_refusal(key, exc)
         return super().handle_exception(exc)
 
