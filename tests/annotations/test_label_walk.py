@@ -124,7 +124,11 @@ def test_what_the_live_model_says_starts_the_better_answer(
     expect(page.locator("#lb-correction")).to_be_focused()
     expect(page.locator("#lb-checks li")).to_have_count(1)
     assert width_of(page) <= size[0]
-    shoot(page, f"label-live-{size[0]}", whole=size == PHONE)
+    box, bar = page.locator("#lb-correction").bounding_box(), page.locator(".lb-actions").bounding_box()
+    assert box is not None
+    assert bar is not None
+    assert box["y"] + box["height"] <= bar["y"] + 1  # what is being written is not under the bar of verdicts
+    shoot(page, f"label-live-{size[0]}")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".lb-question")).to_contain_text("Question 2")
     expect(page.locator("#lb-message")).to_contain_text("Saved")
