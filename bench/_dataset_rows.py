@@ -181,7 +181,7 @@ def _turns(house: Any, texts: Any, count: int, draw: random.Random) -> None:
 
 
 def _questions(house: Any, texts: Any, count: int, draw: random.Random) -> None:
-    from training.data.collect import packed
+    from training.data.vectors import packed
     from training.models import Synthesis, SyntheticItem
 
     # Filled when a question is first seen: by its synthesis, or by the first build or preview.
@@ -283,7 +283,8 @@ def build(_: int) -> dict[str, Any]:
     seconds, cpu = time.perf_counter() - begun, processor_seconds() - worked
     clock.stage("end")
     dataset.finish(DatasetVersion.State.SUCCEEDED)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Both at their largest: they are so at different moments, and the sum is the safe side.
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     return {
         "seconds": round(seconds, 1), "cpu_s": round(cpu, 1), "peak_mb": round(peak), "rows": dataset.rows,
         "content_hash": dataset.content_hash,

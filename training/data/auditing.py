@@ -1,7 +1,9 @@
-"""The leak audit of a large version goes on beside its rendering, in a process of its own on the second core.
+"""The leak audit of a large version goes on beside its build, in a process of its own on the second core.
 
 The helper is given the rows as they are made ready, a few parts ahead and no more, and answers with a report. What it
-reads and by which rules is what this process would (`training.data.leaks`): who has read a row changes nothing.
+reads and by which rules is what this process would (`training.data.leaks`): who has read a row changes nothing. While
+candidates are still collected and weighed it looks at their texts already, as far as it has the time; what becomes of
+them does not matter, since a text in which nothing was found is as quiet in any row.
 """
 
 from __future__ import annotations
@@ -40,13 +42,24 @@ class HelperLost(RuntimeError):
 
 
 class Helper:
-    """`read` each row once, then ask for the `report`."""
+    """`look` at what may come, `read` each row once, then ask for the `report`."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
         self._read = 0
         self._waiting: list[bytes] = []
         self._asked: deque[Future[None]] = deque()
+
+    def look(self, rows: Sequence[Candidate]) -> None:
+        """Never waits: what there is no room for is read later. Raises HelperLost."""
+        try:
+            while self._asked and self._asked[0].done():
+                self._asked.popleft().result()
+            if len(self._asked) < AHEAD:
+                part = [pickle.dumps(row, pickle.HIGHEST_PROTOCOL) for row in rows]
+                self._asked.append(self._pool.submit(audit_helper.look, part))
+        except BrokenProcessPool:
+            raise HelperLost from None
 
     def read(self, row: Candidate) -> None:
         """Raises:
@@ -120,5 +133,12 @@ class Reading:
         self._reader = RowReader(self.audit, assistant)
 
     def read(self, part: Sequence[bytes], first: int) -> None:
-        rows: list[Candidate] = [pickle.loads(row) for row in part]  # noqa: S301 - of our own build
+        rows = _candidates(part)
         self._reader.read(rows, [str(first + i) for i in range(len(rows))])
+
+    def look(self, part: Sequence[bytes]) -> None:
+        self._reader.look(_candidates(part))
+
+
+def _candidates(part: Sequence[bytes]) -> list[Candidate]:
+    return [pickle.loads(row) for row in part]  # noqa: S301 - of our own build

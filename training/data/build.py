@@ -6,6 +6,7 @@ other than the recipe's seed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from training.data.auditing import helper_for
@@ -44,8 +45,8 @@ def perform(dataset: DatasetVersion) -> None:
     )
     funnel = Funnel()
     with Pool() as pool:
-        rows, blocked = choose(order, pool, funnel)
-        with helper_for(dataset.assistant, str(dataset), len(rows)) as helper:
+        with helper_for(dataset.assistant, str(dataset), order.expected()) as helper:
+            rows, blocked = choose(replace(order, helper=helper), pool, funnel)
             ready = make_ready(order, pool, rows, funnel, helper)
             if not ready.answers:
                 raise EmptyDataset(no_room(order.recipe))

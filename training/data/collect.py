@@ -14,11 +14,13 @@ from annotations.models import ComparisonPair, ComparisonRound, Queue
 from assistants.models import Assistant
 from capture.models import Turn
 from knowledge.query import in_house_words, question_vectors
+from training.data.auditing import Helper
 from training.data.candidates import Candidate, Refused, from_curated, from_item, from_turn
 from training.data.compared import from_pair
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe, RecipeError
 from training.data.turns import Shelf, turns_of, with_all_it_takes
+from training.data.vectors import numbers_of, packed, unit, unpacked
 from training.models import Benchmark, CuratedRow, CuratedSet, Synthesis, SyntheticItem
 
 if TYPE_CHECKING:
@@ -52,6 +54,17 @@ class Order:
     benchmark: Benchmark | None
     synthesis: Synthesis | None
     beat: Callable[..., None]
+    helper: Helper | None = None
+    """Reads for the leak audit meanwhile, where there is a second process."""
+
+    def look_ahead(self, rows: Sequence[Candidate]) -> None:
+        if self.helper is not None and rows:
+            self.helper.look(rows)
+
+    def expected(self) -> int:
+        """Rows of its two large sources, about: two queries."""
+        turns = turns_of(self.assistant, self.recipe).count() if self.recipe.turns else 0
+        return turns + (self.synthesis.items.filter(dropped_by="").count() if self.synthesis is not None else 0)
 
 
 def collect(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
@@ -104,6 +117,7 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
             usable = stored and turn.embedding is not None and not _has_house_words(turn, order.assistant)
             vectors.append(numbers_of(turn.embedding) if usable else None)
         heads += _add(pool, kept, vectors)
+        order.look_ahead(kept)
         done += len(part)
         order.beat(stage="labelled turns", done=done, total=total)
     funnel.step("resolved turns", done, len(heads), why)
@@ -115,15 +129,6 @@ def _add(pool: Pool, rows: Sequence[Candidate], vectors: Sequence[Any]) -> list[
     missing = [row for row, vector in zip(rows, vectors, strict=True) if vector is None]
     fresh = iter(question_vectors([(row.question, row.history) for row in missing]) if missing else ())
     return [pool.add(row, next(fresh) if v is None else unit(v)) for row, v in zip(rows, vectors, strict=True)]
-
-
-def numbers_of(stored: Any) -> NDArray[np.float32]:
-    """A vector column's value: which type it has is the driver's choice."""
-    return np.asarray(stored.to_list() if hasattr(stored, "to_list") else stored, dtype=np.float32)
-
-
-def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 
 
 def _has_house_words(turn: Turn, assistant: Assistant) -> bool:
@@ -207,6 +212,7 @@ def _all(
         for at, vector in zip(missing, _embedded([kept[at][1] for at in missing]), strict=True):
             vectors[at] = vector
         heads += [pool.add(one, vector) for (_, one), vector in zip(kept, vectors, strict=True)]
+        order.look_ahead([one for _, one in kept])
         _keep_vectors([(kept[at][0], vectors[at]) for at in missing])
         order.beat(stage=counted["name"], done=len(heads), total=counted["total"])
     funnel.step(counted["name"], counted["total"], len(heads), reasons)
@@ -218,14 +224,6 @@ def _embedded(rows: Sequence[Candidate]) -> list[NDArray[np.float32]]:
     if not rows:
         return []
     return [unpacked(packed(vector)) for vector in question_vectors([(row.question, row.history) for row in rows])]
-
-
-def packed(vector: NDArray[np.float32]) -> bytes:
-    return vector.astype("<f2").tobytes()
-
-
-def unpacked(data: bytes | memoryview) -> NDArray[np.float32]:
-    return unit(np.frombuffer(data, dtype="<f2").astype(np.float32))
 
 
 def _keep_vectors(made: Sequence[tuple[SyntheticItem | CuratedRow | None, Any]]) -> None:

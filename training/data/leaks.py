@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from assistants.models import Assistant
 from capture.leaks import Audit, Row, TrustedTexts, context_texts, leaves
 from capture.models import Turn
+from privacy.findings import ScrubError
 from privacy.leaks import AuditText
 from privacy.recalled import Recalled
 from training.data.candidates import Candidate
@@ -56,6 +58,14 @@ class RowReader:
                     )
                 )
         self._found.read(whole)
+
+    def look(self, rows: Sequence[Candidate]) -> None:
+        """Reads texts that may be asked for, and counts nothing: what is known then is known to `read`."""
+        self._learn_trust(rows)
+        for row in rows:
+            # What cannot be read is `read`'s to say, if the row comes at all.
+            with suppress(ScrubError):
+                self._is_quiet(row)
 
     def _learn_trust(self, rows: Sequence[Candidate]) -> None:
         if len(self._trusted) > 2 * KEPT:

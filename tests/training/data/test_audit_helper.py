@@ -28,7 +28,7 @@ def assistant() -> Assistant:
 
 def told(report: LeakReport | None) -> dict[str, Any]:
     assert report is not None
-    names = ("verdict", "findings", "doubtful", "counts", "keys", "rows", "texts", "content_hash", "policy_digest")
+    names = ("verdict", "findings", "doubtful", "counts", "keys", "rows", "content_hash", "policy_digest")
     return {name: getattr(report, name) for name in names}
 
 
