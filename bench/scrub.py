@@ -2,14 +2,18 @@
 
     make bench-scrub ARGS='--turns 60'
 
-Processor seconds of one thread. Presidio is ``AnalyzerEngine.analyze`` with its default English pattern recognisers on
-a blank spaCy pipeline (nothing is downloaded), with lower-case words for lemmas so that its context words work.
+Processor milliseconds of one thread, unless a name says wall. They grow too while others work on the machine, so
+``gflops_…`` says what a float32 product reached in between: some 95 on a quiet core of a Zen 4.
+
+Presidio is ``AnalyzerEngine.analyze`` with its default English pattern recognisers on a blank spaCy pipeline (nothing
+is downloaded), with lower-case words for lemmas so that its context words work.
 
 - ``patterns_same_spans_vs_presidio``: the same recognisers through `privacy.presidio_set`; (start, end, type, score) of
   every text are compared, and one difference fails the run.
 - ``patterns_default_set_vs_presidio``: our own recognisers except those of names and places, on texts not seen before.
 - ``turn_ms_repeated_80``: a whole turn through `Scrubber.scrub_turn` with every tier, four of five passages seen
-  before; ``name_model_ms_…``: what the name model takes of it. Passages are untrusted: all is looked for in them.
+  before; ``name_model_ms_…``, ``recognisers_ms_…``: what the name model and all other recognisers take of it;
+  ``turn_wall_ms_…``: on the clock. Passages are untrusted: all is looked for in them.
   What is new is put together from the demo's sentences, most of which were in some passage before.
 - ``turn_ms_new_sentences``: the same, but no sentence or question of what is new was in any text before.
 - ``rss_growth_mb``: resident memory after the last text less that after the first fifth.
@@ -20,11 +24,15 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
@@ -33,6 +41,7 @@ from _chat_mix import ChatMix, ChatTurn, Kind  # noqa: E402
 from _report import report  # noqa: E402
 
 from privacy import scrubber as scrubber_module  # noqa: E402
+from privacy.analyzer import OfflineAnalyzer  # noqa: E402
 from privacy.entities import EntityTable  # noqa: E402
 from privacy.findings import ALL_TYPES  # noqa: E402
 from privacy.name_model.finder import name_model  # noqa: E402
@@ -116,29 +125,48 @@ def whole_turn(old: ChatMix, new: ChatMix, turns: int, name: str) -> dict[str, f
         new.turn(tuple(pick.choice(pool) if pick.random() < REPEATED else new.passage() for _ in range(3)))
         for _ in range(turns)
     ]
-    read_names = scrubber_module.read_names
-    taken = 0.0
+    seconds = wall = 0.0
+    speeds = []
+    with clocked(scrubber_module, "read_names") as names, clocked(OfflineAnalyzer, "find") as recognisers:
+        for turn in made:
+            began, started = time.perf_counter(), time.process_time()
+            scrub(scrubber, turn)
+            seconds += time.process_time() - started
+            wall += time.perf_counter() - began
+            speeds.append(gflops())
+    taken = {"turn_ms": seconds, "turn_wall_ms": wall, "name_model_ms": names[0], "recognisers_ms": recognisers[0]}
+    return {
+        **{f"{part}_{name}": round(1000 * value / turns, 2) for part, value in taken.items()},
+        f"gflops_{name}": round(statistics.median(speeds), 1),
+    }
 
-    def clocked(views: Any) -> Any:
-        nonlocal taken
+
+@contextmanager
+def clocked(owner: Any, name: str) -> Iterator[list[float]]:
+    """The processor seconds that go into a function while this lasts, in a list of one."""
+    plain = getattr(owner, name)
+    taken = [0.0]
+
+    def timed(*given: Any) -> Any:
         began = time.process_time()
         try:
-            return read_names(views)
+            return plain(*given)
         finally:
-            taken += time.process_time() - began
+            taken[0] += time.process_time() - began
 
-    scrubber_module.read_names = clocked
+    setattr(owner, name, timed)
     try:
-        started = time.process_time()
-        for turn in made:
-            scrub(scrubber, turn)
-        seconds = time.process_time() - started
+        yield taken
     finally:
-        scrubber_module.read_names = read_names
-    return {
-        f"turn_ms_{name}": round(1000 * seconds / turns, 2),
-        f"name_model_ms_{name}": round(1000 * taken / turns, 2),
-    }
+        setattr(owner, name, plain)
+
+
+def gflops() -> float:
+    """What this core does at this moment, by a product as large as the name model's were in float32."""
+    left, right = np.ones((128, 384), dtype=np.float32), np.ones((384, 1536), dtype=np.float32)
+    started = time.process_time()
+    left @ right
+    return 2 * 128 * 384 * 1536 / (time.process_time() - started) / 1e9
 
 
 def scrub(scrubber: Scrubber, turn: ChatTurn) -> None:

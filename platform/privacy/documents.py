@@ -44,6 +44,12 @@ class View:
         index = bisect_right(self.cuts, position) - 1
         return self.sources[index] + position - self.cuts[index]
 
+    def place(self, source: int) -> int | None:
+        """Position in the view of a position of the normalised text; None where that is masked."""
+        index = bisect_right(self.sources, source) - 1
+        # Behind the stretch before the first mask, masks and stretches take turns.
+        return None if index % 2 else self.cuts[index] + source - self.sources[index]
+
 
 @dataclass(eq=False)
 class Document:

@@ -145,11 +145,11 @@ class _Turn:
             document.add(list(self._literals.hits(document, given=True)))
         unread = list(self._documents)
         self._found = {document: self._analyzer.find(document.view.text, document.types) for document in unread}
-        for document in unread:
-            self._mask_plain(document)
+        plain = {document for document in unread if self._mask_plain(document)}
         for round_ in range(_MAX_ROUNDS):
             self._read_names(unread if round_ < _NAME_ROUNDS else [])
-            changed = [document for document in unread if self._recognise(document)]
+            changed = [document for document in unread if self._recognise(document) or document in plain]
+            plain.clear()
             changed += [document for document in self._documents if self._repeat(document)]
             if not changed:
                 return
@@ -161,8 +161,8 @@ class _Turn:
         named = [document for document in documents if document.types & NAME_TYPES and document not in self._labels]
         self._names = dict(zip(named, read_names([document.view.text for document in named]), strict=True))
 
-    def _mask_plain(self, document: Document) -> None:
-        """Masks what patterns are sure of and no list calls part of a name.
+    def _mask_plain(self, document: Document) -> bool:
+        """Masks what patterns are sure of and no list calls part of a name; whether there was any.
 
         The name model need not read an address or a number first, and all of its sentence again when it is masked.
         """
@@ -175,8 +175,16 @@ class _Turn:
             and finding.score >= self._policy.threshold(finding.entity_type)
             and not any(other.start < finding.end and finding.start < other.end for other in named)
         ]
-        if plain and self._mask(document, plain):
-            self._found.pop(document)
+        before = document.view
+        if not plain or not self._mask(document, plain):
+            return False
+        self._found[document] = [
+            replace(finding, start=start, end=last + 1)
+            for finding in found
+            if (start := document.view.place(before.source(finding.start))) is not None
+            and (last := document.view.place(before.source(finding.end - 1))) is not None
+        ]
+        return True
 
     def _recognise(self, document: Document) -> bool:
         found = self._found.pop(document, None)
