@@ -116,7 +116,9 @@ def _evaluate(assistant: Assistant, adapter: Adapter, benchmark: Benchmark, supe
     from training.services import start_evaluation
 
     plan = Plan(arms=[Arm.RIVAL_RAG.value] if supervised else [])
-    alike = Evaluation.objects.filter(adapter=adapter, benchmark=benchmark, rival=supervised)
+    alike = Evaluation.objects.filter(
+        adapter=adapter, benchmark=benchmark, rival=supervised, plan__threshold=assistant.evidence_threshold
+    )
     found = alike.exclude(state__in=[Evaluation.State.FAILED, Evaluation.State.CANCELLED]).first() or start_evaluation(
         assistant=assistant, adapter=adapter, benchmark=benchmark, plan=plan, rival=supervised
     )

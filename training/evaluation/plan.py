@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -67,7 +68,9 @@ class Plan:
         """With everything that cannot be left out: candidate, today, and what the gate's rule must be shown."""
         arms = {*self.arms, *ALWAYS} | ({Arm.RIVAL_RAG.value} if "rival" in rule.margins else set())
         conditions = {*self.conditions, *rule.needs()}
-        timed = max(self.timed, MIN_TIMED) if "latency" in rule.margins else self.timed
+        # As many as the rule asks for, where that many can be: on fewer the guardrail is never shown.
+        least = min(max(MIN_TIMED, math.ceil(rule.least_questions)), MAX_TIMED)
+        timed = max(self.timed, least) if "latency" in rule.margins else self.timed
         return Plan(
             arms=[arm for arm in Arm.values if arm in arms],
             conditions=[name for name in Condition.values if name in conditions],

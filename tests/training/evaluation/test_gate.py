@@ -99,6 +99,8 @@ def test_the_plan_holds_what_the_gate_must_be_shown() -> None:
     assert ("base", "counterfactual") not in pairs
     assert ("extractive", "counterfactual") in pairs
     assert Plan.from_dict(plan.as_dict()).complete(rule) == plan
+    # A guardrail on fewer questions than the rule asks for is not shown: as many are timed.
+    assert Plan().complete(GateRule(margins={"latency": 0.1}, least_questions=50)).timed == 50
     for wrong in ({"arms": ["x"]}, {"conditions": ["x"]}, {"timed": 3}, {"size": 1}):
         with pytest.raises(PlanError):
             Plan.from_dict(wrong)
