@@ -98,7 +98,8 @@ class Helper:
 @contextmanager
 def helper_for(assistant: Assistant, subject: str, rows: int) -> Iterator[Helper | None]:
     """None where it would not pay: few rows, or one core."""
-    if rows < WITH_HELPER or len(os.sched_getaffinity(0)) < 2:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if rows < WITH_HELPER or cores < 2:
         yield None
         return
     database = connection.settings_dict["NAME"]
