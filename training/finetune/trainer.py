@@ -79,18 +79,23 @@ class LengthGroups(torch.utils.data.Sampler[int]):
 
 class EvenBatches(torch.utils.data.Sampler[list[int]]):
     """As many batches for each process, each row once (`training.finetune.order.even_batches`). ``batch_size`` is
-    None: accelerate must take the batches as they are."""
+    None: accelerate must take the batches as they are.
+
+    ``epoch`` is asked when an epoch begins, and told to the sampler: what accelerate wraps around a run that goes on in
+    the middle of an epoch does not pass it on, and rows would be seen twice or never.
+    """
 
     batch_size = None
     drop_last = False
 
-    def __init__(self, sampler: Any, batch: int, processes: int) -> None:
-        self.sampler, self.batch, self.processes = sampler, batch, processes
+    def __init__(self, sampler: Any, batch: int, processes: int, epoch: Callable[[], int]) -> None:
+        self.sampler, self.batch, self.processes, self.epoch = sampler, batch, processes, epoch
 
     def __len__(self) -> int:
         return batch_count(len(self.sampler), self.batch, self.processes) * self.processes
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.sampler.set_epoch(self.epoch())
         return iter(even_batches(self.sampler, self.batch, self.processes))
 
 
@@ -102,7 +107,12 @@ class SharedRows:
         if world.size() == 1:
             return super().get_train_dataloader()  # type: ignore[misc]
         dataset = trainer._remove_unused_columns(trainer.train_dataset, description="training")
-        batches = EvenBatches(trainer._get_train_sampler(), trainer.args.train_batch_size, world.size())
+
+        def epoch() -> int:
+            steps = math.ceil(len(batches) / world.size() / trainer.args.gradient_accumulation_steps)
+            return int(trainer.state.global_step) // steps
+
+        batches = EvenBatches(trainer._get_train_sampler(), trainer.args.train_batch_size, world.size(), epoch)
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_sampler=batches,

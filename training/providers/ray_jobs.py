@@ -15,29 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from django.conf import settings
-
 from assistants.background import WorkCancelled, WorkLost
 from assistants.vault import PayloadUnreadable
-from generation.adapters import ALLOWED_FILES
-from training.finetune.bases import from_state
-from training.finetune.runs import MAX_CRASHES, RunRefused, Watcher, prepare, refuse_mismatch, register, run_folder
+from training.finetune.runs import MAX_CRASHES, RunRefused, Watcher, refuse_mismatch, register, run_folder
 from training.models import Run
 from training.providers.client import ProviderAway, ProviderError
+from training.providers.ray_package import pack
 from training.providers.returning import Returning
 
 POLL_SECONDS = 3.0
 BEAT_SECONDS = 1.0
 PATIENCE_SECONDS = 1800.0
-MAX_BASE_BYTES = 400 * 1024**2
-"""What is brought along with a job; Ray keeps at most 500 MB of a job's files."""
 ENTRYPOINT = "PYTHONPATH=platform:. python -W ignore -m training.finetune.elsewhere"
-CODE = (
-    ("training", ["__init__.py"]),
-    ("training/finetune", ["*.py"]),
-    ("platform/generation", ["*.py"]),
-)
-"""What the recipe imports (a test sends it away and lets it run)."""
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 T = TypeVar("T")
@@ -135,60 +124,6 @@ def _submit(run: Run, client: Any, folder: Path) -> str:
     )
     shutil.rmtree(package, ignore_errors=True)
     return job
-
-
-def pack(run: Run, folder: Path, mark: str) -> Path:
-    """The folder that goes to the cluster: code, configuration, rows, and what is not there.
-
-    Raises:
-        ProviderError: the base is too large to be brought along.
-    """
-    assert run.provider is not None
-    record = json.loads(prepare(run, folder).read_bytes())
-    package = folder / "work" / "package"  # where cleaning and erasures look
-    shutil.rmtree(package, ignore_errors=True)
-    root = Path(settings.BASE_DIR)
-    for place, patterns in CODE:
-        (package / place).mkdir(parents=True)
-        for path in (found for pattern in patterns for found in (root / place).glob(pattern)):
-            shutil.copyfile(path, package / place / path.name)
-    (package / "job").mkdir(mode=0o700)
-    for name in ("train", "validation", "preferences", "held_preferences"):
-        if record.get(name):
-            shutil.copyfile(record[name], package / "job" / f"{name}.jsonl")
-            record[name] = f"job/{name}.jsonl"
-    if run.parent is not None:
-        (package / "parent").mkdir()
-        for name in sorted(ALLOWED_FILES):
-            source = from_state(run.parent.folder) / name
-            if source.is_file():
-                shutil.copyfile(source, package / "parent" / name)
-        record["parent"] = "parent"
-    if run.provider.model:
-        record["base"] = run.provider.model
-    else:
-        _pack_base(Path(record["base"]), package / "base")
-    record["elsewhere"] = {
-        "mark": mark,
-        "folder": run.provider.folder,
-        "keep_days": max(1, settings.RATCHET_KEEP_RUN_DAYS),
-        "most_bytes": settings.RATCHET_MAX_ADAPTER_BYTES,
-    }
-    (package / "job" / "config.json").write_text(json.dumps(record), encoding="utf-8")
-    return package
-
-
-def _pack_base(base: Path, place: Path) -> None:
-    files = [path for path in base.iterdir() if path.is_file() and not path.name.startswith(".")]
-    size = sum(path.stat().st_size for path in files)
-    if size > MAX_BASE_BYTES:
-        raise ProviderError(
-            f"The base model has {size // 1024**2} MB, too much to send with each run. Put it on the machines of the "
-            "cluster, and enter its folder there as the provider's base."
-        )
-    place.mkdir()
-    for path in files:
-        shutil.copyfile(path, place / path.name)
 
 
 def _follow(run: Run, client: Any, watcher: Watcher, job: str, folder: Path) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from tests.training.finetune.conftest import QUICK, make_dataset
 from training.finetune import elsewhere
 from training.finetune.bases import from_state
 from training.models import Adapter, Run, TrainingProvider
-from training.providers import ray_jobs
+from training.providers import ray_jobs, ray_package
 from training.providers.client import ProviderError
 from training.providers.returning import Returning
 from training.providers.services import save_provider
@@ -209,9 +209,9 @@ def test_a_base_that_is_too_large_is_not_sent(
     assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = queued(assistant, "http://127.0.0.1:8265", tmp_path)
-    monkeypatch.setattr(ray_jobs, "MAX_BASE_BYTES", 1000)
+    monkeypatch.setattr(ray_package, "MAX_BASE_BYTES", 1000)
     with pytest.raises(ProviderError, match="too much to send with each run"):
-        ray_jobs.pack(run, tmp_path, "mark")
+        ray_package.pack(run, tmp_path, "mark")
 
 
 Damage = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
