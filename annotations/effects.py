@@ -97,8 +97,11 @@ def shown_in(turn: Turn) -> Shown:
 def offered_evidence(turn: Turn) -> list[list[float]]:
     """[[rank, sentence, similarity], …] in the order in which they were offered; as many as serving offers now,
     whatever the setting was when the turn was captured; none of a turn that was offered none."""
-    if turn.withheld:
-        return []
+    return [] if turn.withheld else ranked_evidence(turn)
+
+
+def ranked_evidence(turn: Turn) -> list[list[float]]:
+    """As `offered_evidence`, also of a turn that was offered nothing: what another threshold would have offered."""
     placed = sorted(
         (place, r.rank, sentence, score) for r in turn.retrievals.all() for place, sentence, score in r.evidence
     )

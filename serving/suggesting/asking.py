@@ -18,7 +18,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from annotations.comparing.models import ComparisonPair
-from annotations.effects import offered_evidence
+from annotations.effects import ranked_evidence
 from annotations.models import LiveAnswer, Queue, QueueItem
 from assistants.models import Assistant
 from capture.models import Turn
@@ -31,6 +31,7 @@ from generation.engines import (
     declining,
 )
 from generation.prompts import Prompt, PromptStyle, build_prompt, parse_answer
+from knowledge.evidence import is_below
 from serving import answering
 from serving.chat import base_name
 from serving.models import Deployment
@@ -163,9 +164,10 @@ def _turns(keys: Sequence[uuid.UUID]) -> list[Turn]:
 
 
 def _asked(turn: Turn) -> _Asked:
-    house, passages, evidence = turn.assistant.house, stored_passages(turn), offered_evidence(turn)
-    threshold = turn.assistant.evidence_threshold
-    withheld = threshold > 0 and bool(evidence) and max(similarity for *_, similarity in evidence) < threshold
+    # The threshold of now decides, also for a turn that the one of then withheld.
+    house, passages, evidence = turn.assistant.house, stored_passages(turn), ranked_evidence(turn)
+    similarities = [similarity for *_, similarity in evidence]
+    withheld = bool(evidence) and is_below(similarities, turn.assistant.evidence_threshold)
     shown: dict[str, Any] = dict(offered([] if withheld else evidence))
     if not evidence and house.style is PromptStyle.PASSAGES:
         shown = {"evidence": None}  # a foreign frontend's sentences were never ranked: all is offered

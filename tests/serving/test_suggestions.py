@@ -152,9 +152,11 @@ def test_what_does_not_fit_is_said_once_and_holds_nothing_up(house: Assistant, e
     assert show_suggestions(item=item, annotator=make_user("ann"), decided="").live is None
 
 
-def test_below_the_threshold_of_now_it_declines_without_a_model(house: Assistant, settings: Any) -> None:
+@pytest.mark.parametrize("then", [False, True])
+def test_below_the_threshold_of_now_it_declines_without_a_model(house: Assistant, settings: Any, then: bool) -> None:
     settings.RATCHET_ENGINE_URL = f"unix:{django_settings.VAR_DIR}/nobody.sock"
     queue = queue_of(house, 1)
+    Turn.objects.update(withheld=then)  # by the threshold of then
     Assistant.objects.update(evidence_threshold=1.0)
     house.refresh_from_db()
     queue.refresh_from_db()
