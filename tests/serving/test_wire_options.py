@@ -34,7 +34,18 @@ def test_retrieval_options_hold_for_one_question(shop: Shop) -> None:
     none = shop.ask(extra_body={"retrieval": {"k": 0}})
     assert context_of(none)["citations"] == []
     nothing = shop.ask(extra_body={"retrieval": {"evidence_threshold": 1.0}})
-    assert nothing.usage.prompt_tokens == none.usage.prompt_tokens  # nothing is near enough to be offered
+    # Nothing is near enough to be offered, so no model is asked; without passages it is.
+    assert nothing.usage.prompt_tokens == nothing.usage.completion_tokens == 0 < none.usage.prompt_tokens
+    assert nothing.choices[0].message.content == shop.assistant.decline_sentence
+    assert context_of(nothing)["withheld"] is True
+    held = turn_of(nothing.id)
+    assert held.withheld
+    assert held.declined
+    assert any(r.evidence for r in held.retrievals.all())
+    assert not turn.withheld
+    chunks = list(shop.ask(stream=True, extra_body={"retrieval": {"evidence_threshold": 1.0}}))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == shop.assistant.decline_sentence
+    assert turn_of(chunks[0].id).withheld
     shop.assistant.refresh_from_db()
     assert (shop.assistant.retrieval_k, shop.assistant.evidence_threshold) == (6, 0.0)
 
