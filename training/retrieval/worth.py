@@ -18,7 +18,7 @@ from annotations.resolving import Wording
 from assistants.models import Assistant
 from capture.models import Retrieval
 from training.evaluation.asking import cluster_of
-from training.evaluation.extractive import best_threshold
+from training.evaluation.extractive import FOLDS, best_threshold, fold_of
 from training.evaluation.plan import RETRIEVAL_ARMS
 from training.evaluation.statistics import Estimate, cluster_bootstrap
 from training.models import Arm, Benchmark, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
@@ -33,7 +33,7 @@ LOOKED_AT = 50
 
 @dataclass(frozen=True)
 class Judged:
-    """One question. ``declining``: what declining it is worth; ``answered``: {who: what the stored answer is}, 0 to 1."""
+    """One question. ``declining``: what that is worth, ``answered``: {who: what the stored answer is}; 0 to 1."""
 
     similarity: float
     group: str
@@ -119,8 +119,15 @@ def who_answered(judged: Sequence[Judged]) -> list[str]:
     return [name for name in names if all(name in one.answered for one in judged)]
 
 
-def most_right(judged: Sequence[Judged], who: str) -> float:
-    """The threshold with which most questions are right when ``who`` answers the others; 0 where none helps."""
+def most_right(judged: Sequence[Judged], who: str, *, now: float = 0.0) -> float:
+    """The threshold with which most questions are right when ``who`` answers the others; 0 where none helps, but not
+    less than the one of ``now`` where nobody was asked below it: nothing is known there that speaks against it."""
+    if not any(one.similarity < now for one in judged):
+        return max(now, most_right(judged, who)) if now else _most_right(judged, who)
+    return _most_right(judged, who)
+
+
+def _most_right(judged: Sequence[Judged], who: str) -> float:
     best = best_threshold([(one.similarity, one.answered[who], one.declining) for one in judged])
     # Between two similarities; the upper one declines the same, and has no digits that a form would round away.
     return min((one.similarity for one in judged if one.similarity >= best), default=round(best, 4)) if best else 0.0
