@@ -18,7 +18,7 @@ from annotations import services
 from annotations.drafts import read_draft
 from annotations.effects import effects_of
 from annotations.errors import ItemGone
-from annotations.label_views import WORKERS, open_queue, posted_item, posted_key, refuse, work_of
+from annotations.label_views import WORKERS, open_queue, posted_item, refuse, work_of
 from annotations.missing import search_passages
 from annotations.models import Queue, QueueItem
 from annotations.saved_drafts import save_draft
@@ -30,8 +30,8 @@ from capture.models import Turn
 def ahead(request: HttpRequest, queue_id: int) -> HttpResponse:
     """The item after the one on the screen, ready to be shown; empty when there is none."""
     queue, user = open_queue(request, queue_id, *WORKERS)
-    shown = posted_key(request)
-    found = services.item_ahead(queue=queue, annotator=user, but=shown) if shown is not None else None
+    item = posted_item(request, queue)
+    found = services.item_ahead(queue=queue, annotator=user, but=item.pk) if item is not None else None
     if found is None:
         return JsonResponse({"html": ""})
     following, expires_at = found
