@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from training.retrieval.calibration import (
     with_intervals,
 )
 from training.retrieval.comparing import compare, sentence, start_comparison
-from training.retrieval.worth import Judged, effects, judged_items, judged_turns, most_right
+from training.retrieval.worth import Judged, effects, judged_items, judged_turns, most_right, unseen
 from training.services import NotPossible
 
 DOCUMENTS = {
@@ -226,6 +227,20 @@ def test_the_best_threshold_depends_on_who_answers() -> None:
     assert (changed[good].before, changed[good].after) == (0.5, 0.75)
     assert changed[bad].difference.value == pytest.approx(0.5)
     assert most_right([Judged(0.3, "a", 0.0, {good: 1.0})], good) == 0.0
+    # Below a threshold that counts nobody was asked: nothing speaks for a lower one.
+    assert most_right([Judged(0.7, "a", 0.0, {good: 1.0})], good, now=0.5) == 0.5
+    assert most_right(judged, good, now=0.5) == 0.4
+
+
+def test_a_choice_that_luck_has_made_is_worth_nothing_on_other_questions() -> None:
+    drawn = random.Random(3)
+    flips = [(drawn.random(), drawn.random() < 0.5) for _ in range(200)]
+    judged = [Judged(round(s, 4), str(i), float(yes), {"base_rag": float(not yes)}) for i, (s, yes) in enumerate(flips)]
+    (chosen,) = effects(judged, now=0.0, then=most_right(judged, "base_rag"))
+    fair = unseen(judged, "base_rag", now=0.0)
+    assert chosen.difference.value > 0
+    assert fair.difference.value < chosen.difference.value
+    assert fair.before == chosen.before
 
 
 def test_what_an_arm_would_gain_is_read_off_an_evaluation_without_a_threshold(assistant: Assistant) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from django.db.models.fields.json import KeyTransform
 
 from annotations.becoming import kind_of
 from annotations.models import Resolution
@@ -102,14 +103,19 @@ def labelled_items(benchmark: Benchmark) -> list[Labelled]:
     declining is right."""
     out: list[Labelled] = []
     rows = BenchmarkItem.objects.filter(benchmark=benchmark).exclude(kind=Kind.HANDOFF).order_by("pk")[:MAX_POINTS]
-    for item in rows.only("kind", "contexts", "gold", "key"):
-        frozen = item.contexts.get(Condition.CLEAN.value) or {}
-        if not frozen.get("evidence"):
+    for kind, golds, key, evidence, has_gold in rows.values_list("kind", "gold", "key", *clean("evidence", "has_gold")):
+        if not evidence:
             continue
-        best = max(float(similarity) for _, _, similarity in frozen["evidence"])
-        group = next((str(gold.get("path", "")) for gold in item.gold), "") or item.key
-        out.append(Labelled(best, item.kind == Kind.DECLINE or not frozen.get("has_gold"), group))
+        best = max(float(similarity) for _, _, similarity in evidence)
+        group = next((str(gold.get("path", "")) for gold in golds), "") or key
+        out.append(Labelled(best, kind == Kind.DECLINE or not has_gold, group))
     return out
+
+
+def clean(*names: str) -> list[KeyTransform]:
+    """Of what is frozen under the clean condition, for ``values_list``: the passages of all conditions of thousands of
+    questions are a hundred megabytes."""
+    return [KeyTransform(name, KeyTransform(Condition.CLEAN.value, "contexts")) for name in names]
 
 
 def calibrate(questions: Sequence[Labelled], allowed: float = ALLOWED) -> Calibration:

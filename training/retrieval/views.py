@@ -122,15 +122,18 @@ def threshold_page(request: HttpRequest) -> HttpResponse:
     aim = aim if aim in people else "lost"
     found = calibration.calibrate(questions, allowed / 100)
     if aim != "lost" and found.proposed is not None:
-        most = worth.most_right(judged, aim)
-        # What such a choice does on questions that it has not seen is known for the other rule only.
+        most = worth.most_right(judged, aim, now=assistant.evidence_threshold)
+        # What such a choice does on questions that it has not seen: `worth.unseen`, among the effects.
         found = replace(found, proposed=calibration.operating(questions, most), honest=None)
     now = calibration.operating(questions, assistant.evidence_threshold)
     step = max(1, len(found.curve) // 20)
     points = [now, *([found.proposed] if found.proposed else []), *found.curve[::step]]
     points = calibration.with_intervals(questions, points)
     proposed = points[1] if found.proposed else None
-    then = proposed.threshold if proposed else assistant.evidence_threshold
+    effects: list[worth.Effect] = []
+    if proposed and judged:
+        effects = worth.effects(judged, now=assistant.evidence_threshold, then=proposed.threshold)
+        effects += [worth.unseen(judged, aim, now=assistant.evidence_threshold)] if aim != "lost" else []
     context = {
         "title": "Threshold for declining",
         "assistants": own,
@@ -148,7 +151,7 @@ def threshold_page(request: HttpRequest) -> HttpResponse:
         "curve": points[2 if proposed else 1 :],
         "svg": _svg(found),
         "evaluation": evaluation,
-        "effects": worth.effects(judged, now=assistant.evidence_threshold, then=then) if proposed and judged else [],
+        "effects": effects,
         "before": _before(assistant),
         "may_change": has_role(request.user, assistant, *ADMINS),
     }

@@ -22,6 +22,7 @@ from training.evaluation.extractive import FOLDS, best_threshold, fold_of
 from training.evaluation.plan import RETRIEVAL_ARMS
 from training.evaluation.statistics import Estimate, cluster_bootstrap
 from training.models import Arm, Benchmark, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
+from training.retrieval.calibration import clean
 
 LOGGED = "logged"
 """Whoever answered the turns that people have judged."""
@@ -101,11 +102,11 @@ def judged_items(benchmark: Benchmark) -> tuple[Evaluation | None, list[Judged]]
         answers.setdefault(item, {})[arm] = float(worth or 0.0)
     found = []
     items = BenchmarkItem.objects.filter(benchmark=benchmark, pk__in=answers).order_by("pk")[:MOST]
-    for item in items.only("kind", "contexts", "gold", "key"):
-        frozen = item.contexts.get(Condition.CLEAN.value) or {}
-        best = max((float(similarity) for _, _, similarity in frozen.get("evidence", ())), default=-1.0)
-        declining = item.kind == Kind.DECLINE or (item.kind == Kind.ANSWER and not frozen.get("has_gold"))
-        found.append(Judged(best, cluster_of(item), float(declining), answers[item.pk]))
+    rows_of_items = items.values_list("pk", "kind", "gold", "key", *clean("evidence", "has_gold"))
+    for pk, kind, gold, key, evidence, has_gold in rows_of_items:
+        best = max((float(similarity) for _, _, similarity in evidence or ()), default=-1.0)
+        declining = kind == Kind.DECLINE or (kind == Kind.ANSWER and not has_gold)
+        found.append(Judged(best, cluster_of(BenchmarkItem(gold=gold, key=key)), float(declining), answers[pk]))
     return evaluation, found
 
 
@@ -120,32 +121,34 @@ def who_answered(judged: Sequence[Judged]) -> list[str]:
 
 
 def most_right(judged: Sequence[Judged], who: str, *, now: float = 0.0) -> float:
-    """The threshold with which most questions are right when ``who`` answers the others; 0 where none helps, but not
-    less than the one of ``now`` where nobody was asked below it: nothing is known there that speaks against it."""
-    if not any(one.similarity < now for one in judged):
-        return max(now, most_right(judged, who)) if now else _most_right(judged, who)
-    return _most_right(judged, who)
+    """The threshold with which most questions are right when ``who`` answers the others; 0 where none helps.
 
-
-def _most_right(judged: Sequence[Judged], who: str) -> float:
+    Not less than ``now``, the one that counts, where no model was asked below it: nobody knows what it would say.
+    """
     best = best_threshold([(one.similarity, one.answered[who], one.declining) for one in judged])
     # Between two similarities; the upper one declines the same, and has no digits that a form would round away.
-    return min((one.similarity for one in judged if one.similarity >= best), default=round(best, 4)) if best else 0.0
+    upper = min((one.similarity for one in judged if one.similarity >= best), default=round(best, 4)) if best else 0.0
+    return upper if any(one.similarity < now for one in judged) else max(upper, now)
 
 
 def effects(judged: Sequence[Judged], *, now: float, then: float) -> list[Effect]:
     """Of a change from ``now`` to ``then``, for everyone who answered; intervals over documents or conversations."""
-    found = []
-    for who in who_answered(judged):
-        before, after = ([one.worth(who, threshold) for one in judged] for threshold in (now, then))
-        differences = [b - a for a, b in zip(before, after, strict=True)]
-        found.append(
-            Effect(
-                who,
-                label_of(who),
-                sum(before) / len(before),
-                sum(after) / len(after),
-                cluster_bootstrap(differences, [one.group for one in judged]),
-            )
-        )
-    return found
+    return [_effect(judged, who, label_of(who), now, [then] * len(judged)) for who in who_answered(judged)]
+
+
+def unseen(judged: Sequence[Judged], who: str, *, now: float) -> Effect:
+    """As `effects` of thresholds that are chosen with `most_right` on four fifths of the documents or conversations and
+    counted on the last, each in its turn: what such a choice does on questions that it has not seen."""
+    folds = [fold_of(one.group) for one in judged]
+    others = [[one for one, fold in zip(judged, folds, strict=True) if fold != own] for own in range(FOLDS)]
+    chosen = [most_right(rest, who, now=now) for rest in others]
+    label = f"{label_of(who)}, on questions that did not choose the threshold"
+    return _effect(judged, who, label, now, [chosen[fold] for fold in folds])
+
+
+def _effect(judged: Sequence[Judged], who: str, label: str, now: float, then: Sequence[float]) -> Effect:
+    before = [one.worth(who, now) for one in judged]
+    after = [one.worth(who, threshold) for one, threshold in zip(judged, then, strict=True)]
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    gain = cluster_bootstrap(gains, [one.group for one in judged])
+    return Effect(who, label, sum(before) / len(before), sum(after) / len(after), gain)
