@@ -87,9 +87,9 @@ def _train(run: Run, client: Any, folder: Path) -> None:
         if not job or run.remote.get("ended") or not _knows(run, client, job):
             job = _submit(run, client, folder)
         status, message = _follow(run, client, watcher, job, folder)
-        _remember(run, ended=True)
         if status == "SUCCEEDED":
-            return
+            return  # its log stays what it was: who takes over before the adapter is registered reads it again
+        _remember(run, ended=True)
         if watcher.error:
             raise RunRefused(watcher.error)
         if status == "STOPPED":
@@ -145,6 +145,7 @@ def _follow(run: Run, client: Any, watcher: Watcher, job: str, folder: Path) -> 
             continue
         watcher.store(now=True)
         if status == "SUCCEEDED" and (why := returning.finish()):
+            _remember(run, ended=True)  # the same log would say the same for ever
             raise ProviderError(f"The adapter did not come back whole from the cluster: {why} Let the run go on.")
         return status, str(info.message or "it does not say why.")
 

@@ -5,6 +5,8 @@ Skipped where Ray's client is not installed (the extra “ray”, some 400 MB, i
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -203,6 +206,44 @@ def test_a_cluster_that_is_not_there_is_one_sentence(assistant: Assistant, tmp_p
 def test_without_its_client_the_run_says_what_to_install(assistant: Assistant, tmp_path: Path) -> None:
     with pytest.raises(ProviderError, match="Install the extra “ray”"):
         ray_jobs.perform(queued(assistant, "http://127.0.0.1:8265", tmp_path))
+
+
+class Shelf:
+    """What a cluster remembers of jobs that have ended well: what each of them said."""
+
+    def __init__(self, *said: list[dict[str, Any]]) -> None:
+        self.said, self.jobs = list(said), dict[str, str]()
+
+    def submit_job(self, *, submission_id: str, **_: Any) -> None:
+        self.jobs[submission_id] = "".join(f"{json.dumps(event)}\n" for event in self.said.pop(0))
+
+    def get_job_info(self, job: str) -> Any:
+        if job not in self.jobs:
+            raise RuntimeError("Request failed with status code 404")
+        return SimpleNamespace(status="SUCCEEDED", message="")
+
+    def get_job_logs(self, job: str) -> str:
+        return self.jobs[job]
+
+
+def test_what_came_back_is_read_again_and_what_came_broken_is_made_again(
+    assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queued(assistant, "http://127.0.0.1:8265", tmp_path)
+    monkeypatch.setattr(ray_jobs, "pack", lambda run, folder, mark: folder / "work" / "package")
+    content = b"{}"
+    whole = [
+        {"event": "file", "name": "manifest.json", "piece": 0, "data": base64.b64encode(content).decode()},
+        {"event": "file_end", "name": "manifest.json", "pieces": 1, "sha256": hashlib.sha256(content).hexdigest()},
+        {"event": "delivered", "files": ["manifest.json"]},
+    ]
+    cluster = Shelf(whole[:1], whole)
+    with pytest.raises(ProviderError, match="did not come back whole"):
+        ray_jobs._train(run, cluster, tmp_path)
+    for _ in range(2):  # the second time as after a kill before the adapter was registered
+        ray_jobs._train(Run.objects.get(pk=run.pk), cluster, tmp_path)
+        assert (tmp_path / "adapter" / "manifest.json").read_bytes() == content
+    assert len(cluster.jobs) == 2
 
 
 def test_a_base_that_is_too_large_is_not_sent(
