@@ -29,6 +29,7 @@ from training.finetune.reporting import EXIT_ERROR, EXIT_STOPPED, LIFELINE
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors")
 PIECE_BYTES = 48 * 1024
 DAY = 86_400.0
+SIGN_OF_LIFE = 3_600.0
 
 
 class CannotTrain(Exception):
@@ -42,6 +43,7 @@ def main(package: Path) -> int:
         folder = Path(here["folder"] or tempfile.gettempdir()) / "ratchet-runs" / here["mark"]
         forget_old(folder.parent, days=here["keep_days"])
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.utime(folder)
         config = place(job, package, folder)
         code = train(config)
         if code == 0:
@@ -104,8 +106,13 @@ def train(config: Path) -> int:
         child.terminate()
 
     signal.signal(signal.SIGTERM, stop)
-    code = child.wait()
-    return code if code >= 0 else 128 - code
+    while True:
+        try:
+            code = child.wait(SIGN_OF_LIFE)
+        except subprocess.TimeoutExpired:
+            os.utime(config.parent)  # else `forget_old` of another job took a long training for a forgotten one
+        else:
+            return code if code >= 0 else 128 - code
 
 
 def deliver(adapter: Path, *, most: int) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -244,6 +245,24 @@ def test_what_came_back_is_read_again_and_what_came_broken_is_made_again(
         ray_jobs._train(Run.objects.get(pk=run.pk), cluster, tmp_path)
         assert (tmp_path / "adapter" / "manifest.json").read_bytes() == content
     assert len(cluster.jobs) == 2
+
+
+def test_a_long_training_is_not_taken_for_a_forgotten_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 1\nexit 3\n")
+    python.chmod(0o700)
+    folder = tmp_path / "ratchet-runs" / "long"
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    monkeypatch.setattr(elsewhere, "SIGN_OF_LIFE", 0.1)
+    monkeypatch.setattr(sys, "executable", str(python))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert elsewhere.train(folder / "config.json") == 3
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    elsewhere.forget_old(folder.parent, days=1)
+    assert folder.is_dir()
 
 
 def test_a_base_that_is_too_large_is_not_sent(
