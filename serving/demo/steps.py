@@ -143,7 +143,8 @@ def benchmark_step(assistant: Assistant, progress: Progress, *, development: boo
 
 def calibrate_step(assistant: Assistant, progress: Progress) -> str:
     """The threshold for declining, read off the questions for development, as the page Threshold would suggest it.
-    Before questions are written and anything is trained: adapters learn from what is above it only."""
+    Before questions are written: only such as lie above it are. The old chatbot's turns knew no threshold, and are learnt
+    from wherever they lie."""
     if not assistant.evidence_threshold:
         benchmark = benchmark_step(assistant, progress, development=True)
         proposed = calibrate(labelled_items(benchmark)).proposed
@@ -195,10 +196,10 @@ def run_step(
     settings: Mapping[str, Any] | None = None,
 ) -> Adapter:
     wanted = FinetuneConfig.from_dict(dict(settings or {}))
-    # An adapter of an earlier base model cannot be served any more.
+    # An adapter of an earlier base model cannot be served any more; one that another method has made is another one.
     found = Run.objects.filter(
         dataset=dataset, state=BackgroundWork.State.SUCCEEDED, base_digest=digest_of_base(), seed=seed,
-        settings=wanted.as_dict(),
+        settings=wanted.as_dict(), method="sft", parent=None,
     ).first()  # fmt: skip
     if found is None:
         found = start_run(assistant=assistant, dataset=dataset, settings=wanted, seed=seed, created_by=None)
