@@ -143,8 +143,8 @@ def benchmark_step(assistant: Assistant, progress: Progress, *, development: boo
 
 def calibrate_step(assistant: Assistant, progress: Progress) -> str:
     """The threshold for declining, read off the questions for development, as the page Threshold would suggest it.
-    Before questions are written: only such as lie above it are. The old chatbot's turns knew no threshold, and are learnt
-    from wherever they lie."""
+    Before questions are written: only such as lie above it are. The old chatbot's turns knew no threshold, and teach
+    wherever they lie."""
     if not assistant.evidence_threshold:
         benchmark = benchmark_step(assistant, progress, development=True)
         proposed = calibrate(labelled_items(benchmark)).proposed
