@@ -161,10 +161,9 @@ def _repeats(experiment: Experiment, now: datetime) -> None:
             },
         )  # fmt: skip
         rows = cursor.fetchall()
-    again = [key for key, asked, following, _ in rows if following and asks_again(asked, following)]
-    known = [row[0] for row in rows]
-    Exposure.objects.filter(pk__in=known).update(reformulated=False, counted=False)
-    Exposure.objects.filter(pk__in=again).update(reformulated=True)
+    again = {key for key, asked, following, _ in rows if following and asks_again(asked, following)}
+    for found, keys in ((True, again), (False, {row[0] for row in rows} - again)):
+        Exposure.objects.filter(pk__in=keys).update(reformulated=found, counted=False)
 
 
 def asks_again(question: str, following: str) -> bool:

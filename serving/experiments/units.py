@@ -2,7 +2,8 @@
 
 A row of `Exposure` that is new or was changed is marked as not counted; its unit is then computed anew from all its
 rows. Rows are marked first, and read by a second statement: who changes one in between waits, marks it again, and the
-next pass counts it once more.
+next pass counts it once more. One at a time counts an experiment, or forgets of it: of two, the one whose statement
+began first and ended last would write over a unit without what the other had counted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from serving.experiments.plan import OUTCOMES
 
 AT_ONCE = 5_000
 """Questions in one transaction."""
+_LOCK = 0x554E4954
 
 _KNOWN = {
     "trouble": "CASE WHEN turn_id IS NOT NULL AND NOT failed THEN {column} END",
@@ -59,6 +61,7 @@ def count_units(experiment: Experiment) -> int:
 @transaction.atomic
 def _count_some(experiment: Experiment) -> int:
     with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, experiment.pk])
         cursor.execute(_TAKE, [experiment.pk, AT_ONCE])
         rows = cursor.fetchall()
         if rows:
@@ -71,7 +74,9 @@ def forget_units_of(turns: Sequence[uuid.UUID]) -> None:
     """Before turns are deleted, and their exposures with them, in the same transaction: their units go, and are counted
     anew from what is left of them."""
     with connection.cursor() as cursor:
-        # Locks them all, also against a pass that counts one of the units just now.
+        cursor.execute("SELECT DISTINCT experiment_id FROM serving_exposure WHERE turn_id = ANY(%s)", [list(turns)])
+        for experiment in sorted(key for (key,) in cursor.fetchall()):
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, experiment])
         cursor.execute(
             """
             UPDATE serving_exposure AS met SET counted = false

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -141,6 +142,34 @@ def test_what_is_erased_leaves_its_unit(bot: Bot) -> None:
     passed(experiment)
     assert kept() == by_hand()
     assert [one.questions for one in ExposedUnit.objects.all()] == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_passes_at_once_lose_no_question(bot: Bot) -> None:
+    experiment = bot.in_ab()
+
+    def asked() -> None:
+        bot.ask("one")
+        exposures.flush()
+
+    def other_pass() -> None:
+        count_units(experiment)
+        connection.close()
+
+    asked()
+    slow = threading.Thread(target=other_pass)
+    with transaction.atomic():
+        count_units(experiment)
+        meanwhile = threading.Thread(target=lambda: (asked(), connection.close()))
+        for thread, seconds in ((meanwhile, 30), (slow, 1)):
+            thread.start()
+            thread.join(seconds)
+        meanwhile = threading.Thread(target=lambda: (asked(), connection.close()))
+        meanwhile.start()
+        meanwhile.join(30)
+        count_units(experiment)
+    slow.join(30)
+    assert [one.questions for one in ExposedUnit.objects.all()] == [3]
 
 
 @pytest.mark.parametrize("runs", [True, False])
