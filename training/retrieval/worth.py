@@ -90,7 +90,7 @@ def judged_items(benchmark: Benchmark) -> tuple[Evaluation | None, list[Judged]]
     finished = Evaluation.objects.filter(benchmark=benchmark, state=Evaluation.State.SUCCEEDED).select_related(
         "adapter"
     )
-    newest = finished.order_by("-created_at", "-pk")[:LOOKED_AT]
+    newest = finished.defer("results", "comparison", "gate").order_by("-created_at", "-pk")[:LOOKED_AT]
     evaluation = next((one for one in newest if not one.threshold), None)
     if evaluation is None:
         return None, []
