@@ -216,10 +216,12 @@ class TrustedTexts:
 
 
 def _context(plain: Mapping[str, Any]) -> Context:
-    # Stored texts were validated when they came; validating them once more would take longer than looking them up.
+    # Stored texts were validated when they came; validating them once more would take longer than looking them up. All
+    # that has a factory is given: pydantic inspects a factory anew each time that it makes something unvalidated.
     return Context.model_construct(
-        text=str(plain["text"]), title=str(plain.get("title", "")), source=str(plain.get("source", ""))
-    )
+        text=str(plain["text"]), title=str(plain.get("title", "")), source=str(plain.get("source", "")),
+        metadata={}, evidence=[],
+    )  # fmt: skip
 
 
 def context_texts(context: Mapping[str, Any], trusted: bool) -> Iterator[AuditText]:

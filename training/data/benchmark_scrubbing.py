@@ -67,4 +67,4 @@ def _masked(item: Item, scrubber: Scrubber, own: OwnTexts) -> Item:
 
 def _context(path: str, sentence: str) -> Context:
     # Longer than a context may be, or empty: nothing is validated here, it is only looked up.
-    return Context.model_construct(text=sentence, source=path, title="")
+    return Context.model_construct(text=sentence, source=path, title="", metadata={}, evidence=[])
