@@ -123,6 +123,14 @@ def test_what_the_live_model_says_starts_the_better_answer(
     expect(page.locator("#lb-correction")).to_have_value(said)
     expect(page.locator("#lb-correction")).to_be_focused()
     expect(page.locator("#lb-checks li")).to_have_count(1)
+    page.locator("#lb-correction").fill("Mine. [1]")
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Take it back").click()
+    expect(page.locator("#lb-correction")).to_have_value("Mine. [1]")
+    page.get_by_role("button", name="Take it back").click()
+    expect(page.locator("#lb-correction")).to_have_value(said)
+    page.locator("#lb-correction").focus()
     assert width_of(page) <= size[0]
     box, bar = page.locator("#lb-correction").bounding_box(), page.locator(".lb-actions").bounding_box()
     assert box is not None

@@ -16,10 +16,17 @@ window.RatchetLabel.correction = (core) => {
   }
 
   function replace(text) {
+    const form = core.form();
+    const before = box().value;
     if (core.choice() !== "bad" && core.choice() !== "decline") core.choose("bad");
     box().value = text;
     core.changed();
     edit();
+    if (!before.trim() || before === text || before === form.dataset.response) return;
+    const back = () => {
+      if (core.form() === form) replace(before);
+    };
+    core.say("The better answer that stood there was replaced.", "", { label: "Take it back", run: back });
   }
 
   function cite(rank) {
