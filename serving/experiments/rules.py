@@ -59,7 +59,10 @@ def run(experiment: Experiment, *, now: datetime | None = None) -> dict[str, Any
             experiment=experiment, actor=None, reason=_why(tripped), ending=Experiment.Ending.GUARDRAIL, now=now
         )  # fmt: skip
         return result
-    notice = _go_on(experiment, result, now)
+    try:
+        notice = _go_on(experiment, result, now)
+    except PromotionRefused as refused:  # by the gate, say, since the threshold is another one now
+        notice = str(refused)
     if notice != experiment.notice:
         Experiment.objects.filter(pk=experiment.pk).running().update(notice=notice[:300])
     return result

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from assistants.models import AuditEvent
+from assistants.models import Assistant, AuditEvent
 from capture.models import Receipt, Turn
 from serving.experiments import exposures, rules
 from serving.experiments.looking import look
@@ -203,6 +203,15 @@ def test_by_rule_nothing_meets_users_without_the_gate(bot: Bot) -> None:
     experiment = bot.start(by_rule=True, shadow_pairs=0)
     assert passed(experiment).stage == "shadow"
     assert "gate is not passed" in experiment.notice
+
+
+def test_a_step_that_is_refused_says_why(bot: Bot) -> None:
+    experiment = bot.start(by_rule=True, shadow_pairs=0)
+    Assistant.objects.filter(pk=bot.assistant.pk).update(evidence_threshold=0.4)  # since the evaluation
+    rules.run_all()
+    experiment.refresh_from_db()
+    assert experiment.stage == "shadow"
+    assert "threshold for declining" in experiment.notice
 
 
 def test_a_candidate_that_fails_or_declines_in_shadow_waits_for_a_person(bot: Bot) -> None:
