@@ -77,6 +77,7 @@ def example(dataset: DatasetVersion, i: int, split: str) -> Example:
         weight=1 + (i == 0),
         question=f"What does plan {i % 4} cost?",
         contexts=[{"rank": 1, "title": "Plans", "source": "plans.md", "text": text, "relevant": True}],
+        documents=["plans.md"],
         evidence=[[1, n, 0.5] for n in range(4)],
         sentences=[{"text": wanted, "refs": [[1, i % 4]]}],
         digest=f"{i:064d}",
