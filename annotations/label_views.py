@@ -38,8 +38,8 @@ WORKERS = people.WORKERS
 SETTLERS = (Role.REVIEWER, Role.ADMIN)
 
 _PARTS = (
-    "messages", "passages", "correction", "drafts", "effects", "ahead", "search", "suggestions", "sending", "lease", "skip",
-    "keys",
+    "messages", "passages", "correction", "drafts", "effects", "ahead", "search", "suggestions", "sending", "lease",
+    "skip", "keys",
 )  # fmt: skip
 PARTS = tuple(f"annotations/label-{part}.js" for part in _PARTS)
 MARK_SIGNS = {"relevant": "✓", "not_relevant": "✗", "unsure": "?"}

@@ -245,7 +245,8 @@ def test_a_stopped_evaluation_goes_on(assistant: Assistant, monkeypatch: pytest.
 def gate_form(rule: GateRule, version: int = 0, **changes: Any) -> dict[str, Any]:
     sent: dict[str, Any] = {
         "primary": rule.primary, "minimum_gain": rule.minimum_gain * 100, "alpha": rule.alpha,
-        "judge_agreement": rule.judge_agreement, "least_questions": rule.least_questions, "reason": "The regulator asks.", "version": version,
+        "judge_agreement": rule.judge_agreement, "least_questions": rule.least_questions,
+        "reason": "The regulator asks.", "version": version,
     }  # fmt: skip
     for name, rail in GUARDRAILS.items():
         sent[f"margin_{name}"] = rule.margins.get(name, rail.margin) * 100
