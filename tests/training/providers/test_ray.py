@@ -121,7 +121,7 @@ def test_a_run_trains_there_is_cancelled_and_goes_on_there(
     client = JobSubmissionClient(cluster)
 
     def cancel_when_trained() -> None:
-        while not list(there.glob("ratchet-runs/*/work/checkpoints/*/complete.json")):
+        while not list(there.glob("ratchet-runs/*/*/checkpoints/*/complete.json")):
             time.sleep(0.2)
         Run.objects.get(pk=run.pk).request_cancel()
         connection.close()
