@@ -26,8 +26,8 @@ def masked_prose(text: str, *, assistant: Assistant | None, typed_by: User | Non
     """The text, stripped, with personal data masked. What nobody typed (``typed_by`` is None) is a sentence of our own
     and comes back as it is.
 
-    Never fails: no rollback is lost over a recogniser. What cannot be checked is not kept; `WITHHELD` says so. The first
-    call of a process loads the recognisers, which takes seconds.
+    Never fails: no rollback is lost over a recogniser. What cannot be checked is not kept; `WITHHELD` says so. The
+    first call of a process loads the recognisers, which takes seconds.
     """
     text = text.strip()[:MAX_TYPED]
     if not text or typed_by is None:
