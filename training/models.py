@@ -390,6 +390,8 @@ class EvaluationAnswer(models.Model):
 
 
 from training.evaluation.models import (  # noqa: E402 - they point to the rows above
+    EvaluationHelper,
+    EvaluationUnit,
     GateDeclaration,
     Judgement,
     Judging,
@@ -413,6 +415,8 @@ __all__ = [
     "DatasetVersion",
     "Evaluation",
     "EvaluationAnswer",
+    "EvaluationHelper",
+    "EvaluationUnit",
     "Example",
     "FrozenWords",
     "GateDeclaration",

@@ -87,6 +87,54 @@ class ReplayAnswer(models.Model):
         return f"{self.mode} of {self.turn_id}"
 
 
+class EvaluationUnit(models.Model):
+    """A slice of the questions of one arm under one condition: what is asked in one call of an engine, so that the same
+    neighbours are asked together whoever asks. Made when the evaluation starts to answer, gone when it has ended."""
+
+    evaluation = models.ForeignKey("training.Evaluation", on_delete=models.CASCADE, related_name="units")
+    number = models.PositiveIntegerField(help_text="In the order in which they are asked.")
+    arm = models.CharField(max_length=12)
+    condition = models.CharField(max_length=16)
+    start = models.PositiveIntegerField(help_text="Place of its first question among those with this condition.")
+    token = models.UUIDField(null=True, help_text="Of the work that asks it; free where no running work has it.")
+    done = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("number",)
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["evaluation", "arm", "condition", "start"], name="evaluation_unit_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"Unit {self.number}"
+
+
+class EvaluationHelper(BackgroundWork):
+    """One more process that asks an evaluation's questions, with a model of its own."""
+
+    needs_device = False
+
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    evaluation = models.ForeignKey("training.Evaluation", on_delete=models.CASCADE, related_name="helpers")
+    place = models.PositiveSmallIntegerField(help_text="From 1; the evaluation's own process is none of them.")
+
+    objects = BackgroundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["evaluation", "place"], name="evaluation_helper_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"Helper {self.place} of {self.evaluation}"
+
+    def perform(self) -> None:
+        from training.evaluation.sharing import help_out
+
+        help_out(self)
+
+
 class KnowledgeScore(BackgroundWork):
     """How much each layer's feed-forward block moves what would be said: with and without the adapter."""
 
