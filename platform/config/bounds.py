@@ -7,20 +7,19 @@ page, the rest ends at what that page takes.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
 from django.conf import settings
 
-from config.errors import CONTENT_TYPE, is_api_path, problem_body
+from config.errors import is_api_path
+from config.shaped import OPENAI, shaped
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_IMPORT = "/admin/training/adapter/import/"
 FORM = 4 * 1024 * 1024
 """For what a form holds beside its files: names and headers of a thousand files, configuration files of an adapter."""
-OPENAI = ("/v1/chat", "/v1/models")
 
 
 class _TooLarge(Exception):
@@ -84,20 +83,5 @@ async def _refuse(scope: dict[str, Any], send: Any, limit: int) -> None:
     said = f"The request is larger than {limit // 2**20} MiB, which is all that is read at this address."
     if path == ADAPTER_IMPORT:
         said += " Raise RATCHET_MAX_ADAPTER_BYTES, or use manage.py import_adapter on the server."
-    kind = "text/plain; charset=utf-8"
-    body = said.encode()
-    if path.startswith(OPENAI):
-        kind = "application/json"
-        error = {"message": said, "type": "invalid_request_error", "param": None, "code": None}
-        body = json.dumps({"error": error}).encode()
-    elif is_api_path(path):
-        kind = CONTENT_TYPE
-        body = json.dumps(problem_body(413, detail=said, instance=path, code="too-large")).encode()
     logger.warning("A request to %s was larger than %d MiB.", path[:100], limit // 2**20)
-    headers = [
-        (b"content-type", kind.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await shaped(path, 413, said, code="too-large").send(send)

@@ -21,7 +21,8 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
-from config.bounds import bounded
+from config.bounds import bounded, limit_of
+from config.doorman import Refused, guarded
 from config.sending import impatient
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -32,14 +33,24 @@ THREADS = 8
 
 
 def dispatching(application: Application) -> Application:
-    """``application``, with the posts to `PATHS` taken out of it; to the others a client must go on listening."""
+    """``application``, with the posts to `PATHS` taken out of it; to the others a client must go on listening.
+
+    Of neither is a large body taken from a stranger (`config.doorman`).
+    """
     intake, others = IntakeHandler(), bounded(application)
 
     async def dispatch(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
-            await intake.handle(scope, receive, send)
-        else:
-            await others(scope, receive, impatient(send) if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await others(scope, receive, send)
+            return
+        asked = guarded(scope, receive, limit_of(scope["path"]))
+        try:
+            if scope["method"] == "POST" and scope["path"] in PATHS:
+                await intake.handle(scope, asked, send)
+            else:
+                await others(scope, asked, impatient(send))
+        except Refused as refused:
+            await refused.answer.send(send)
 
     return dispatch
 
