@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from assistants.models import Assistant
 from knowledge.chunking import CHUNKER
 from knowledge.embedding import embedder_digest, reranker_name
+from knowledge.evidence import SENTENCES
 
 if TYPE_CHECKING:
     from typing import Self
@@ -135,6 +136,7 @@ def surroundings(assistant: Assistant) -> dict[str, str]:
     return {
         "embedder": embedder_digest(),
         "chunker": CHUNKER,
+        "sentences": SENTENCES,
         "words": WORDS,
         "glossary": hashlib.sha256(glossary).hexdigest()[:16] if assistant.glossary else "",
     }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIMENSION = 384
+SENTENCES = "heading-window-mean-1"
+"""Names what a sentence's vector is made of: part of the index and of the retrieval configuration."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class EvidencePassage:
 
 @dataclass(frozen=True)
 class ScoredSentence:
-    """``similarity``: cosine to the history-aware question, rounded to four digits."""
+    """``similarity``: to the history-aware question, the mean of two cosines (`embed_wordings`), rounded to four
+    digits."""
 
     rank: int
     sentence: int
@@ -54,19 +57,42 @@ def unpack(packed: bytes | memoryview) -> NDArray[np.float32]:
     return np.frombuffer(bytes(packed), dtype=np.float16).reshape(-1, DIMENSION).astype(np.float32)
 
 
-def sentence_texts(title: str, text: str) -> list[str]:
-    """What is embedded for each sentence: with the last heading before it, since a sentence alone loses its subject."""
+@dataclass(frozen=True)
+class Wording:
+    """What one sentence is embedded as: ``titled``, under the last heading before it, and ``window``, between the
+    sentences before and behind it. A sentence alone loses its subject; which of the two brings it back depends on the
+    text."""
+
+    titled: str
+    window: str
+
+
+def wordings(title: str, text: str) -> list[Wording]:
+    """Of each sentence of `split_sentences(text)`."""
     heading = title.rpartition(" › ")[2].strip()
-    return [f"{heading}: {sentence}" if heading else sentence for sentence in split_sentences(text)]
+    sentences = split_sentences(text)
+    return [
+        Wording(f"{heading}: {sentence}" if heading else sentence, " ".join(sentences[max(0, i - 1) : i + 2]))
+        for i, sentence in enumerate(sentences)
+    ]
+
+
+def embed_wordings(sentences: Sequence[Wording]) -> NDArray[np.float32]:
+    """(n, 384): the mean of both unit vectors, so a product with a question is the mean of two cosines.
+
+    Not scaled back to length 1: that would favour sentences whose two vectors disagree.
+    """
+    vectors = embed([s.titled for s in sentences] + [s.window for s in sentences])  # in one call: batches are by length
+    return np.asarray((vectors[: len(sentences)] + vectors[len(sentences) :]) / 2, dtype=np.float32)
 
 
 def sentence_matrices(passages: Sequence[tuple[str, str]]) -> list[bytes]:
-    """Packed sentence vectors of many (title, text) at once: one embedding call, each distinct sentence once."""
-    texts = [sentence_texts(title, text) for title, text in passages]
-    vectors = embed([sentence for sentences in texts for sentence in sentences])
+    """Packed sentence vectors of many (title, text) at once: one embedding call, each distinct text once."""
+    worded = [wordings(title, text) for title, text in passages]
+    vectors = embed_wordings([sentence for sentences in worded for sentence in sentences])
     packed: list[bytes] = []
     start = 0
-    for sentences in texts:
+    for sentences in worded:
         packed.append(pack(vectors[start : start + len(sentences)]))
         start += len(sentences)
     return packed

@@ -20,6 +20,7 @@ from knowledge.conversion import formats
 from knowledge.conversion.process import READER
 from knowledge.conversion.shapes import Converted
 from knowledge.embedding import count_tokens, embedder_digest, window
+from knowledge.evidence import SENTENCES
 from knowledge.limits import MAX_CHUNKS, MAX_PATH, conversion_limits, megabytes
 from knowledge.models import Document, DocumentQuerySet
 from knowledge.scrubbing import ScrubbedDocument, scrub_document, scrub_path, source_key, table_of
@@ -122,7 +123,8 @@ def prepare(
 def index_digest() -> str:
     """Names what a document's vectors are made by. Documents of another index are cut and embedded anew when they are
     loaded, whether or not their text has changed."""
-    return hashlib.sha256(f"{embedder_digest()}\x1f{CHUNKER}\x1f{window()}".encode()).hexdigest()
+    parts = "\x1f".join((embedder_digest(), CHUNKER, SENTENCES, str(window())))
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _check(path: str, source: Source) -> None:

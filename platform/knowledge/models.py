@@ -87,7 +87,7 @@ class Document(models.Model):
     size = models.PositiveBigIntegerField(default=0, help_text="Bytes of the file.")
     pages = models.PositiveIntegerField(null=True, blank=True, help_text="Of a PDF.")
     notes = models.TextField(blank=True, help_text="Sentences: what of the file could not be read.")
-    index_digest = models.CharField(max_length=64, blank=True, help_text="Names the embedder and the chunker.")
+    index_digest = models.CharField(max_length=64, blank=True, help_text="Names what cuts it and makes its vectors.")
     via = models.CharField(max_length=160, blank=True, help_text="page, command, or the name of the key that sent it.")
     loaded_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     masking = models.CharField(

@@ -13,7 +13,7 @@ from assistants.models import Assistant
 from generation.prompts import split_sentences
 from knowledge.chunking import MAX_TOKENS, embedded_text
 from knowledge.embedding import count_tokens, embed
-from knowledge.evidence import sentence_texts, unpack
+from knowledge.evidence import embed_wordings, unpack, wordings
 from knowledge.models import Chunk, Document
 from knowledge.services import MAX_PATH, delete_document, load_document, load_folder
 from tests.factories import make_assistant
@@ -115,7 +115,7 @@ def test_chunks_hold_text_vectors_and_words(assistant: Assistant) -> None:
         assert float(np.asarray(chunk.embedding, dtype=np.float32) @ whole) > 0.999
         sentences = unpack(chunk.sentence_embeddings)
         assert sentences.shape == (len(split_sentences(chunk.text)), 384)
-        own = embed(sentence_texts(chunk.title, chunk.text))
+        own = embed_wordings(wordings(chunk.title, chunk.text))
         assert np.abs(sentences - own).max() < 1e-3
         assert chunk.tokens == count_tokens(chunk.text)
     assert Chunk.objects.filter(words=SearchQuery("late costs", config="english")).count() == 1

@@ -211,6 +211,16 @@ def test_a_sentence_in_two_passages_counts_once_and_ties_go_by_rank() -> None:
     assert [(s.rank, s.sentence) for s in ranked if s.rank == 1 or s.sentence == 0] == [(1, 0)]
 
 
+def test_a_sentence_is_read_between_its_neighbours() -> None:
+    """ "It is £60." says nothing of what it is; behind a sentence about leaving early it answers that question."""
+    told = passages("You may leave early for a charge. It is £60.", "Our office stands by the river. It is £60.")
+    vector = embed(["What does leaving early cost?"])[0]
+    pairs = [(unpack(p.sentence_embeddings) @ vector)[1] for p in told]
+    assert pairs[0] > pairs[1] + 0.1
+    (alone,) = passages("It is £60.")
+    assert pairs[0] > (unpack(alone.sentence_embeddings) @ vector)[0]
+
+
 def test_vectors_of_another_text_are_refused() -> None:
     (one,) = passages("The fee is £35.")
     wrong = EvidencePassage(1, "The fee is £35. And more. And more still.", one.sentence_embeddings)

@@ -81,12 +81,11 @@ class _Helper:
         return self._vectors[item.pk]
 
     def similarities(self, item: BenchmarkItem, drawn: Sequence[Drawn]) -> list[float]:
-        """As evidence has them: the sentence under its heading against the history-aware question."""
-        from knowledge.embedding import embed
-        from knowledge.evidence import sentence_texts
+        """As evidence has them, against the history-aware question."""
+        from knowledge.evidence import embed_wordings, wordings
 
-        texts = [sentence_texts(passage["title"], passage["text"])[index] for passage, index in drawn]
-        return [round(float(x), 4) for x in embed(texts) @ self.vector(item)] if texts else []
+        worded = [wordings(passage["title"], passage["text"])[index] for passage, index in drawn]
+        return [round(float(x), 4) for x in embed_wordings(worded) @ self.vector(item)] if worded else []
 
     def deeper(self, item: BenchmarkItem) -> list[Any]:
         """What retrieval brings beyond what was frozen, best first."""

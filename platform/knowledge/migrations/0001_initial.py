@@ -42,7 +42,7 @@ class Migration(migrations.Migration):
                 ('size', models.PositiveBigIntegerField(default=0, help_text='Bytes of the file.')),
                 ('pages', models.PositiveIntegerField(blank=True, help_text='Of a PDF.', null=True)),
                 ('notes', models.TextField(blank=True, help_text='Sentences: what of the file could not be read.')),
-                ('index_digest', models.CharField(blank=True, help_text='Names the embedder and the chunker.', max_length=64)),
+                ('index_digest', models.CharField(blank=True, help_text='Names what cuts it and makes its vectors.', max_length=64)),
                 ('via', models.CharField(blank=True, help_text='page, command, or the name of the key that sent it.', max_length=160)),
                 ('loaded_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('masking', models.CharField(blank=True, choices=[('trusted', 'Mask what must not even stand in own documents'), ('everything', 'Mask everything that turns lose'), ('nothing', 'Leave them as they are')], help_text='What the policy said of documents then.', max_length=10)),
