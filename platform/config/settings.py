@@ -176,6 +176,9 @@ Q_CLUSTER: dict[str, Any] = {
     },
 }
 
+# Processes that ask the questions of one evaluation, each with a model in its own memory.
+RATCHET_EVALUATION_WORKERS = envint("RATCHET_EVALUATION_WORKERS", Q_CLUSTER["workers"], minimum=1)
+
 # Long work (training, evaluation, synthesis) in the process that asks for it: for tests, and commands without a worker.
 RATCHET_FOREGROUND = envbool("RATCHET_FOREGROUND", False)
 
@@ -339,7 +342,6 @@ LOGGING: dict[str, Any] = {
         "django.request": {"level": "ERROR"},
         "django-q": {"handlers": [], "level": "WARNING", "propagate": True},
         "httpx": {"level": "WARNING"},
-        "presidio-analyzer": {"level": "WARNING"},  # names each recogniser that it loads
     },
 }
 

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterator
 from functools import lru_cache
 
-from presidio_analyzer import EntityRecognizer
-
 from privacy.addresses import AddressScan
 from privacy.analyzer import OfflineAnalyzer
 from privacy.credentials import credential_recognizers
@@ -15,13 +13,13 @@ from privacy.identity_numbers import identity_recognizers
 from privacy.names import NameFinder
 from privacy.national_numbers import NationalScan
 from privacy.network_ids import network_recognizers
-from privacy.scanning import Hit, ScanRecognizer
+from privacy.scanning import Hit, Scan
 from privacy.telephone import PhoneScan
 
 _BUILDING = threading.Lock()
 
 
-class PersonScan(ScanRecognizer):
+class PersonScan(Scan):
     """People by name lists and cues."""
 
     def __init__(self, finder: NameFinder) -> None:
@@ -33,7 +31,7 @@ class PersonScan(ScanRecognizer):
         return self._finder.people(text)
 
 
-class PlaceScan(ScanRecognizer):
+class PlaceScan(Scan):
     """Places by name lists."""
 
     def __init__(self, finder: NameFinder) -> None:
@@ -45,7 +43,7 @@ class PlaceScan(ScanRecognizer):
         return self._finder.places(text)
 
 
-def build_recognizers(regions: tuple[str, ...]) -> list[EntityRecognizer]:
+def build_recognizers(regions: tuple[str, ...]) -> list[Scan]:
     """One new recogniser of every kind; `regions` are those whose phone formats are known."""
     finder = NameFinder()
     return [
@@ -66,6 +64,6 @@ def _cached_analyzer(regions: tuple[str, ...]) -> OfflineAnalyzer:
 
 
 def get_analyzer(regions: tuple[str, ...]) -> OfflineAnalyzer:
-    """The process-wide engine for these regions; the first call takes seconds, later ones none."""
+    """The process-wide engine for these regions."""
     with _BUILDING:
         return _cached_analyzer(regions)

@@ -4,7 +4,6 @@ with this module: the process begins with it, before there is a registry of mode
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing import parent_process
@@ -20,9 +19,6 @@ def begin(assistant: int, subject: str, database: str) -> None:
     """``database``: the name of the one that the build works in."""
     global _reading  # noqa: PLW0603 - this process's own, made once
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Presidio's tokenizer library loads torch where it finds it: 290 MB and 3 s, and nothing here computes with it.
-    modules: dict[str, Any] = sys.modules
-    modules["torch"] = None
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     import django
 
