@@ -7,8 +7,8 @@ from typing import Any, ClassVar, cast
 
 from django.contrib import admin
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
 from unfold.decorators import display
 
 from assistants.scoped_admin import ScopedAdmin
@@ -16,8 +16,9 @@ from assistants.work_admin import READERS
 from training import views_gate, views_replay
 from training.data_admin import TrainingWorkAdmin
 from training.evaluation.blind import HIDDEN, must_stay_blind
+from training.evaluation.gate import LEAST_PAIRS
 from training.evaluation.judged import counting, said_of
-from training.models import GateDeclaration, Judging, KnowledgeScore, Replay
+from training.models import EvaluationHelper, GateDeclaration, Judging, KnowledgeScore, Replay
 from training.pages import render_page
 from training.replay.services import Chosen
 
@@ -96,12 +97,25 @@ class JudgingAdmin(OfEvaluationAdmin):
     def shown(self, request: HttpRequest, work: Any) -> dict[str, Any]:
         """Who still judges blind does not read what a judge thinks of the same answers."""
         said = said_of(work.evaluation)
-        first = counting(said)
+        least = int(work.evaluation.gate_rule.get("judge_pairs", LEAST_PAIRS))
+        first = counting(said, least)
         return {
+            "least_pairs": least,
             "hidden": HIDDEN if must_stay_blind(cast("User", request.user), work.evaluation) else "",
             "asked": len(said),
             "counts": first,
         }
+
+
+@admin.register(EvaluationHelper)
+class EvaluationHelperAdmin(OfEvaluationAdmin):
+    """Processes that ask beside an evaluation's own; what they do shows on its page."""
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        helper = self.readable(request, object_id)
+        return HttpResponseRedirect(reverse("dashboards:before-after", args=[helper.evaluation_id]))
 
 
 @admin.register(GateDeclaration)

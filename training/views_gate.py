@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -15,12 +16,14 @@ from django.views.decorators.http import require_http_methods
 from assistants.access import assistants_of, has_role
 from assistants.models import Assistant
 from training.evaluation.declaring import MAX_REASON, GateConflict, changes, declare_gate, rule_of
-from training.evaluation.gate import GUARDRAILS, PRIMARIES, GateRule, GateRuleError
-from training.models import GateDeclaration
+from training.evaluation.gate import GUARDRAILS, LEAST_PAIRS, PRIMARIES, GateRule, GateRuleError
+from training.models import Benchmark, GateDeclaration
 from training.pages import ADMINS, READERS, page_of, render_page
 from training.views_evaluation import gate_table
 
 VERSIONS = 20
+MOST_BENCHMARKS = 200
+_PLAIN = ("primary", "alpha", "strict", "judge_agreement", "judge_pairs", "least_questions", "benchmark")
 
 
 class GateForm(forms.Form):
@@ -50,19 +53,35 @@ class GateForm(forms.Form):
         label="Questions that a guardrail must rest on",
         help_text="On fewer it is not shown, and what is not shown does not pass.",
     )
+    judge_pairs = forms.IntegerField(
+        min_value=LEAST_PAIRS,
+        max_value=500,
+        label="Pairs judged by people from which a judge's agreement counts",
+        help_text="Below, it is not even told.",
+    )
+    benchmark = forms.ChoiceField(
+        required=False,
+        label="Benchmark on which it is to be passed",
+        help_text="What is measured on others then informs, and is no attempt. On any: each evaluation counts, "
+        "and each further one of the same adapter or data is held to less.",
+    )
     reason = forms.CharField(max_length=MAX_REASON, label="Why is it changed?")
     version = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
 
-    def __init__(self, data: Any, *, rule: GateRule, version: int) -> None:
+    def __init__(self, data: Any, *, rule: GateRule, version: int, benchmarks: Sequence[tuple[str, str]]) -> None:
         values = rule.as_dict()
         initial: dict[str, Any] = {
-            **{name: values[name] for name in ("primary", "alpha", "strict", "judge_agreement", "least_questions")},
+            **{name: values[name] for name in _PLAIN},
             "minimum_gain": rule.minimum_gain * 100,
             **{f"on_{name}": name in rule.margins for name in GUARDRAILS},
             **{f"margin_{name}": rule.margins.get(name, rail.margin) * 100 for name, rail in GUARDRAILS.items()},
             "version": version,
         }
         super().__init__(data, initial=initial)
+        chosen: Any = self.fields["benchmark"]
+        chosen.choices = [("", "Any"), *benchmarks]
+        if rule.benchmark and rule.benchmark not in dict(benchmarks):
+            chosen.choices.append((rule.benchmark, f"One that is not here any more ({rule.benchmark[:12]})"))
         for name, rail in GUARDRAILS.items():
             self.fields[f"on_{name}"] = forms.BooleanField(required=False, label=rail.label)
             label = f"Points allowed: {rail.label}"
@@ -71,8 +90,8 @@ class GateForm(forms.Form):
 
     def rule_fields(self) -> list[Any]:
         """What stands above the guardrails."""
-        names = ("primary", "minimum_gain", "alpha", "judge_agreement", "least_questions", "strict")
-        return [self[name] for name in names]
+        names = ("primary", "minimum_gain", "alpha", "benchmark", "judge_agreement", "judge_pairs", "least_questions")
+        return [self[name] for name in (*names, "strict")]
 
     def guardrails(self) -> list[dict[str, Any]]:
         """The rows of the form's table."""
@@ -98,6 +117,8 @@ class GateForm(forms.Form):
                 "strict": values["strict"],
                 "judge_agreement": values["judge_agreement"],
                 "least_questions": values["least_questions"],
+                "judge_pairs": values["judge_pairs"],
+                "benchmark": values["benchmark"],
                 "margins": {name: values[f"margin_{name}"] / 100 for name in GUARDRAILS if values[f"on_{name}"]},
             }
         )
@@ -116,7 +137,12 @@ def gate_page(request: HttpRequest, slug: str = "") -> HttpResponse:
     assistant = get_object_or_404(own, slug=slug)
     may_declare = has_role(user, assistant, *ADMINS)
     rule, version = rule_of(assistant)
-    form = GateForm(request.POST or None, rule=rule, version=version or 0)
+    benchmarks = list(
+        Benchmark.objects.filter(assistant=assistant, sanity=False)
+        .order_by("-created_at")
+        .values_list("content_hash", "name")[:MOST_BENCHMARKS]
+    )
+    form = GateForm(request.POST or None, rule=rule, version=version or 0, benchmarks=benchmarks)
     if request.method == "POST":
         if not may_declare:
             raise PermissionDenied("Only admins declare the gate.")
@@ -132,6 +158,7 @@ def gate_page(request: HttpRequest, slug: str = "") -> HttpResponse:
         "version": version,
         "rule": rule,
         **gate_table(rule),
+        "on_benchmark": dict(benchmarks).get(rule.benchmark, rule.benchmark[:12]),
         "form": form if may_declare else None,
         "page": versions,
         "versions": _told(list(versions)),

@@ -188,6 +188,7 @@ def everything(evaluation: Evaluation) -> dict[str, Any]:
         "declining": declining_rows(evaluation),
         "retrieval": retrieval_cells(evaluation),
         "latency": latency_rows(evaluation),
+        "attempts": evaluation.comparison.get("attempts"),
         "primary": evaluation.comparison.get("primary") or evaluation.comparison.get("grounded_correct"),
         "interaction": evaluation.comparison.get("interaction"),
         "breakdowns": breakdowns(evaluation),

@@ -8,9 +8,9 @@ register = template.Library()
 
 
 @register.filter
-def percent(value: float | str | None) -> str:
+def percent(value: float | str | None, digits: int = 1) -> str:
     """0.534 → “53.4 %”; a dash for what is not there (templates say an empty text)."""
-    return "–" if value is None or isinstance(value, str) else f"{value * 100:.1f} %"
+    return "–" if value is None or isinstance(value, str) else f"{value * 100:.{digits}f} %"
 
 
 @register.filter

@@ -246,6 +246,7 @@ def gate_form(rule: GateRule, version: int = 0, **changes: Any) -> dict[str, Any
     sent: dict[str, Any] = {
         "primary": rule.primary, "minimum_gain": rule.minimum_gain * 100, "alpha": rule.alpha,
         "judge_agreement": rule.judge_agreement, "least_questions": rule.least_questions,
+        "judge_pairs": rule.judge_pairs, "benchmark": rule.benchmark,
         "reason": "The regulator asks.", "version": version,
     }  # fmt: skip
     for name, rail in GUARDRAILS.items():

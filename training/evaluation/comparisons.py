@@ -54,13 +54,7 @@ class Measured:
     ) -> PairedTest | None:
         """Candidate against today (or another arm) where the measure applies to both; None where it does nowhere."""
         candidate, today = self.of(CANDIDATE, condition), self.of(against, condition)
-        shared = [
-            pk
-            for pk, values in candidate.items()
-            if (only is None or pk in only)
-            and value_of(values, name) is not None
-            and value_of(today.get(pk, {}), name) is not None
-        ]
+        shared = self._shared(name, condition, only, against)
         if not shared:
             return None
         sign = -1.0 if name in LESS_IS_BETTER else 1.0
@@ -69,6 +63,28 @@ class Measured:
             [sign * (value_of(today[pk], name) or 0.0) for pk in shared],
             self.names(shared),
         )
+
+    def lower_end(self, name: str, condition: str, *, confidence: float) -> float:
+        """Where the interval of candidate minus today begins, as in `pairs`, at another confidence.
+
+        Raises:
+            ValueError: no pairs.
+        """
+        candidate, today = self.of(CANDIDATE, condition), self.of(TODAY, condition)
+        shared = self._shared(name, condition, None, TODAY)
+        sign = -1.0 if name in LESS_IS_BETTER else 1.0
+        gains = [sign * ((value_of(candidate[pk], name) or 0.0) - (value_of(today[pk], name) or 0.0)) for pk in shared]
+        return cluster_bootstrap(gains, self.names(shared), confidence=confidence).low
+
+    def _shared(self, name: str, condition: str, only: Set[int] | None, against: str) -> list[int]:
+        candidate, today = self.of(CANDIDATE, condition), self.of(against, condition)
+        return [
+            pk
+            for pk, values in candidate.items()
+            if (only is None or pk in only)
+            and value_of(values, name) is not None
+            and value_of(today.get(pk, {}), name) is not None
+        ]
 
 
 def value_of(values: Mapping[str, float], name: str) -> float | None:

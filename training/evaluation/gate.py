@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from training.evaluation.statistics import Estimate, PairedTest
+from training.evaluation.statistics import CONFIDENCE, Estimate, PairedTest, attempt_share
 from training.models import Condition, GateVerdict
 
 
@@ -89,6 +89,10 @@ GUARDRAILS: dict[str, Guardrail] = {
         "A judge counts when its agreement with people on this evaluation reaches what was declared.", standard=False,
     ),
 }  # fmt: skip
+MAX_TIMED = 200
+"""Questions that an evaluation asks one by one for their seconds."""
+LEAST_PAIRS = 30
+"""Below, an agreement is not even told: κ of so few is luck, and one would ask until it is high."""
 PRIMARIES = {
     "grounded_correct": "Grounded and correct",
     "right": "Right behaviour and content, support aside",
@@ -120,6 +124,10 @@ class GateRule:
     least_questions: int = 20
     """Of a guardrail: on three questions, luck decides. That many is judgement, and the least for which a 95th
     percentile is not the slowest answer."""
+    benchmark: str = ""
+    """Content hash of the one benchmark on which the gate can be passed; empty: on any, and each counts."""
+    judge_pairs: int = LEAST_PAIRS
+    """Pairs judged by people and judge from which on their agreement counts."""
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "margins": dict(self.margins)}
@@ -136,16 +144,40 @@ class GateRule:
         limits = {"minimum_gain": (rule.minimum_gain, 0, 1), "alpha": (rule.alpha, 1e-6, 0.2)}
         limits |= {"judge_agreement": (rule.judge_agreement, 0.4, 1)}
         limits |= {"least_questions": (rule.least_questions, 1, 1000)}
+        limits |= {"judge_pairs": (rule.judge_pairs, LEAST_PAIRS, 500)}
         limits |= {name: (margin, 0, 1) for name, margin in rule.margins.items()}
         for name, (value, least, most) in limits.items():
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not least <= value <= most:
                 raise GateRuleError(f"{name} is a number from {least:g} to {most:g}.")
+        if not isinstance(rule.benchmark, str) or len(rule.benchmark) > 64:
+            raise GateRuleError("benchmark is the content hash of one, or empty.")
         return rule
+
+    def may_pass(self, content_hash: str) -> bool:
+        """Whether it can be passed on the benchmark with this content."""
+        return self.benchmark in ("", content_hash)
 
     def needs(self) -> frozenset[str]:
         """Conditions that must be asked under for the guardrails to be shown."""
         return frozenset(str(GUARDRAILS[name].condition) for name in self.margins) | {Condition.CLEAN.value}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Which attempt this is, of those of the same adapter and data (`training.evaluation.attempts`). ``low``: where the
+    interval of its gain begins at this attempt's confidence; None: at the usual 95 %."""
+
+    number: int = 1
+    low: float | None = None
+
+    @property
+    def share(self) -> float:
+        return attempt_share(self.number)
+
+    @property
+    def confidence(self) -> float:
+        return 1 - (1 - CONFIDENCE) * self.share
 
 
 @dataclass(frozen=True)
@@ -168,15 +200,17 @@ class Criterion:
 
 
 def judge(
-    rule: GateRule, primary: PairedTest, guardrails: Mapping[str, Estimate | None]
+    rule: GateRule,
+    primary: PairedTest,
+    guardrails: Mapping[str, Estimate | None],
+    *,
+    attempt: Attempt | None = None,
+    elsewhere: str = "",
 ) -> tuple[GateVerdict, list[Criterion]]:
-    """The verdict and its table. ``guardrails`` hold gains: callers flip the sign of measures where less is better."""
+    """The verdict and its table. ``guardrails`` hold gains: callers flip the sign of measures where less is better.
+    ``elsewhere``: why this benchmark is not the gate's, in a sentence; empty where it is."""
     gain = primary.difference
-    why = ""
-    if gain.low <= rule.minimum_gain:
-        why = f"the interval of its gain begins at {_points(gain.low)}, and must lie above {_size(rule.minimum_gain)}"
-    elif primary.p_mcnemar >= rule.alpha:
-        why = f"McNemar's p is {primary.p_mcnemar:.3f}, and must be below {rule.alpha:g}"
+    why = elsewhere or _unproven(rule, primary, attempt or Attempt())
     table = [
         Criterion(
             "primary", PRIMARIES.get(rule.primary, rule.primary), rule.minimum_gain, gain.value, gain.low, gain.high,
@@ -189,14 +223,37 @@ def judge(
     return (GateVerdict.PASSED if all(c.passed for c in table) else GateVerdict.NOT_PROVEN), table
 
 
+def _unproven(rule: GateRule, primary: PairedTest, attempt: Attempt) -> str:
+    """What the gain lacks, in one sentence; empty where it is proved."""
+    low = primary.difference.low if attempt.low is None else attempt.low
+    alpha = rule.alpha * attempt.share
+    counted = ""
+    if attempt.number > 1:
+        counted = (
+            f" This is attempt {attempt.number} with this adapter or its data, and each further one is held to less: "
+            "new labels make a new dataset, which begins at one."
+        )
+    if low <= rule.minimum_gain:
+        at = f" at {attempt.confidence * 100:.2f} %" if attempt.number > 1 else ""
+        return (
+            f"the interval of its gain{at} begins at {_points(low)}, and must lie above "
+            f"{_size(rule.minimum_gain)}{'.' if counted else ''}{counted}"
+        )
+    if primary.p_mcnemar >= alpha:
+        return f"McNemar's p is {primary.p_mcnemar:.3g}, and must be below {alpha:.3g}{'.' if counted else ''}{counted}"
+    return ""
+
+
 def _line(rule: GateRule, name: str, found: Estimate | None) -> Criterion:
     rail, margin = GUARDRAILS[name], rule.margins[name]
     if found is None:
         return Criterion(name, rail.label, -margin, None, None, None, 0, False, f"not shown. {rail.missing}")
-    if found.n < rule.least_questions:
+    # More than MAX_TIMED are never timed: a rule that asked for more could never be passed.
+    least = min(rule.least_questions, MAX_TIMED) if rail.kind == "ratio" else rule.least_questions
+    if found.n < least:
         why = (
             f"not shown. It rests on {found.n} {'question' if found.n == 1 else 'questions'}, and the gate asks for at "
-            f"least {rule.least_questions}. {rail.few or rail.missing}"
+            f"least {least}. {rail.few or rail.missing}"
         )
         return Criterion(name, rail.label, -margin, found.value, found.low, found.high, found.n, False, why)
     held = found.low if rule.strict else found.value

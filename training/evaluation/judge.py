@@ -23,6 +23,7 @@ from generation.prompts import Message
 from training.comparing import SOURCE
 from training.evaluation.agreeing import agreement
 from training.evaluation.asking import cluster_of
+from training.evaluation.gate import LEAST_PAIRS
 from training.evaluation.models import Judgement, Judging
 from training.evaluation.statistics import cluster_bootstrap
 from training.evaluation.summary import summarise
@@ -189,9 +190,17 @@ def _results(judging: Judging, pairs: Sequence[Pair]) -> dict[str, Any]:
         "counts": {name: sum(v == name for _, v in readable) for name in worth},
         "consistent": consistent / len(said),
         "unreadable": len(pairs) - len(readable),
-        "agreement": agreement([judge for judge, _ in shared], [person for _, person in shared]),
+        "agreement": _agreed(shared),
         "version": VERSION,
     }
+
+
+def _agreed(shared: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Of (judge, person). On fewer than `LEAST_PAIRS` only how many there are: told sooner, one would ask other judges,
+    or judge pairs anew, until it is high by luck."""
+    if len(shared) < LEAST_PAIRS:
+        return {"n": len(shared), "same": None, "kappa": None, "low": None, "high": None}
+    return agreement([judge for judge, _ in shared], [person for _, person in shared])
 
 
 def _verdict(choices: Sequence[str]) -> str:

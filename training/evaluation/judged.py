@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from training.evaluation.gate import LEAST_PAIRS
 from training.evaluation.models import Judging
 from training.evaluation.statistics import Estimate
 from training.models import Evaluation
-
-LEAST_PAIRS = 30
-"""Pairs judged by judge and people from which on an agreement says something."""
 
 
 def said_of(evaluation: Evaluation) -> list[Judging]:
@@ -18,16 +16,16 @@ def said_of(evaluation: Evaluation) -> list[Judging]:
     return list(Judging.objects.filter(evaluation=evaluation).exclude(results={}).order_by("created_at", "pk"))
 
 
-def counting(said: Sequence[Judging]) -> Judging | None:
-    """The one that a gate may take: the first whose agreement with people is known on `LEAST_PAIRS` pairs, whatever it
-    says. Who asks again, or another model, asks for information: else one would ask until it passes."""
-    return next((judging for judging in said if _agreement(judging)[1] >= LEAST_PAIRS), None)
+def counting(said: Sequence[Judging], least_pairs: int = LEAST_PAIRS) -> Judging | None:
+    """The one that a gate may take: the first whose agreement with people is known on ``least_pairs`` pairs, whatever
+    it says. Who asks again, or another model, asks for information: else one would ask until it passes."""
+    return next((judging for judging in said if _agreement(judging)[1] >= least_pairs), None)
 
 
-def judged_preference(evaluation: Evaluation, least_agreement: float) -> Estimate | None:
+def judged_preference(evaluation: Evaluation, least_agreement: float, least_pairs: int) -> Estimate | None:
     """Win rate of the candidate minus one half, of the judging that counts; None where there is none, or where its
     agreement with people (Cohen's κ) is below what was declared."""
-    judging = counting(said_of(evaluation))
+    judging = counting(said_of(evaluation), least_pairs)
     if judging is None or _agreement(judging)[0] < least_agreement:
         return None
     rate = judging.results["win_rate"]
@@ -35,6 +33,6 @@ def judged_preference(evaluation: Evaluation, least_agreement: float) -> Estimat
 
 
 def _agreement(judging: Judging) -> tuple[float, int]:
-    """Cohen's κ with people, and on how many pairs; nothing where it is unknown."""
+    """Cohen's κ with people (0 where nothing can be said), and on how many pairs."""
     found = judging.results.get("agreement") or {}
-    return (found["kappa"], found.get("n", 0)) if found.get("kappa") is not None else (0.0, 0)
+    return found.get("kappa") or 0.0, found.get("n", 0)

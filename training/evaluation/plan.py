@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from training.evaluation.gate import GateRule
+from training.evaluation.gate import MAX_TIMED, GateRule
 from training.models import Arm, Condition
 
 RETRIEVAL_ARMS = frozenset(
@@ -17,7 +17,6 @@ ALWAYS = (Arm.EXTRACTIVE.value, Arm.BASE_RAG.value, Arm.ADAPTER_RAG.value)
 """Candidate, today, and what costs no model time."""
 STANDARD_ARMS = (Arm.EXTRACTIVE.value, Arm.BASE.value, Arm.BASE_RAG.value, Arm.ADAPTER.value, Arm.ADAPTER_RAG.value)
 STANDARD_CONDITIONS = (Condition.CLEAN.value, Condition.MISSING_ORACLE.value)
-MAX_TIMED = 200
 MIN_TIMED = 20
 """Of fewer, a 95th percentile is the slowest one."""
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.evaluation.gate import Attempt, GateRule, judge
 from training.evaluation.statistics import (
+    PairedTest,
     cluster_bootstrap,
     mcnemar_exact,
     minimum_detectable_effect,
@@ -19,6 +21,7 @@ from training.evaluation.statistics import (
 )
 
 ALPHA = 0.05
+Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,55 @@ def simulate(world: World, *, runs: int, seed: int = 1) -> Found:
     return Found(runs, promoted / runs, worse / runs, covered / runs, by_mcnemar / runs, by_flips / runs, apart / runs)
 
 
-def _differences(
-    world: World, draw: np.random.Generator, documents: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def simulate_attempts(world: World, *, attempts: int, runs: int, seed: int = 3) -> tuple[float, float]:
+    """Share of ``runs`` in which at least one of ``attempts`` candidates passes the gate (without guardrails): (each
+    held to what its number leaves it, each held to the whole α). All of a run meet the same questions and the same
+    answers of today, as other seeds or settings of one recipe do."""
+    draw = np.random.default_rng(seed)
+    documents = world.questions // world.per_document
+    names = [str(i) for i in np.repeat(np.arange(documents), world.per_document)]
+    rule = GateRule(margins={})
+    held = free = 0
+    for _ in range(runs):
+        candidates = _candidates(world, draw, documents, attempts)
+        found = [_passes(rule, difference, names, number) for number, difference in enumerate(candidates, start=1)]
+        held += any(counted for counted, _ in found)
+        free += any(alone for _, alone in found)
+    return held / runs, free / runs
+
+
+def _passes(rule: GateRule, difference: Values, names: list[str], number: int) -> tuple[bool, bool]:
+    """Whether the gate lets it pass as the ``number``-th attempt, and as the first."""
+    better, worse = int((difference > 0).sum()), int((difference < 0).sum())
+    p = mcnemar_exact(better, worse)
+    if p >= rule.alpha:
+        return False, False  # without the bootstrap, which takes a hundred times as long
+    values = difference.tolist()
+    test = PairedTest(cluster_bootstrap(values, names), better, worse, p, 0.0)
+    first = Attempt(number)
+    low = cluster_bootstrap(values, names, confidence=first.confidence).low
+    counted, _ = judge(rule, test, {}, attempt=Attempt(number, low))
+    alone, _ = judge(rule, test, {})
+    return counted.value == "passed", alone.value == "passed"
+
+
+def _candidates(world: World, draw: np.random.Generator, documents: int, attempts: int) -> list[Values]:
+    """Candidate minus today of ``attempts`` candidates on the same questions, today's answers being the same."""
+    hard = draw.uniform(-1, 1, documents) * world.spread * np.sqrt(3)
+    today = np.repeat(world.rate + hard, world.per_document)
+    first = draw.random(len(today))
+    right_today = first < today
+    found = []
+    for _ in range(attempts):
+        bent = draw.uniform(-1, 1, documents) * world.uneven * np.sqrt(3)
+        candidate = today + np.repeat(world.effect + bent, world.per_document)
+        shared = draw.random(len(today)) < 0.5
+        right = np.where(shared, first, draw.random(len(today))) < candidate
+        found.append(right.astype(np.float64) - right_today.astype(np.float64))
+    return found
+
+
+def _differences(world: World, draw: np.random.Generator, documents: int) -> Values:
     """Candidate minus today of each question: −1, 0 or 1. Probabilities are drawn so that none has to be cut at 0 or 1:
     the mean difference is the effect to the last digit."""
     # Uniform draws have the deviations asked for, and known ends.

@@ -51,7 +51,9 @@ class PairedTest:
         return asdict(self)
 
 
-def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> Estimate:
+def cluster_bootstrap(
+    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0, confidence: float = CONFIDENCE
+) -> Estimate:
     """Mean with a percentile interval from resampling whole clusters (Davison & Hinkley 1997, §3.8).
 
     Items of one document or conversation are alike; resampling items would make the interval too narrow. Pass paired
@@ -62,11 +64,16 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence[str], *, seed:
     """
     if not values or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values with {len(clusters)} clusters cannot be resampled")
-    return cluster_ratio(values, np.ones(len(values)).tolist(), clusters, seed=seed)
+    return cluster_ratio(values, np.ones(len(values)).tolist(), clusters, seed=seed, confidence=confidence)
 
 
 def cluster_ratio(
-    numerators: Sequence[float], denominators: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Sum over sum with a percentile interval from resampling whole clusters: a precision, an F1, a ratio of means.
 
@@ -84,7 +91,7 @@ def cluster_ratio(
         raise ValueError("the denominators sum to 0")
     weights = _draws(len(names), seed)
     above, below = _products(weights, sums), _products(weights, counts)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(numerators), len(names))
 
@@ -144,6 +151,23 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         highest = max(highest, min(1.0, (len(p_values) - place) * p))
         adjusted[name] = highest
     return {name: adjusted[name] for name in p_values}
+
+
+def attempt_share(number: int) -> float:
+    """The part of α that the ``number``-th attempt (from 1) may spend: all, then 1/(k·(k − 1)) for each k after it.
+
+    Attempts come one after the other, and nobody knows how many there will be: so each gets a part fixed beforehand
+    (alpha spending, Foster & Stine 2008; its control of any false success under whatever dependence is Bonferroni's,
+    Tian & Ramdas 2021, §2), where Holm would need all p-values at once and would change verdicts that were given. A
+    two-sided test at α promotes what is no better at most α/2 of the time; the other α/2 is what 1/2 + 1/6 + 1/12 + …
+    = 1 of it share, so that over any number of attempts together a false promotion stays at most α likely.
+
+    Raises:
+        ValueError: attempts are counted from 1.
+    """
+    if number < 1:
+        raise ValueError("attempts are counted from 1")
+    return 1.0 if number == 1 else 1.0 / (number * (number - 1))
 
 
 def power_of(n: int, discordance: float, effect: float) -> float:

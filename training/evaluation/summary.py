@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.asking import cluster_of
+from training.evaluation.attempts import attempts_before, read_off
 from training.evaluation.comparisons import (
     CANDIDATE,
     CLEAN,
@@ -21,10 +22,10 @@ from training.evaluation.comparisons import (
     secondary,
     slow_and_fast,
 )
-from training.evaluation.gate import GUARDRAILS, Criterion, GateRule, judge
+from training.evaluation.gate import GUARDRAILS, Attempt, Criterion, GateRule, judge
 from training.evaluation.judged import judged_preference
 from training.evaluation.statistics import Estimate, PairedTest, cluster_bootstrap, power_of
-from training.models import Arm, BenchmarkItem, Evaluation, GateVerdict
+from training.models import Arm, Benchmark, BenchmarkItem, Evaluation, GateVerdict
 
 __all__ = ["cluster_of", "measured_of", "summarise"]
 
@@ -52,16 +53,47 @@ def summarise(
     seconds = slow_and_fast(latency) if latency else evaluation.comparison.get("latency", {})
     evaluation.comparison = _comparison(measured, items, primary, rule) | {"latency": seconds}
     found = {name: _guardrail(evaluation, rule, name, measured) for name in rule.margins}
-    verdict, table = judge(rule, primary, found)
+    tried = attempts_before(evaluation, outcome=(primary.better, primary.worse))
+    attempt = _attempt(rule, measured, tried.number)
+    elsewhere = _elsewhere(evaluation, rule)
+    evaluation.comparison |= {
+        "attempts": {
+            # Where the gate cannot be passed, nothing was attempted.
+            "number": None if elsewhere else tried.number,
+            "earlier": list(tried.earlier),
+            "confidence": attempt.confidence,
+            "alpha": rule.alpha * attempt.share,
+            "low": primary.difference.low if attempt.low is None else attempt.low,
+            "threshold_read_off": read_off(evaluation),
+        }
+    }
+    verdict, table = judge(rule, primary, found, attempt=attempt, elsewhere=elsewhere)
     evaluation.gate = [line.as_dict() for line in table]
     evaluation.verdict = verdict
     evaluation.sentence = sentence(evaluation, primary, verdict, table)
     evaluation.save(update_fields=["results", "comparison", "gate", "verdict", "sentence"])
 
 
+def _attempt(rule: GateRule, measured: Measured, number: int) -> Attempt:
+    """With the lower end of the gain's interval at the confidence that this attempt is held to."""
+    first = Attempt(number)
+    if number == 1:
+        return first
+    return Attempt(number, measured.lower_end(rule.primary, CLEAN, confidence=first.confidence))
+
+
+def _elsewhere(evaluation: Evaluation, rule: GateRule) -> str:
+    if rule.may_pass(evaluation.benchmark.content_hash):
+        return ""
+    named = Benchmark.objects.filter(assistant=evaluation.assistant_id, content_hash=rule.benchmark).first()
+    where = f"“{named.name}”" if named else f"a benchmark that is not here any more ({rule.benchmark[:12]})"
+    return f"the gate is to be passed on {where}; what is measured on “{evaluation.benchmark.name}” informs only"
+
+
 def measured_of(evaluation: Evaluation, items: Sequence[BenchmarkItem]) -> Measured:
     answers: dict[tuple[str, str], dict[int, dict[str, float]]] = defaultdict(dict)
-    rows = evaluation.answers.values_list("item_id", "arm", "condition", "measures").order_by("pk")
+    # By question, not by when they were asked: sums of floats are to be the same however many asked, in any order.
+    rows = evaluation.answers.values_list("item_id", "arm", "condition", "measures").order_by("item_id")
     for pk, arm, condition, values in rows.iterator(chunk_size=2000):
         answers[arm, condition][pk] = values
     return Measured(answers, {item.pk: cluster_of(item) for item in items})
@@ -104,7 +136,7 @@ def _guardrail(evaluation: Evaluation, rule: GateRule, name: str, measured: Meas
     """What the gate holds against the margin; None where it was not measured."""
     rail = GUARDRAILS[name]
     if name == "judge":
-        return judged_preference(evaluation, rule.judge_agreement)
+        return judged_preference(evaluation, rule.judge_agreement, rule.judge_pairs)
     if rail.kind == "ratio":
         found = evaluation.comparison["latency"].get("slower")
         return Estimate(**found) if found else None
@@ -144,8 +176,15 @@ def sentence(evaluation: Evaluation, primary: PairedTest, verdict: GateVerdict, 
         GateVerdict.WORSE: "it is worse than today",
     }[verdict]
     failed = [line.label for line in table if not line.passed]
+    tried = evaluation.comparison.get("attempts", {})
+    counted = ""
+    if (tried.get("number") or 1) > 1:
+        held = f"{tried['confidence'] * 100:.2f} %"
+        counted = f" Attempt {tried['number']} with this adapter or its data, held to {held}."
+    if tried.get("threshold_read_off"):
+        counted += f" Its threshold was read off “{tried['threshold_read_off']}”."
     because = f" for {'; '.join(failed)}" if failed and verdict == GateVerdict.NOT_PROVEN else ""
     return (
         f"{evaluation.adapter} answers {share * 100:.0f} % of the held-out questions {how}, "
-        f"{points} ({interval}): {said}{because}."
+        f"{points} ({interval}): {said}{because}.{counted}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -15,9 +16,11 @@ from django.views.decorators.http import require_POST, require_safe
 
 from assistants.access import assistants_of, has_role
 from assistants.models import Assistant, AuditEvent
+from assistants.services import audit
 from knowledge.configuration import SettingsRefused, config_digest, settings_of
 from knowledge.configuring import activate, save_configuration, saved
 from knowledge.models import RetrievalConfiguration
+from training.evaluation.attempts import THRESHOLD_APPLIED
 from training.models import Benchmark, BenchmarkItem
 from training.pages import ADMINS, READERS, page_of, render_page, require_admin_somewhere
 from training.retrieval import calibration, worth
@@ -180,7 +183,12 @@ def apply_threshold(request: HttpRequest) -> HttpResponse:
         assistant=assistant, name=f"Threshold {threshold:g}", settings=settings, actor=actor,
         note=f"Read off {source}.",
     )  # fmt: skip
-    now = activate(configuration=version, actor=actor)
+    with transaction.atomic():
+        now = activate(configuration=version, actor=actor)
+        audit(
+            assistant=assistant, actor=actor, action=THRESHOLD_APPLIED, target=version.name,
+            details={"threshold": threshold, "benchmark": benchmark.pk if benchmark else None},
+        )  # fmt: skip
     messages.success(request, f"{assistant} declines below {threshold:g} from now on (version {now}).")
     return HttpResponseRedirect(page)
 

@@ -163,14 +163,14 @@ def test_it_counts_only_as_far_as_it_agrees_with_people(evaluation: Evaluation, 
     rob = User.objects.get(username="rob")
     opened = start_comparison(evaluation=large, name="r", pairs=40, people=[rob], created_by=None)
     pairs = list(opened.pairs.all())
-    assert judged_preference(large, 0.6) is None
+    assert judged_preference(large, 0.6, 30) is None
     for place, pair in enumerate(pairs):
         choice = "candidate" if place % 4 else "baseline"
         ComparisonChoice.objects.create(pair=pair, person=rob, choice=choice, candidate_left=True)
     disagreeing = judged(large)
     assert disagreeing.results["agreement"]["n"] == 40
     assert disagreeing.results["agreement"]["kappa"] == 0.0
-    assert judged_preference(large, 0.6) is None
+    assert judged_preference(large, 0.6, 30) is None
     large.refresh_from_db()
     assert next(line for line in large.gate if line["name"] == "judge")["value"] is None
     # The judge now sees what the person saw: on every fourth question the fee is missing.
@@ -183,7 +183,7 @@ def test_it_counts_only_as_far_as_it_agrees_with_people(evaluation: Evaluation, 
     assert agreeing.results["agreement"]["kappa"] == 1.0
     # The first that people could be compared with counts: nobody asks until the answer pleases.
     assert counting(said_of(large)) == disagreeing
-    assert judged_preference(large, 0.6) is None
+    assert judged_preference(large, 0.6, 30) is None
     page = reverse("admin:training_judging_change", args=[agreeing.pk])
     reader = Client()
     reader.force_login(User.objects.get(username="alice"))
@@ -192,7 +192,7 @@ def test_it_counts_only_as_far_as_it_agrees_with_people(evaluation: Evaluation, 
     assert f"{disagreeing}</a> counts in a gate" in said
     disagreeing.delete()
     judged(large)
-    preferred = judged_preference(large, 0.6)
+    preferred = judged_preference(large, 0.6, 30)
     assert preferred is not None
     assert preferred.value == pytest.approx(0.25)
     large.refresh_from_db()

@@ -1,0 +1,181 @@
+"""How often it has been tried: evaluations that could have let this adapter, or another one of the same data, pass.
+
+Whoever measures often enough passes by luck: under other thresholds, on parts of a benchmark, with other seeds. So
+each further attempt is held to less of α (`training.evaluation.statistics.attempt_share`), and all of them are shown.
+What is the same in everything that decides the gain (the adapter, the questions, the threshold, the measure, and what
+came out) is no further attempt: another margin of a guardrail cannot turn a gain that is none into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.db.models import F, Q
+
+from assistants.models import AuditEvent
+from knowledge.models import RetrievalConfiguration
+from training.evaluation.gate import GateRule
+from training.models import Adapter, Benchmark, BenchmarkItem, DatasetVersion, Evaluation
+
+NEW_DATA = 0.1
+"""Share of a dataset's questions that another one must lack for it to be other data. Judgement."""
+MOST_SHOWN = 50
+THRESHOLD_APPLIED = "threshold.applied"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """``number``: which attempt this is, from 1. ``earlier``: the others, oldest first, as plain values for a page."""
+
+    number: int
+    earlier: Sequence[Mapping[str, Any]]
+
+
+def attempts_before(evaluation: Evaluation, *, outcome: tuple[int, int]) -> Tried:
+    """Counts those that were started earlier and have ended with a verdict, or are still at it.
+
+    Args:
+        outcome: (better, worse) questions of this one: what repeats another one to the last question is no attempt.
+
+    Seven queries at most, whatever the number of evaluations.
+    """
+    family = _family(evaluation.adapter)
+    rows = (
+        Evaluation.objects.filter(assistant=evaluation.assistant_id, state__in=_COUNTED)
+        .filter(
+            Q(created_at__lt=evaluation.created_at) | Q(created_at=evaluation.created_at, pk__lt=evaluation.pk),
+        )
+        .select_related("adapter__run__dataset", "benchmark")
+        .defer("results", "comparison", "gate", "sentence", "progress", "adapter__run__progress")
+        .annotate(found=F("comparison__primary"))
+        .order_by("created_at", "pk")
+    )
+    seen: dict[tuple[Any, ...], int] = {}
+    earlier = []
+    for one in rows:
+        rule = one.gate_rule
+        if not GateRule.from_dict(rule).may_pass(one.benchmark.content_hash) or not family.holds(one.adapter):
+            continue
+        place = seen.setdefault(_key(one, _outcome(one)), len(seen) + 1)
+        earlier.append(_told(one, place))
+    own = _key(evaluation, outcome)
+    return Tried(seen.get(own, len(seen) + 1), earlier[-MOST_SHOWN:])
+
+
+def read_off(evaluation: Evaluation) -> str:
+    """The benchmark off which the threshold of this evaluation was read, where it shares questions with the one that it
+    is measured on; empty where none does, or there is no threshold. Four queries at most."""
+    if not evaluation.threshold:
+        return ""
+    own = BenchmarkItem.objects.filter(benchmark=evaluation.benchmark_id).values("question")
+    alike = Benchmark.objects.filter(
+        Q(pk=evaluation.benchmark_id) | Q(items__question__in=own), assistant=evaluation.assistant_id
+    ).distinct()
+    names = {benchmark.pk: benchmark.name for benchmark in alike}
+    events = AuditEvent.objects.filter(
+        assistant=evaluation.assistant_id, action=THRESHOLD_APPLIED, details__threshold=evaluation.threshold
+    ).values_list("details", flat=True)
+    for details in events:
+        if (found := details.get("benchmark")) in names:
+            return names[found]
+    notes = RetrievalConfiguration.objects.filter(
+        assistant=evaluation.assistant_id, settings__evidence_threshold=evaluation.threshold
+    ).values_list("note", flat=True)
+    return next((name for note in notes for name in names.values() if f"benchmark “{name}”" in note), "")
+
+
+_COUNTED = (Evaluation.State.QUEUED, Evaluation.State.RUNNING, Evaluation.State.SUCCEEDED)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What makes an adapter one of the same: the row, its weights, or its data."""
+
+    adapter: int
+    weights: str
+    content: str
+    datasets: frozenset[int]
+    unknown: bool
+
+    def holds(self, other: Adapter) -> bool:
+        if other.pk == self.adapter or (self.weights and _weights(other) == self.weights):
+            return True
+        if self.unknown:
+            return _unknown(other)
+        dataset = other.run.dataset_id if other.run is not None else None
+        return dataset in self.datasets or bool(self.content and _content(other) == self.content)
+
+
+def _family(adapter: Adapter) -> _Family:
+    own = adapter.run.dataset if adapter.run is not None else None
+    return _Family(
+        adapter=adapter.pk,
+        weights=_weights(adapter),
+        content=own.content_hash if own is not None else _content(adapter),
+        datasets=frozenset(_same_data(own)) if own is not None else frozenset(),
+        unknown=_unknown(adapter),
+    )
+
+
+def _same_data(dataset: DatasetVersion) -> set[int]:
+    """Versions of the assistant that hold nine of ten questions of this one: other settings of a build, another seed,
+    rows left out. One query."""
+    statement = """
+        WITH own AS (
+            SELECT DISTINCT question FROM training_example WHERE dataset_id = %s AND erased_at IS NULL
+        )
+        SELECT others.dataset_id FROM (
+            SELECT DISTINCT e.dataset_id, e.question FROM training_example e
+            JOIN training_datasetversion d ON d.id = e.dataset_id
+            WHERE d.assistant_id = %s AND e.question IN (SELECT question FROM own)
+        ) AS others
+        GROUP BY others.dataset_id HAVING count(*) > %s * (SELECT count(*) FROM own)
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [dataset.pk, dataset.assistant_id, 1 - NEW_DATA])
+        return {dataset.pk, *(pk for (pk,) in cursor.fetchall())}
+
+
+def _weights(adapter: Adapter) -> str:
+    return str(adapter.manifest.get("files", {}).get("adapter_model.safetensors", ""))
+
+
+def _content(adapter: Adapter) -> str:
+    return str(adapter.manifest.get("data", {}).get("content_hash", ""))
+
+
+def _unknown(adapter: Adapter) -> bool:
+    """Imported, and nobody knows from what: such adapters cannot be told apart, and count together."""
+    return adapter.run_id is None and not _content(adapter)
+
+
+def _outcome(evaluation: Any) -> tuple[int, int] | None:
+    found = evaluation.found or {}
+    return (found["better"], found["worse"]) if "better" in found else None
+
+
+def _key(evaluation: Evaluation, outcome: tuple[int, int] | None) -> tuple[Any, ...]:
+    """Equal for what is the same measurement; one that is not known yet is like no other."""
+    if outcome is None:
+        return (evaluation.pk,)
+    adapter = _weights(evaluation.adapter) or evaluation.adapter_id
+    primary = evaluation.gate_rule.get("primary", GateRule.primary)
+    return adapter, evaluation.benchmark.content_hash, evaluation.threshold, primary, *outcome
+
+
+def _told(evaluation: Evaluation, place: int) -> dict[str, Any]:
+    run = evaluation.adapter.run
+    return {
+        "number": place,
+        "evaluation": evaluation.pk,
+        "adapter": str(evaluation.adapter),
+        "dataset": str(run.dataset) if run is not None else "",
+        "seed": run.seed if run is not None else None,
+        "benchmark": evaluation.benchmark.name,
+        "threshold": evaluation.threshold,
+        "gate_version": evaluation.gate_version,
+        "verdict": evaluation.verdict,
+    }
