@@ -91,29 +91,33 @@ def check_gate(*, adapter: Adapter, evaluation: Evaluation | None, override: boo
     Raises:
         PromotionRefused: neither passed nor overridden, or overridden without a reason.
     """
-    passed = evaluation is not None and evaluation.verdict == GateVerdict.PASSED
-    declared = declaration_of(adapter.assistant)
-    if passed and evaluation is not None and declared is not None and evaluation.gate_version != declared.version:
-        # Whoever declares a stricter gate means what comes next, this promotion too.
-        if not override:
-            raise PromotionRefused(
-                f"The gate was declared anew since (version {declared.version}). Evaluate {adapter} again, or override "
-                "with a reason."
-            )
-        passed = False
-    if passed and evaluation is not None and evaluation.threshold != adapter.assistant.evidence_threshold:
-        # What was measured is not what users would get: another threshold asks the model other questions.
-        if not override:
-            raise PromotionRefused(
-                f"The threshold for declining was {evaluation.threshold:g} when {adapter} was evaluated, and is "
-                f"{adapter.assistant.evidence_threshold:g} now. Evaluate it again, or override with a reason."
-            )
-        passed = False
-    if not passed and not override:
-        raise PromotionRefused(f"{adapter} has not passed the gate. Evaluate it, or override with a reason.")
-    if not passed and not reason.strip():
+    why = gate_problem(adapter=adapter, evaluation=evaluation)
+    if why and not override:
+        raise PromotionRefused(why)
+    if why and not reason.strip():
         raise PromotionRefused("An override needs a reason.")
-    return passed
+    return not why
+
+
+def gate_problem(*, adapter: Adapter, evaluation: Evaluation | None) -> str:
+    """Why the gate does not let the adapter meet users as things stand now, in a sentence; empty where it does. One
+    query at most."""
+    if evaluation is None or evaluation.verdict != GateVerdict.PASSED:
+        return f"{adapter} has not passed the gate. Evaluate it, or override with a reason."
+    declared = declaration_of(adapter.assistant)
+    if declared is not None and evaluation.gate_version != declared.version:
+        # Whoever declares a stricter gate means what comes next, this promotion too.
+        return (
+            f"The gate was declared anew since (version {declared.version}). Evaluate {adapter} again, or override "
+            "with a reason."
+        )
+    if evaluation.threshold != adapter.assistant.evidence_threshold:
+        # What was measured is not what users would get: another threshold asks the model other questions.
+        return (
+            f"The threshold for declining was {evaluation.threshold:g} when {adapter} was evaluated, and is "
+            f"{adapter.assistant.evidence_threshold:g} now. Evaluate it again, or override with a reason."
+        )
+    return ""
 
 
 @transaction.atomic

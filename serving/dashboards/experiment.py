@@ -26,7 +26,7 @@ from serving.experiments.models import Experiment, ExperimentLook
 from serving.experiments.pairs import SOURCE, count_differing, start_live_comparison
 from serving.experiments.plan import PlanError
 from serving.experiments.services import set_share, start, step, take_back
-from serving.services import PromotionRefused
+from serving.services import PromotionRefused, gate_problem
 from training.pages import page_of, render_page
 
 READERS = (Role.ADMIN, Role.REVIEWER)
@@ -70,11 +70,18 @@ def experiment_page(request: HttpRequest, pk: int) -> HttpResponse:
         "reviews": rounds_of(SOURCE, experiment.pk, viewer=user),
         "trail": experiment.steps.select_related("actor", "evaluation").order_by("pk"),
         "may": has_role(user, experiment.assistant, Role.ADMIN),
-        "passed": experiment.evaluation is not None and experiment.evaluation.verdict == "passed",
+        "gate_problem": _gate_problem(experiment),
         "start_units": START_UNITS,
     }
     note_view(assistant_id=experiment.assistant_id, actor=user, what="experiment", target=str(experiment.pk))
     return render_page(request, "serving/experiment.html", context)
+
+
+def _gate_problem(experiment: Experiment) -> str:
+    """Why its next step needs a reason that overrides the gate; empty where it does not. What was overridden before the
+    canary stays overridden."""
+    asked = experiment.stage in (Experiment.Stage.SHADOW, Experiment.Stage.AB) and not experiment.override_reason
+    return gate_problem(adapter=experiment.candidate, evaluation=experiment.evaluation) if asked else ""
 
 
 @require_safe

@@ -79,8 +79,8 @@ def start(
 def step(
     *, experiment: Experiment, actor: User | None, reason: str = "", override: bool = False, now: datetime | None = None
 ) -> Experiment:
-    """One step on from where ``experiment`` was read. Into the canary, where users meet it, only with a passed gate, or
-    over it with a reason.
+    """One step on from where ``experiment`` was read. Into the canary, where users meet it, and live only with a passed
+    gate, or over it with a reason: it may have been declared anew, or another threshold may serve, since the canary.
 
     Raises:
         PromotionRefused: it has ended or gone on meanwhile (a button pressed twice, a rule that was faster), the gate
@@ -92,7 +92,7 @@ def step(
     if current.stage == Experiment.Stage.AB:
         promote(
             assistant=current.assistant, adapter=current.candidate, evaluation=current.evaluation, actor=actor,
-            override=bool(current.override_reason), reason=reason or current.override_reason,
+            override=override or bool(current.override_reason), reason=reason or current.override_reason,
         )  # fmt: skip
         current.refresh_from_db()
         return current

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from assistants.models import AuditEvent
@@ -15,6 +17,8 @@ from serving.models import Deployment, Promotion
 from serving.services import PromotionRefused, promote, roll_back
 from tests.factories import make_adapter, make_assistant, make_evaluation, make_turn
 from tests.serving.experiments.conftest import Bot
+from training.evaluation.declaring import declare_gate
+from training.evaluation.gate import GateRule
 
 
 def deployment(bot: Bot) -> Deployment:
@@ -150,3 +154,40 @@ def test_what_counts_as_slow_is_measured_before_the_start(bot: Bot) -> None:
             asked_at=now - timedelta(hours=1, seconds=i),
         )  # fmt: skip
     assert bot.start().latency_limit_ms == 156
+
+
+def test_a_gate_that_went_stale_on_the_way_is_overridden_with_a_reason_or_met_anew(bot: Bot) -> None:
+    """The last step once had no way over it, though promoting by hand had."""
+    experiment = bot.start()
+    for _ in range(2):
+        experiment = step(experiment=experiment, actor=bot.ada)
+    declare_gate(assistant=bot.assistant, rule=GateRule(margins={}), reason="Stricter", actor=bot.ada, read_version=0)
+    with pytest.raises(PromotionRefused, match="declared anew since"):
+        step(experiment=experiment, actor=bot.ada)
+    with pytest.raises(PromotionRefused, match="declared anew since"):  # a rule overrides nothing
+        step(experiment=experiment, actor=None, reason="better")
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        step(experiment=experiment, actor=bot.ada, override=True)
+    ended = step(experiment=experiment, actor=bot.ada, override=True, reason="the board wants it")
+    assert ended.ending == "promoted"
+    last = Promotion.objects.get(experiment=experiment, action="promote")
+    assert (last.overrides_gate, last.reason) == (True, "the board wants it")
+
+
+def test_the_page_asks_for_the_reason_where_the_gate_went_stale(bot: Bot) -> None:
+    experiment = bot.start()
+    for _ in range(2):
+        experiment = step(experiment=experiment, actor=bot.ada)
+    client = Client()
+    client.force_login(bot.ada)
+    url = reverse("admin:serving_experiment_change", args=[experiment.pk])
+    assert 'name="override"' not in client.get(url).content.decode()
+    bot.assistant.evidence_threshold = 0.4
+    bot.assistant.save(update_fields=["evidence_threshold"])
+    page = client.get(url).content.decode()
+    assert "The threshold for declining was 0 when" in page
+    assert 'name="override"' in page
+    sent = {"stage": "ab", "override": "1", "reason": "the board wants it"}
+    client.post(reverse("dashboards:experiment-act", args=[experiment.pk, "step"]), sent)
+    experiment.refresh_from_db()
+    assert experiment.ending == "promoted"
