@@ -206,7 +206,7 @@ def start_run(
         method = recommend(counts)[0]
     if method not in METHODS:
         raise NotPossible(f"There is no method {method[:40]!r}; there are {', '.join(METHODS)}, and auto.")
-    if why := shortage(method, counts):
+    if why := shortage(method, counts) or config.alone(method):
         raise NotPossible(why)
     if provider is not None and (why := why_not_there(provider, method, parent)):
         raise NotPossible(why)

@@ -21,11 +21,11 @@ from generation.engines import EngineError
 from training.finetune.config import ConfigError, FinetuneConfig
 from training.finetune.methods import METHODS
 from training.finetune.preflight import as_json, preflight
-from training.models import Adapter, DatasetVersion, Run
+from training.models import Adapter, DatasetVersion, Run, TrainingProvider
 from training.services import NotPossible, cancel, start_run
 
 MAX_LIMIT = 100
-ASKED = ("dataset", "method", "continues", "seed", "settings", "check")
+ASKED = ("dataset", "method", "continues", "provider", "seed", "settings", "check")
 
 
 class RunShape(serializers.Serializer[Run]):
@@ -34,6 +34,7 @@ class RunShape(serializers.Serializer[Run]):
     method = serializers.ChoiceField(choices=METHODS)
     dataset = serializers.IntegerField(help_text="Number of the dataset version.")
     continues = serializers.IntegerField(allow_null=True, help_text="Number of the adapter that it continues.")
+    provider = serializers.CharField(allow_null=True, help_text="Name of the provider that trains it; null: here.")
     seed = serializers.IntegerField()
     settings = serializers.DictField()
     done = serializers.IntegerField(help_text="Steps.")
@@ -57,6 +58,9 @@ class RunAsked(serializers.Serializer[Any]):
     dataset = serializers.IntegerField(help_text="Number of a frozen dataset version.")
     method = serializers.ChoiceField(choices=("auto", *METHODS), required=False, help_text="Default: auto.")
     continues = serializers.IntegerField(required=False, allow_null=True, help_text="Number of an adapter.")
+    provider = serializers.CharField(
+        required=False, allow_null=True, help_text="Name of a provider of the assistant: the rows leave this platform."
+    )
     seed = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1, help_text="Default: 1.")
     settings = serializers.DictField(required=False, help_text="As in docs/training.md; what is left out is chosen.")
     check = serializers.BooleanField(required=False, help_text="Starts nothing: says what the run would do.")
@@ -120,10 +124,19 @@ class RunsView(_RunsView):
             parent = Adapter.objects.filter(assistant=assistant, number=asked["continues"]).first()
             if parent is None:
                 raise ApiError(404, detail="There is no such adapter.", errors=[_wrong("continues", "no such adapter")])
+        provider = None
+        if asked["provider"] is not None:
+            # By its name: numbers of providers are shown nowhere.
+            provider = TrainingProvider.objects.filter(assistant=assistant, name=asked["provider"]).first()
+            if provider is None:
+                wrong = [_wrong("provider", "no such provider")]
+                raise ApiError(404, detail="There is no such provider.", errors=wrong)
         try:
             settings = FinetuneConfig.from_dict(asked["settings"])
             if asked["check"]:
-                found = preflight(dataset=dataset, settings=settings, method=asked["method"], parent=parent)
+                found = preflight(
+                    dataset=dataset, settings=settings, method=asked["method"], parent=parent, provider=provider
+                )
                 return Response(as_json(found))
             run = start_run(
                 assistant=assistant,
@@ -132,6 +145,7 @@ class RunsView(_RunsView):
                 seed=asked["seed"],
                 method=asked["method"],
                 parent=parent,
+                provider=provider,
             )
         except ConfigError as error:
             raise _bad("settings", str(error)) from error
@@ -176,7 +190,7 @@ def _assistant(request: Request) -> Assistant:
 
 
 def _rows(assistant: Assistant) -> Any:
-    return Run.objects.filter(assistant=assistant).select_related("dataset", "parent", "adapter")
+    return Run.objects.filter(assistant=assistant).select_related("dataset", "parent", "adapter", "provider")
 
 
 def _one(request: Request, pk: int) -> Run:
@@ -195,6 +209,7 @@ def _shape(run: Run) -> dict[str, Any]:
         "method": run.method,
         "dataset": run.dataset.number,
         "continues": run.parent.number if run.parent else None,
+        "provider": run.provider.name if run.provider else None,
         "seed": run.seed,
         "settings": {**run.settings, **progress.get("start", {}).get("settings", {})},
         "done": progress.get("done") or 0,
@@ -216,7 +231,9 @@ def _asked(body: Any) -> dict[str, Any]:
     unknown = sorted(set(body) - set(ASKED))
     if unknown:
         raise _bad(str(unknown[0])[:60], f"is not known; there are {', '.join(ASKED)}")
-    asked = {"method": "auto", "continues": None, "seed": 1, "settings": {}, "check": False, **body}
+    asked = {
+        "method": "auto", "continues": None, "provider": None, "seed": 1, "settings": {}, "check": False, **body
+    }  # fmt: skip
     numbers = {"dataset": asked.get("dataset"), "continues": asked["continues"], "seed": asked["seed"]}
     for name, value in numbers.items():
         if name == "continues" and value is None:
@@ -225,6 +242,9 @@ def _asked(body: Any) -> dict[str, Any]:
             raise _bad(name, "must be a whole number")
     if asked["method"] not in ("auto", *METHODS):
         raise _bad("method", f"must be auto or one of {', '.join(METHODS)}")
+    named = asked["provider"]
+    if named is not None and not (isinstance(named, str) and 1 <= len(named) <= 80 and "\x00" not in named):
+        raise _bad("provider", "must be the name of a provider")
     if not isinstance(asked["settings"], dict) or not all(isinstance(name, str) for name in asked["settings"]):
         raise _bad("settings", "must be an object")
     if not isinstance(asked["check"], bool):

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
-from training.finetune.methods import Counts, Stage
+from training.finetune.methods import Counts, Stage, stages
 from training.finetune.order import batch_count
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -141,6 +141,18 @@ class FinetuneConfig:
         micro, accumulate = self.batches(processes)
         assert self.epochs is not None
         return math.ceil(max(1, math.ceil(batch_count(rows, micro, processes) / accumulate)) * self.epochs)
+
+    def alone(self, method: str) -> str:
+        """Why KTO cannot be shared out like this, in one sentence; empty where it can, or where it is not known before
+        the machine is (``processes`` 0, or a batch that is chosen)."""
+        if "kto" not in stages(method) or self.processes < 2 or self.batch is None:
+            return ""
+        if min(self.batch // self.processes, max(2, self.micro_batch)) >= 2:
+            return ""
+        return (
+            f"KTO compares the rows of a batch, and batch {self.batch} leaves each of {self.processes} processes one "
+            f"row. Choose batch {2 * self.processes} or more, or fewer processes."
+        )
 
     def for_stage(self, stage: Stage) -> FinetuneConfig:
         """The settings as one stage sees them: its own learning rate and epochs; DPO and KTO know no dropout (it would

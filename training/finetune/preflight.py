@@ -98,6 +98,8 @@ def preflight(
         "dataset_digest": dataset.content_hash,
     }
     problems = [why for why in (dataset.why_unusable, shortage(method, counts), _prompt_problem(dataset)) if why]
+    if why := settings.alone(method):
+        problems.append(why)
     if provider is not None and (why := why_not_there(provider, method, parent)):
         problems.append(why)
     try:

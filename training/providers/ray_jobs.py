@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from django.conf import settings
+
 from assistants.background import WorkCancelled, WorkLost
 from assistants.vault import PayloadUnreadable
 from training.finetune.runs import MAX_CRASHES, RunRefused, Watcher, refuse_mismatch, register, run_folder
@@ -24,6 +26,10 @@ from training.providers.ray_package import pack
 from training.providers.returning import Returning
 
 POLL_SECONDS = 3.0
+READ_RATE = 200_000.0
+"""Characters of a log a second, on average."""
+MOST_PAUSE = 60.0
+LOG_ROOM = 64 * 1024**2
 BEAT_SECONDS = 1.0
 PATIENCE_SECONDS = 1800.0
 ENTRYPOINT = "PYTHONPATH=platform:. python -W ignore -m training.finetune.elsewhere"
@@ -129,19 +135,27 @@ def _submit(run: Run, client: Any, folder: Path) -> str:
 def _follow(run: Run, client: Any, watcher: Watcher, job: str, folder: Path) -> tuple[str, str]:
     """The job's status when it has ended, and what the cluster says of it. Its log is read from the start: what was
     stored before is stored again, the same."""
-    returning = Returning(folder / "adapter")
+    most = settings.RATCHET_MAX_ADAPTER_BYTES
+    returning = Returning(folder / "adapter", most=most)
     read = 0
     while True:
         info: Any = _patiently(run, lambda: client.get_job_info(job))
         # Status first: what a job has said before it ended is in the log that is read after.
         text: Any = _patiently(run, lambda: client.get_job_logs(job))
         status = str(getattr(info.status, "value", info.status))
+        # Base64 makes four of three, and a training says a few megabytes besides.
+        if len(text) > most * 4 // 3 + LOG_ROOM:
+            _stop_there(run, client)
+            raise ProviderError(
+                f"The job's log on the cluster has {len(text):,} characters, more than any adapter that is taken "
+                "(RATCHET_MAX_ADAPTER_BYTES). The job was stopped; look at its log there."
+            )
         whole = len(text) if status in ENDED else text.rfind("\n") + 1
         for line in text[read:whole].splitlines():
             _take(line, watcher, returning)
         read = max(read, whole)
         if status not in ENDED:
-            _wait(run, watcher, status)
+            _wait(run, watcher, status, pause_after(len(text)))
             continue
         watcher.store(now=True)
         if status == "SUCCEEDED" and (why := returning.finish()):
@@ -163,10 +177,16 @@ def _take(line: str, watcher: Watcher, returning: Returning) -> None:
         watcher.take(event)
 
 
-def _wait(run: Run, watcher: Watcher, status: str) -> None:
+def pause_after(characters: int) -> float:
+    """Seconds until the log is fetched again. Ray's API knows no offset, so it comes whole each time: the longer it is,
+    the rarer, so that following a job costs at most `READ_RATE` however long it says things."""
+    return min(max(POLL_SECONDS, characters / READ_RATE), MOST_PAUSE)
+
+
+def _wait(run: Run, watcher: Watcher, status: str, seconds: float) -> None:
     if watcher.step == 0 and status == "PENDING":
         run.beat(stage=f"waiting at {run.provider}")
-    until = time.monotonic() + POLL_SECONDS
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         watcher.store()
         run.beat()  # notices a cancel long before the next look

@@ -14,10 +14,12 @@ from generation.adapters import ALLOWED_FILES
 
 class Returning:
     """Takes ``file``, ``file_end`` and ``delivered`` events into ``folder``, which is emptied first. A log is somebody
-    else's text: only the four files of an adapter are written, and only whole."""
+    else's text: only the four files of an adapter are written, only whole, and at most ``most`` bytes of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, most: int) -> None:
         self.folder = folder
+        self.most = most
+        self._bytes = 0
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         self._pieces: dict[str, int] = {}
@@ -45,8 +47,16 @@ class Returning:
     def _piece(self, name: str, event: dict[str, Any]) -> None:
         if event["piece"] != self._pieces.get(name, 0):
             raise ValueError("out of order")
+        if self._broken:
+            return  # whatever comes now, the adapter is none: the disk is not filled with it
+        data = base64.b64decode(event["data"], validate=True)
+        if self._bytes + len(data) > self.most:
+            self._broken = f"it has more than {self.most:,} bytes, and no more are taken (RATCHET_MAX_ADAPTER_BYTES)."
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        self._bytes += len(data)
         with (self.folder / name).open("ab") as file:
-            file.write(base64.b64decode(event["data"], validate=True))
+            file.write(data)
         self._pieces[name] = event["piece"] + 1
 
     def _end(self, name: str, event: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from assistants.models import Assistant, AuditEvent
 from assistants.services import issue_key
 from generation.adapters import base_digest
-from tests.factories import make_assistant, make_user
+from tests.factories import make_adapter, make_assistant, make_user
 from tests.training.finetune.conftest import make_dataset, make_run
 from training import views_run_live
 from training.finetune.bases import from_state
@@ -355,6 +355,38 @@ def test_programs_get_one_sentence_for_what_is_wrong(dataset: DatasetVersion, ke
         assert words in answer.json()["detail"], body
     assert call(key, "get", "/api/v1/runs", {"limit": "0"}).status_code == 422
     assert call(key, "get", "/api/v1/runs", {"state": "odd"}).status_code == 422
+
+
+def test_programs_name_a_provider_with_the_checks_of_the_form(
+    dataset: DatasetVersion, assistant: Assistant, key: str, launched: list[Any]
+) -> None:
+    provider = save_provider(
+        assistant=assistant, name="Elsewhere", base_url="http://127.0.0.1:9/v1", model="small", api_key="s3cret",
+        actor=None,
+    )  # fmt: skip
+    save_provider(
+        assistant=make_assistant(), name="Theirs", base_url="http://127.0.0.1:9/v1", model="m", api_key="k", actor=None
+    )
+    asked = {"dataset": dataset.number, "method": "sft", "provider": "Elsewhere"}
+    for body, status, words in (
+        ({**asked, "provider": "Theirs"}, 404, "no such provider"),
+        ({**asked, "provider": "Nobody"}, 404, "no such provider"),
+        ({**asked, "provider": 7}, 422, "must be the name of a provider"),
+        ({**asked, "provider": ""}, 422, "must be the name of a provider"),
+        ({**asked, "method": "kto"}, 422, "no bad one"),
+        ({**asked, "continues": make_adapter(assistant).number}, 422, "cannot continue an adapter"),
+    ):
+        answer = call(key, "post", "/api/v1/runs", body)
+        assert answer.status_code == status, body
+        assert words in answer.json()["detail"], body
+    assert call(key, "post", "/api/v1/runs", {**asked, "check": True}).status_code == 200
+    assert not Run.objects.exists()
+    made = call(key, "post", "/api/v1/runs", asked)
+    assert (made.status_code, made.json()["provider"]) == (201, "Elsewhere")
+    assert Run.objects.get().provider == provider
+    assert "s3cret" not in made.content.decode()
+    assert AuditEvent.objects.filter(action="run.started").latest("pk").details["provider"] == "Elsewhere"
+    assert call(key, "post", "/api/v1/runs", {**asked, "provider": None}).json()["provider"] is None
 
 
 def test_a_key_sees_its_own_assistants_runs_and_needs_the_scope(

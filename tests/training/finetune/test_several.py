@@ -53,6 +53,17 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_those_that_can() -> None:
     assert chosen.batches(3) == (8, 2)
 
 
+def test_kto_with_one_row_a_process_is_refused_before_it_starts() -> None:
+    """There it would be compared with itself; the trainer says so too, where only the machine knows how many."""
+    crowded = FinetuneConfig(batch=4, micro_batch=2, processes=4)
+    assert crowded.alone("sft+kto") == (
+        "KTO compares the rows of a batch, and batch 4 leaves each of 4 processes one row. Choose batch 8 or more, or "
+        "fewer processes."
+    )
+    assert crowded.alone("sft") == crowded.alone("sft+dpo") == ""
+    assert FinetuneConfig(batch=8, processes=4).alone("kto") == FinetuneConfig(batch=4).alone("kto") == ""
+
+
 def test_two_processes_end_at_the_weights_of_one_also_when_stopped_in_between(write_job: Callable[..., Path]) -> None:
     rows = [plain_row(i, words=2 * i) for i in range(22)]  # 22: the last step of an epoch has fewer
     alone = write_job(rows, name="alone", learning_rate=1e-3, **{**TOGETHER, "processes": 1})

@@ -299,7 +299,7 @@ def test_what_comes_back_is_whole_or_refused(
     events = [e for e in events if e.get("name") == "adapter_model.safetensors"] + [
         e for e in events if e.get("name") != "adapter_model.safetensors"
     ]
-    returning = Returning(tmp_path / "back")
+    returning = Returning(tmp_path / "back", most=10_000_000)
     assert all(returning.take(event) for event in damage(events))
     assert said in returning.finish()
     if not said:
@@ -309,3 +309,19 @@ def test_what_comes_back_is_whole_or_refused(
     assert not (tmp_path / "evil.py").exists()
     with pytest.raises(elsewhere.CannotTrain, match="Set a lower rank, or raise the limit"):
         elsewhere.deliver(made, most=100)
+
+
+def test_what_comes_back_has_a_limit(tmp_path: Path) -> None:
+    """A log is somebody else's: one that goes on and on once filled the disk."""
+    returning = Returning(tmp_path / "back", most=5000)
+    piece = {"event": "file", "name": "adapter_model.safetensors", "data": base64.b64encode(b"x" * 2000).decode()}
+    for number in range(50):
+        assert returning.take({**piece, "piece": number})
+    assert not any(path.stat().st_size for path in (tmp_path / "back").glob("*"))
+    assert "more than 5,000 bytes" in returning.finish()
+
+
+def test_a_long_log_is_fetched_the_more_rarely() -> None:
+    assert ray_jobs.pause_after(10_000) == ray_jobs.POLL_SECONDS
+    assert ray_jobs.pause_after(2_000_000) == 10.0
+    assert ray_jobs.pause_after(10**9) == 60.0
