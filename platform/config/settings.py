@@ -342,6 +342,7 @@ LOGGING: dict[str, Any] = {
         "django.request": {"level": "ERROR"},
         "django-q": {"handlers": [], "level": "WARNING", "propagate": True},
         "httpx": {"level": "WARNING"},
+        "presidio-analyzer": {"level": "WARNING"},  # names each recogniser that it loads
     },
 }
 

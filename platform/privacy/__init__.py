@@ -1,5 +1,5 @@
 """Finds personal data in chat logs and replaces it with typed placeholders, offline.
 
-Start at `privacy.scrubber`. Django-free, and without torch, spaCy or Presidio, since web processes scrub too: the
-modules `presidio_…` are the yardstick of tests and of a benchmark.
+Start at `privacy.scrubber`. Django-free; Presidio is imported when the first text is scrubbed,
+never when a module of this package other than `analyzer` and the recognisers is imported.
 """

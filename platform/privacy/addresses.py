@@ -8,7 +8,7 @@ import regex
 
 from privacy.features import Features, Gate
 from privacy.gazetteer import FUNCTION_WORDS, fold, gazetteer
-from privacy.scanning import Hit, Scan, bounded
+from privacy.scanning import Hit, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 _CAP = r"(?:\p{Lu}[\p{L}\p{M}'’.\-]*|\d{1,3}(?:st|nd|rd|th))"
@@ -243,7 +243,7 @@ _GUARDED_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
 )
 
 
-class AddressScan(Scan):
+class AddressScan(ScanRecognizer):
     """Street addresses with what follows them (flat, town, postcode), and postcodes alone."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import regex
 
 from privacy.features import Features, Gate
 from privacy.gazetteer import FUNCTION_WORDS, gazetteer
-from privacy.scanning import Hit, PatternScan, Scan, bounded
+from privacy.scanning import Hit, PatternScan, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 _PREFIXED = regex.compile(
@@ -92,7 +92,7 @@ def _key_blocks(text: str) -> Iterator[Hit]:
         yield Hit(begin.start(), end, 1.0, "key block")
 
 
-class SecretScan(Scan):
+class SecretScan(ScanRecognizer):
     """Keys by their prefix, credentials by the words before them."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def is_key(value: str) -> bool:
     return len(value) >= 8 and any(char.isdigit() for char in value) and not _ordinary(value)
 
 
-def credential_recognizers() -> list[Scan]:
+def credential_recognizers() -> list[ScanRecognizer]:
     """New recognisers for SECRET and USERNAME."""
     return [
         SecretScan(),

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import regex
 
-from privacy.features import Features
-from privacy.scanning import Hit, PatternScan, Scan, bounded
+from privacy.presidio import predefined_recognizers
+from privacy.scanning import FailClosed, Hit, PatternScan, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 # Any dash, and a dot or a slash where the same one stands between all groups of four.
@@ -28,20 +28,6 @@ _SSN = regex.compile(r"(?<![\d\-])(?!000|666)\d{3}(?P<sep>[\- ])(?!00)\d{2}(?P=s
 _SSN_PLAIN = regex.compile(r"(?<![\d.\-])(?!000|666)\d{9}(?![\d.\-])")
 _UK_LICENCE = regex.compile(r"\b[A-Z9]{5}\d{6}[A-Z9]{2}\d[A-Z]{2}\b", regex.I)
 _TWO_LETTERS = regex.compile(r"(?<!\w)[A-Za-z]{2} ?\Z")
-_ACCOUNT = regex.compile(r"\b[0-9]{8,17}\b")
-_NINE_DIGITS = regex.compile(r"\b[0-9]{9}\b")
-_LETTER_EIGHT_DIGITS = regex.compile(r"\b[A-Z][0-9]{8}\b", regex.I)
-# The letters that are given out and the prefixes that are not, as the tax office says.
-_NINO = regex.compile(
-    r"\b(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?(?:[0-9]{2} ?){3}[A-D]\b", regex.I
-)
-# What the states give out. Letters with fewer digits are not worth it: "permit B4" is no licence.
-_US_LICENCE = regex.compile(
-    r"\b(?:[A-Z]{1,2}[0-9]{3,14}[A-Z]?|[A-Z][0-9]{18}|[A-Z]{3}[0-9]{6}|[0-9]{2}[A-Z]{3}[0-9]{5,6}|[0-9]{7,9}[A-Z]{1,2}"
-    r"|[0-9]{3}[A-Z]{2}[0-9]{4}|[A-Z][0-9][A-Z][0-9][A-Z])\b",
-    regex.I,
-)
-_US_LICENCE_DIGITS = regex.compile(r"\b(?:[0-9]{6,14}|[0-9]{16})\b")
 _SORT_CODE = regex.compile(r"(?<![\d\-])\d{2}([\- ])\d{2}\1\d{2}(?![\d\-])")
 
 # The first letters of a month in English, German, French, Spanish, Italian and Dutch.
@@ -59,7 +45,7 @@ _DATE_CUE = regex.compile(rf"(?<!\w)d[./]?\s?o[./]?\s?b\b\.?\s?(?:is|was|[:=])?\
 _BIRTH_STEMS = ("born", "birth", "dob", "geb", "né", "naiss", "nacid", "nacim", "nato", "nata", "nasc")
 
 
-class CardScan(Scan):
+class CardScan(ScanRecognizer):
     """Payment card numbers of 12 to 19 digits with a valid Luhn digit (ISO/IEC 7812-1)."""
 
     def __init__(self) -> None:
@@ -83,7 +69,7 @@ def luhn_valid(digits: str) -> bool:
     return total % 10 == 0
 
 
-class IbanScan(Scan):
+class IbanScan(ScanRecognizer):
     """International bank account numbers with valid check digits (ISO 13616, modulo 97)."""
 
     def __init__(self) -> None:
@@ -113,27 +99,47 @@ def _iban_remainder(compact: str) -> int:
     return int(digits) % 97
 
 
-def _around_six_digits(features: Features) -> list[tuple[int, int]]:
-    """Where a national insurance number could be: two letters, then six digits together or in pairs."""
-    text = features.text
-    return [
-        (max(0, start - 4), min(len(text), start + 12))
-        for start, end in features.runs
-        if end - start in {2, 6} and _TWO_LETTERS.search(text, max(0, start - 4), start)
-    ]
+class LicenceScan(FailClosed, predefined_recognizers.UsLicenseRecognizer):
+    """US driving licence numbers: weak patterns that need a context word."""
+
+    CONTEXT = [*predefined_recognizers.UsLicenseRecognizer.CONTEXT, "licence", "licences", "dvla", "driver's"]
+    gate = staticmethod(lambda features: features.digit and features.any_of(("lic", "driv", "permit", "dls")))
+    stretches = staticmethod(lambda features: features.digit_words)
 
 
-def identity_recognizers() -> list[Scan]:
+class PassportScan(FailClosed, predefined_recognizers.UsPassportRecognizer):
+    """Passport numbers of nine characters after the word passport."""
+
+    CONTEXT = ["passport", "passport#", "passports"]
+    gate = staticmethod(lambda features: features.digit and "passport" in features.lower)
+
+
+class BankAccountScan(FailClosed, predefined_recognizers.UsBankRecognizer):
+    """Account numbers of 8 to 17 digits after a word about accounts."""
+
+    CONTEXT = ["account", "account#", "acct", "acc", "bank", "banking", "iban", "debit"]
+    gate = staticmethod(lambda features: features.seven_digits and features.any_of(("acc", "bank", "debit")))
+
+
+class NinoScan(FailClosed, predefined_recognizers.UkNinoRecognizer):
+    """UK national insurance numbers."""
+
+    gate = staticmethod(lambda features: features.longest_chain >= 6)
+    stretches = staticmethod(
+        lambda f: [
+            (max(0, start - 4), min(len(f.text), start + 12))
+            for start, end in f.runs
+            if end - start in {2, 6} and _TWO_LETTERS.search(f.text, max(0, start - 4), start)
+        ]
+    )
+
+
+def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
     """New recognisers for cards, accounts, national identity numbers and dates of birth."""
     return [
         CardScan(),
         IbanScan(),
-        PatternScan(
-            "BANK_ACCOUNT",
-            [("digits", _ACCOUNT, 0.05)],
-            context=words("account acct acc bank banking iban debit"),
-            gate=lambda features: features.seven_digits and features.any_of(("acc", "bank", "debit")),
-        ),
+        BankAccountScan(supported_entity="BANK_ACCOUNT"),
         PatternScan(
             "BANK_ACCOUNT",
             [("sort code", _SORT_CODE, 0.1)],
@@ -146,26 +152,9 @@ def identity_recognizers() -> list[Scan]:
             context=("ssn", "ssns", "social", "security", "ssn#"),
             gate=lambda features: features.longest_chain >= 9,
         ),
-        PatternScan(
-            "UK_NINO",
-            [("form", _NINO, 0.5)],
-            context=("nino",),
-            gate=lambda features: features.longest_chain >= 6,
-            stretches=_around_six_digits,
-        ),
-        PatternScan(
-            "PASSPORT",
-            [("nine digits", _NINE_DIGITS, 0.05), ("a letter and eight digits", _LETTER_EIGHT_DIGITS, 0.1)],
-            context=("passport", "passports"),
-            gate=lambda features: features.digit and "passport" in features.lower,
-        ),
-        PatternScan(
-            "DRIVER_LICENSE",
-            [("form of a US state", _US_LICENCE, 0.3), ("digits", _US_LICENCE_DIGITS, 0.01)],
-            context=words("driver driver's driving license licence licences lic permit identification dls cdls dvla"),
-            gate=lambda features: features.digit and features.any_of(("lic", "driv", "permit", "dls")),
-            stretches=lambda features: features.digit_words,
-        ),
+        NinoScan(supported_entity="UK_NINO"),
+        PassportScan(supported_entity="PASSPORT"),
+        LicenceScan(supported_entity="DRIVER_LICENSE"),
         PatternScan(
             "DRIVER_LICENSE",
             [("UK licence", _UK_LICENCE, 0.6)],

@@ -21,7 +21,7 @@ from stdnum.it import codicefiscale
 from stdnum.nl import bsn
 
 from privacy.features import Features
-from privacy.scanning import Hit, Scan, bounded
+from privacy.scanning import Hit, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 _CONTEXT = words(
@@ -72,7 +72,7 @@ _RULES = (
 )
 
 
-class NationalScan(Scan):
+class NationalScan(ScanRecognizer):
     """Identity, tax and health numbers with valid check digits."""
 
     def __init__(self) -> None:

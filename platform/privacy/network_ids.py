@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv6Interface
 
 import regex
 
 from privacy.features import Features
-from privacy.scanning import Hit, PatternScan, Scan, bounded
+from privacy.presidio import predefined_recognizers
+from privacy.scanning import FailClosed, Hit, ScanRecognizer, bounded
 
 # Searched backwards from the at-sign: the last character that cannot belong to a local part.
 _NOT_LOCAL = regex.compile(r"(?r)[^\w.!#$%&'*+/=?^`{|}~\-]")
@@ -39,7 +39,7 @@ _TELLING_PATH = regex.compile(
 )
 
 
-class EmailScan(Scan):
+class EmailScan(ScanRecognizer):
     """E-mail addresses: every at-sign is looked at once, in both directions.
 
     No public suffix list is asked: an internal domain is as personal as a public one.
@@ -88,7 +88,7 @@ def _has_address(features: Features) -> bool:
     return features.at_sign or features.any_of(_SPELLED_HINTS)
 
 
-class UrlScan(Scan):
+class UrlScan(ScanRecognizer):
     """URLs that say something about a person: with a query value, a user part or a profile path.
 
     Plain addresses of sites stay: answers have to be able to name them.
@@ -125,78 +125,35 @@ _FEWEST_COLONS = 6
 _FEWEST_DOTS = 3
 
 
-# Without leading zeros, which no address has; and a telephone number may be written "01.84.17.61.18".
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = regex.compile(rf"(?<!\w|[0-9]\.)(?:{_OCTET}\.){{3}}{_OCTET}(?:/(?:3[0-2]|[0-2]?[0-9]))?\b")
-# What is made of the characters of one; `_ipv6_length` says whether it is one.
-_IPV6_LIKE = regex.compile(r"(?<![\w:])[0-9A-Fa-f:][0-9A-Fa-f:.]{1,60}+(?:%[0-9A-Za-z]{1,32})?(?:/[0-9]{1,3})?(?!\w)")
-_IP_SCORE = 0.6
-_MARKS = 3
-_MAC_PAIRS = regex.compile(r"\b[0-9A-F]{2}([:\-])(?:[0-9A-F]{2}\1){4}[0-9A-F]{2}\b", regex.I)
-_MAC_QUADS = regex.compile(r"\b[0-9A-F]{4}\.[0-9A-F]{4}\.[0-9A-F]{4}\b", regex.I)
+class IpScan(FailClosed, predefined_recognizers.IpRecognizer):
+    """Presidio's IP patterns, without loopback, unspecified, mask and slice-like addresses."""
+
+    gate = staticmethod(lambda features: bool(address_chunks(features)))
+    stretches = staticmethod(address_chunks)
+
+    def invalidate_result(self, pattern_text: str) -> bool:
+        """Whether the text is no address, or one that points at nobody."""
+        if super().invalidate_result(pattern_text):
+            return True
+        address = pattern_text.partition("/")[0].partition("%")[0]
+        if address.startswith(_NOBODY):
+            return True
+        # "1::2" is how a slice is written in code; real addresses have more or longer groups.
+        groups = [group for group in address.split(":") if group]
+        return ":" in address and (len(groups) < 3 or max(map(len, groups)) < 2)
 
 
-class IpScan(Scan):
-    """IP addresses of both versions, without loopback, unspecified, mask and slice-like ones."""
+class MacScan(FailClosed, predefined_recognizers.MacAddressRecognizer):
+    """Presidio's MAC patterns behind a gate."""
 
-    def __init__(self) -> None:
-        super().__init__("IP_ADDRESS", context=("ip", "ipv4", "ipv6"))
-
-    def scan(self, text: str) -> Iterator[Hit]:
-        """Hits for addresses, with zone and length of the network where they are written."""
-        return self.read(Features(text))
-
-    def read(self, features: Features) -> Iterator[Hit]:
-        """As `scan`, within the stretches that have what an address needs."""
-        text = features.text
-        for start, end in address_chunks(features):
-            for match in bounded(_IPV4, text, start, end):
-                if not match.group().startswith(_NOBODY):
-                    yield Hit(*match.span(), _IP_SCORE, "IPv4")
-            if text.count(":", start, end) > 1:
-                for match in bounded(_IPV6_LIKE, text, start, end):
-                    length = _ipv6_length(match.group())
-                    if length and not _nobodys(match.group()[:length]):
-                        yield Hit(match.start(), match.start() + length, _IP_SCORE, "IPv6")
+    gate = staticmethod(lambda features: features.hexadecimal_pair)
 
 
-def _ipv6_length(run: str) -> int:
-    """How many of the characters, from the first on, are an address; marks of the sentence may follow it."""
-    host = regex.split("[%/]", run, maxsplit=1)[0]
-    marks = min(_MARKS, len(host) - len(host.rstrip(".:")))
-    trimmed = [host[: len(host) - count] for count in range(marks + 1)]
-    tails = (run, run.partition("/")[0], *trimmed, host.partition(".")[0].rstrip(":"))
-    for address in dict.fromkeys(tails):
-        try:
-            IPv6Interface(address)
-        except ValueError:
-            continue
-        return len(address)
-    return 0
-
-
-def _nobodys(address: str) -> bool:
-    """Whether it is how a slice is written in code ("1::2"); real addresses have more or longer groups."""
-    groups = [group for group in regex.split("[%/]", address, maxsplit=1)[0].split(":") if group]
-    return len(groups) < 3 or max(map(len, groups)) < 2
-
-
-def _some_card(address: str) -> bool:
-    """Whether a hardware address is of one card, not of all or none."""
-    return len(set(address.upper()) - set(":-.")) > 1 or address[0] not in "0Ff"
-
-
-def network_recognizers() -> list[Scan]:
+def network_recognizers() -> list[ScanRecognizer | FailClosed]:
     """New recognisers for EMAIL, URL, IP_ADDRESS and MAC_ADDRESS."""
     return [
         EmailScan(),
         UrlScan(),
-        IpScan(),
-        PatternScan(
-            "MAC_ADDRESS",
-            [("pairs", _MAC_PAIRS, 0.6), ("quads", _MAC_QUADS, 0.6)],
-            context=("mac", "ethernet"),
-            gate=lambda features: features.hexadecimal_pair,
-            check=_some_card,
-        ),
+        IpScan(supported_entity="IP_ADDRESS"),
+        MacScan(supported_entity="MAC_ADDRESS"),
     ]

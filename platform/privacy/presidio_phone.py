@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from phonenumbers import PhoneMetadata, PhoneNumberMatch, PhoneNumberMatcher, phonenumbermatcher, phonenumberutil
-from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
 from privacy.features import Features
+from privacy.presidio import predefined_recognizers
 from privacy.scanning import Hit
 
 _DIGIT = re.compile(r"\d")
@@ -126,7 +126,7 @@ def _plan(region: str) -> _Plan:
     return _Plan(lengths, min(lengths), re.compile(joined))
 
 
-class SharedPhone(PhoneRecognizer):
+class SharedPhone(predefined_recognizers.PhoneRecognizer):
     """The same telephone numbers that Presidio finds, each once."""
 
     def hits(self, features: Features) -> list[Hit]:

@@ -13,26 +13,24 @@ because it is made of it (gates, features, scans), is typed and linted with it, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import tldextract
-from presidio_analyzer import EntityRecognizer, RecognizerResult
-from presidio_analyzer import predefined_recognizers as presidio
-from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
-from spacy.lang.en import English
 
 from privacy.features import Features, Gate
 from privacy.network_ids import address_chunks
-from privacy.presidio_patterns import FailClosed, as_result
+from privacy.presidio import English, EntityRecognizer, LemmaContextAwareEnhancer, RecognizerResult
+from privacy.presidio import predefined_recognizers as presidio
 from privacy.presidio_phone import SharedPhone
-from privacy.scanning import Hit, Stretches
+from privacy.scanning import FailClosed, Hit, as_result
 
 _DOT_IN_WORD = re.compile(r"[\w.\-]\.\w")
 _LONG_WORD = re.compile(r"[^\W_]{26}")
 _WORDS_KNOWN = 50_000
 _FLAGS = re.IGNORECASE | re.MULTILINE | re.DOTALL  # as Presidio's default registry sets them
+Stretches = Callable[[Features], Iterable[tuple[int, int]]]
 # Without a list from the network: Presidio would ask for one at the first address.
 _SUFFIXES = tldextract.TLDExtract(suffix_list_urls=())
 

@@ -13,13 +13,14 @@ from privacy.identity_numbers import identity_recognizers
 from privacy.names import NameFinder
 from privacy.national_numbers import NationalScan
 from privacy.network_ids import network_recognizers
-from privacy.scanning import Hit, Scan
+from privacy.presidio import EntityRecognizer
+from privacy.scanning import Hit, ScanRecognizer
 from privacy.telephone import PhoneScan
 
 _BUILDING = threading.Lock()
 
 
-class PersonScan(Scan):
+class PersonScan(ScanRecognizer):
     """People by name lists and cues."""
 
     def __init__(self, finder: NameFinder) -> None:
@@ -31,7 +32,7 @@ class PersonScan(Scan):
         return self._finder.people(text)
 
 
-class PlaceScan(Scan):
+class PlaceScan(ScanRecognizer):
     """Places by name lists."""
 
     def __init__(self, finder: NameFinder) -> None:
@@ -43,7 +44,7 @@ class PlaceScan(Scan):
         return self._finder.places(text)
 
 
-def build_recognizers(regions: tuple[str, ...]) -> list[Scan]:
+def build_recognizers(regions: tuple[str, ...]) -> list[EntityRecognizer]:
     """One new recogniser of every kind; `regions` are those whose phone formats are known."""
     finder = NameFinder()
     return [
@@ -64,6 +65,6 @@ def _cached_analyzer(regions: tuple[str, ...]) -> OfflineAnalyzer:
 
 
 def get_analyzer(regions: tuple[str, ...]) -> OfflineAnalyzer:
-    """The process-wide engine for these regions."""
+    """The process-wide engine for these regions; the first call takes seconds, later ones none."""
     with _BUILDING:
         return _cached_analyzer(regions)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import phonenumbers
 import regex
 
-from privacy.scanning import Hit, Scan, bounded
+from privacy.scanning import Hit, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 CONTEXT = words(
@@ -28,7 +28,7 @@ _GROUPS = regex.compile(r"\d+")
 _DATE_SHAPES = {(4, 2, 2), (2, 2, 4), (1, 2, 4), (2, 1, 4), (4, 1, 2), (4, 2, 1), (1, 1, 4)}
 
 
-class PhoneScan(Scan):
+class PhoneScan(ScanRecognizer):
     """Telephone numbers in international form and in the national forms of `regions`."""
 
     def __init__(self, regions: Sequence[str]) -> None:
