@@ -25,4 +25,4 @@ def bulk_engine(threads: int = 1) -> Engine:
         )
     from generation.local import TransformersEngine
 
-    return TransformersEngine(settings.RATCHET_BASE_MODEL_PATH, threads=threads)
+    return TransformersEngine(settings.RATCHET_BASE_MODEL_PATH, dtype=settings.RATCHET_ENGINE_DTYPE, threads=threads)

@@ -200,6 +200,8 @@ if RATCHET_ENGINE_URL.startswith("unix:"):
     RATCHET_ENGINE_URL = f"unix:{BASE_DIR / RATCHET_ENGINE_URL.removeprefix('unix:')}"
 # Ours runs beside the web process on a socket; an address with http(s) is somebody else's to start.
 RATCHET_ENGINE_IS_OURS = RATCHET_ENGINE_URL.startswith("unix:")
+# How our engine multiplies; evaluations and other bulk work do the same, so that what was proved is what is served.
+RATCHET_ENGINE_DTYPE = envstr("RATCHET_ENGINE_DTYPE", "float32")
 # Seconds for one answer of the chat, from whichever engine.
 RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1, maximum=600)
 # Any OpenAI-compatible server (vLLM, say) instead of our engine for answers; embeddings stay with ours.

@@ -15,6 +15,8 @@ from generation.engines import AdapterRefused, EngineBusy, EngineUnavailable, Lo
 if TYPE_CHECKING:
     import torch
 
+    from generation.fused import FusedDecoder
+
 BASE_ROW = "__base__"
 """PEFT's name for a row without adapter."""
 MAX_ADAPTERS = 32
@@ -134,8 +136,10 @@ class AdapterSet:
     that stay.
     """
 
-    def __init__(self, base: Any) -> None:
+    def __init__(self, base: Any, fused: FusedDecoder | None = None) -> None:
+        """``fused``: of the same base; it is kept knowing the same adapters."""
         self._base = base
+        self.fused = fused
         self._loaded: dict[str, LoadedAdapter] = {}
         self._peft: Any = None  # PEFT's wrapper, while there is any adapter
         self._names: list[str] = []
@@ -220,6 +224,8 @@ class AdapterSet:
             missing = [key for key in outcome.missing_keys if f".{name}." in key]
             if outcome.unexpected_keys or missing:
                 raise ValueError(f"{len(missing)} matrices are missing, {len(outcome.unexpected_keys)} too many")
+            if self.fused is not None:
+                self.fused.adopt(name, self._base)
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             self._remove(name)
             raise AdapterRefused(
@@ -242,6 +248,8 @@ class AdapterSet:
                 module.register_forward_pre_hook(tell, with_kwargs=True)
 
     def _remove(self, name: str) -> None:
+        if self.fused is not None:
+            self.fused.adapters.pop(name, None)
         if not self._loaded:
             # The last one takes the LoRA layers with it: the base runs at its own speed again.
             if self._peft is not None:

@@ -28,8 +28,11 @@ from generation.engines import (
     UnknownAdapter,
 )
 from generation.folders import BUNDLED_EMBEDDER, model_folder, online
+from generation.fusing import fuse
 from generation.loading import MAX_ADAPTERS, AdapterSet, load_base
+from generation.padded import PaddedBatch
 from generation.prefixes import Prefixes
+from generation.ragged import RaggedBatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +58,7 @@ class TransformersEngine:
         embedder: str = BUNDLED_EMBEDDER,
         cut_loops: bool = True,
         copies: bool = True,
+        fused: bool = True,
     ) -> None:
         """``base``: a folder, or a hub name that is in the local cache (or RATCHET_ONLINE=1).
 
@@ -64,6 +68,8 @@ class TransformersEngine:
         ``cut_loops``: see `generation.loops`; False is for random weights, which do little else.
 
         ``copies``: see `generation.copying`; the text is the same either way.
+
+        ``fused``: see `generation.fused`; False is for comparing. Other models and devices go without it anyway.
 
         Raises:
             EngineUnavailable: no such model, a broken folder, or weights other than ``expected_digest``.
@@ -86,11 +92,12 @@ class TransformersEngine:
         self._tokenizer_lock = threading.Lock()
         with torch_threads(threads):
             loaded = load_base(folder, device=device, dtype=dtype)
+            decoder = fuse(loaded.model, loaded.context) if fused else None
         self.tokenizer = loaded.tokenizer
         self.context = loaded.context
         self.end_tokens = loaded.end_tokens
         self.device, self.dtype = loaded.device, loaded.dtype
-        self._adapters = AdapterSet(loaded.model)
+        self._adapters = AdapterSet(loaded.model, decoder)
         self.prefixes = Prefixes()
         self._openings: dict[str, list[int]] = {}
         self._asked: dict[str, float] = {}
@@ -201,7 +208,9 @@ class TransformersEngine:
     # --- For the scheduler of the engine process ----------------------------------------------------------------------
 
     def batch(self) -> Batch:
-        return Batch(
+        if self._adapters.fused is not None:
+            return RaggedBatch(self._adapters.fused, end_tokens=self.end_tokens, prefixes=self.prefixes)
+        return PaddedBatch(
             self._adapters,
             end_tokens=self.end_tokens,
             pad_token=self.tokenizer.pad_token_id or 0,

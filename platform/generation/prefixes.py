@@ -15,25 +15,24 @@ MAX_KEPT_TOKENS = 8192
 """Of all beginnings together; with a large model a token takes some 200 kB."""
 
 Key = tuple[str | None, tuple[int, ...]]
-Layers = list[tuple[Any, Any]]
-"""Keys and values of each layer, shape (1, heads, tokens, width)."""
 
 
 class Prefixes:
     """Beginnings that were read, the least recently used forgotten first. For one thread."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Key, Layers] = OrderedDict()
+        self._kept: OrderedDict[Key, Any] = OrderedDict()
         self._tokens = 0
         self.reused = 0
 
-    def get(self, key: Key) -> Layers | None:
+    def get(self, key: Key) -> Any:
+        """Keys and values as they were put; None: not kept."""
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
         return found
 
-    def put(self, key: Key, layers: Layers) -> None:
+    def put(self, key: Key, layers: Any) -> None:
         self._kept[key] = layers
         self._tokens += len(key[1])
         while self._tokens > MAX_KEPT_TOKENS and len(self._kept) > 1:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from generation.copying import LONGEST_GUESS, Copier
-from generation.decoding import Batch, Row
+from generation.decoding import Row
 from generation.engines import GenerationRequest
 from generation.local import TransformersEngine
+from generation.padded import PaddedBatch
 
 
 def test_a_pointer_that_stands_once_says_where_to_go_on() -> None:
@@ -97,7 +98,7 @@ def test_a_copied_answer_takes_a_fraction_of_the_steps() -> None:
     for copies in (True, False):
         source = Echo(said, start=len(prompt))
         row = Row(prompt=prompt, max_new_tokens=100, copies=copies)
-        batch = Batch(source, end_tokens=frozenset({0}), pad_token=0)
+        batch = PaddedBatch(source, end_tokens=frozenset({0}), pad_token=0)
         batch.add([row])
         while batch.rows:
             batch.step()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from generation.decoding import Batch, Row
+from generation.decoding import Row
 from generation.detokenise import TextStream
 from generation.engines import (
     AdapterRefused,
@@ -21,6 +21,7 @@ from generation.engines import (
 )
 from generation.local import TransformersEngine
 from generation.metrics import EngineMetrics
+from generation.padded import PaddedBatch
 from generation.scheduler import Job, Scheduler
 from tests.tiny_model import POINTERS, make_tiny_base, write_manifest
 
@@ -92,8 +93,8 @@ def test_logits_do_not_depend_on_companions(shared_engine: TransformersEngine) -
     def row(words: int, length: int, adapter: str | None) -> Row:
         return Row(prompt=shared_engine.encode(ask(words)), max_new_tokens=length, adapter=adapter)
 
-    def batch(source: Watching) -> Batch:
-        return Batch(source, end_tokens=frozenset(), pad_token=0)
+    def batch(source: Watching) -> PaddedBatch:
+        return PaddedBatch(source, end_tokens=frozenset(), pad_token=0)
 
     rows = [row(1, 12, "one"), row(6, 4, None), row(5, 12, "two"), row(40, 6, "one")]
     source = Watching()

@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generation.decoding import Batch, Row
+from generation.decoding import Row
 from generation.engines import GenerationRequest, GenerationResult
 from generation.local import TransformersEngine
 from generation.loops import LONGEST_BLOCK, REPEATS, LoopWatch
 from generation.metrics import EngineMetrics
+from generation.padded import PaddedBatch
 from generation.scheduler import Scheduler
 
 END = 0
@@ -43,7 +44,7 @@ class Script:
 
 def written(text: Sequence[int], prompt: Sequence[int] = (1, 2, 3), limit: int = 200) -> Row:
     row = Row(prompt=list(prompt), max_new_tokens=limit, adapter="0")
-    batch = Batch(Script(text), end_tokens=frozenset({END}), pad_token=0)
+    batch = PaddedBatch(Script(text), end_tokens=frozenset({END}), pad_token=0)
     batch.add([row])
     while batch.rows:
         batch.step()
@@ -78,7 +79,7 @@ def test_the_limit_is_the_limit() -> None:
 
 def test_a_row_that_loops_leaves_its_companions_alone() -> None:
     rows = [Row(prompt=[1], max_new_tokens=50, adapter=str(i)) for i in range(2)]
-    batch = Batch(Script([5, *[7] * 40], list(range(10, 40))), end_tokens=frozenset({END}), pad_token=0)
+    batch = PaddedBatch(Script([5, *[7] * 40], list(range(10, 40))), end_tokens=frozenset({END}), pad_token=0)
     batch.add(rows)
     while batch.rows:
         batch.step()

@@ -20,9 +20,10 @@ def ask(words: int, adapter: str | None = None, system: str = SYSTEM, **more: An
     return GenerationRequest(messages=messages, **{"adapter": adapter, "max_new_tokens": 30, **more})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def engine(models: Path) -> TransformersEngine:
-    made = TransformersEngine(models / "base", cut_loops=False)
+@pytest.fixture(params=[True, False], ids=["fused", "plain"])
+def engine(models: Path, request: pytest.FixtureRequest) -> TransformersEngine:
+    made = TransformersEngine(models / "base", cut_loops=False, fused=request.param)
+    assert (made._adapters.fused is not None) == request.param
     for name in ("one", "two"):
         made.load_adapter(name, models / name)
     return made
@@ -38,11 +39,14 @@ def without(engine: TransformersEngine, requests: list[GenerationRequest]) -> li
 def test_answers_are_the_same_with_what_was_kept(engine: TransformersEngine) -> None:
     requests = [ask(i % 5 + 1, (None, "one", "two")[i % 3]) for i in range(9)]
     expected = without(engine, requests)
-    for reused in (0, 9):  # read first, then found
-        assert [result.text for result in engine.generate(requests)] == expected
-        assert engine.prefixes.reused == reused
+    assert [result.text for result in engine.generate(requests)] == expected
+    # Three were read; rows that are read one by one find those before them.
+    first = engine.prefixes.reused
+    assert first == (6 if engine._adapters.fused else 0)
+    assert [result.text for result in engine.generate(requests)] == expected
+    assert engine.prefixes.reused == first + 9
     assert [engine.generate([request])[0].text for request in requests] == expected
-    assert engine.prefixes.reused == 18
+    assert engine.prefixes.reused == first + 18
 
 
 def test_houses_are_not_mixed_up(engine: TransformersEngine) -> None:
