@@ -55,6 +55,7 @@ HOLD_NONE = {
     "serving.ExperimentLook": "numbers", "serving.TrafficHour": "counts", "training.Adapter": "",
     "training.AdapterMerge": "", "training.DatasetPreview": "names rows of turns, and shows those of nobody's",
     "training.Evaluation": "numbers", "training.Judging": "numbers", "training.KnowledgeScore": "numbers",
+    "training.EvaluationHelper": "numbers", "training.EvaluationUnit": "numbers",
     "training.Replay": "numbers; its answers go with their turns", "training.RetrainingProposal": "numbers",
     "training.RetrievalComparison": "measures", "training.RetrieverTuning": "measures", "training.RunMetric": "numbers",
 }  # fmt: skip
