@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -13,9 +14,10 @@ from django.views.decorators.http import require_POST
 from assistants.access import assistants_of
 from assistants.models import Assistant
 from training.evaluation.declaring import rules_of
-from training.evaluation.gate import GUARDRAILS, PRIMARIES, GateRule
-from training.evaluation.plan import ALWAYS, MAX_TIMED, MIN_TIMED, STANDARD_ARMS, STANDARD_CONDITIONS, Plan, PlanError
+from training.evaluation.gate import GUARDRAILS, MAX_TIMED, PRIMARIES, GateRule
+from training.evaluation.plan import ALWAYS, MIN_TIMED, STANDARD_ARMS, STANDARD_CONDITIONS, Plan, PlanError
 from training.evaluation.services import resume_evaluation, start_judging, start_knowledge_score
+from training.evaluation.sharing import memory_of_one
 from training.models import Adapter, Arm, Benchmark, Condition, Evaluation
 from training.pages import ADMINS, readable, render_page, require_admin_somewhere
 from training.services import NotPossible, start_evaluation
@@ -127,6 +129,8 @@ def start_page(request: HttpRequest) -> HttpResponse:
         "title": "Evaluate an adapter",
         "form": form,
         "gates": gates_of(list(assistants_of(user, *ADMINS).order_by("name")[:MOST_GATES])),
+        "processes": settings.RATCHET_EVALUATION_WORKERS,
+        "memory": memory_of_one() if settings.RATCHET_EVALUATION_WORKERS > 1 else None,
         "missing": [name for name in ("adapter", "benchmark") if not fields[name].queryset.exists()],
     }
     return render_page(request, "training/evaluation_start.html", context)

@@ -17,13 +17,14 @@ from django.urls import reverse
 from annotations.comparing.models import ComparisonChoice
 from assistants.models import Assistant, AuditEvent
 from tests.factories import make_adapter, make_assistant, make_evaluation, make_user
-from tests.serving.test_pages import ESCAPED, body, enter, measured
+from tests.serving.test_pages import ESCAPED, HOSTILE, body, enter, measured
 from tests.training.finetune.conftest import make_dataset
 from training.comparing import start_comparison
 from training.evaluation.declaring import declaration_of
 from training.evaluation.gate import GUARDRAILS, GateRule
 from training.evaluation.seeds import over_seeds, same_recipe
-from training.models import Evaluation, GateDeclaration, Run
+from training.evaluation.summary import summarise
+from training.models import Adapter, Benchmark, Evaluation, GateDeclaration, Run
 
 PAGES = ("before-after", "evaluation-report", "evaluation-export")
 
@@ -220,6 +221,37 @@ def test_the_page_costs_the_same_however_many_evaluations(assistant: Assistant) 
     assert counts[0] == counts[1] <= 30
 
 
+# --- Attempts ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_tried_before_stands_on_the_page_in_the_report_and_in_the_export(assistant: Assistant) -> None:
+    first = measured(assistant)
+    run = Run.objects.create(
+        assistant=assistant, dataset=make_dataset(assistant), base_model="b", prompt_digest=assistant.prompt_digest
+    )
+    assert "The first attempt with this adapter or its data" in body(enter("rob").get(address("before-after", first)))
+    again = make_evaluation(
+        first.adapter, benchmark=first.benchmark, plan={"threshold": 0.4}, state="succeeded", results=first.results
+    )
+    for answer in first.answers.all():
+        answer.pk, answer.evaluation = None, again
+        answer.save()
+    Adapter.objects.filter(pk=first.adapter_id).update(run=run)
+    Benchmark.objects.filter(pk=first.benchmark_id).update(name=f"Fees {HOSTILE}")
+    again = Evaluation.objects.select_related("assistant", "adapter__run__dataset", "benchmark").get(pk=again.pk)
+    summarise(again, list(again.benchmark.items.all()))
+    page = body(enter("rob").get(address("before-after", again)))
+    assert "Attempt 2 with this adapter or its data" in page
+    assert "held to an interval of 97.50 %" in page
+    assert f'href="{address("before-after", first)}">{first.pk}</a>' in page
+    report = told(enter("rob").get(address("evaluation-report", again)))
+    assert "Attempt 2 with this adapter or its data" in report
+    assert address("before-after", first) not in report
+    kept = json.loads(told(enter("rob").get(address("evaluation-export", again))))["comparison"]["attempts"]
+    assert (kept["number"], kept["earlier"][0]["evaluation"]) == (2, first.pk)
+    assert "Attempt 2 with this adapter or its data, held to 97.50 %." in again.sentence
+
+
 # --- Going on ---------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +309,25 @@ def test_the_gate_is_declared_on_its_page(assistant: Assistant) -> None:
     assert GateDeclaration.objects.count() == 1
     listed = enter("rob").get(reverse("admin:training_gatedeclaration_changelist"))
     assert listed.url == url
+
+
+def test_a_gate_names_its_own_benchmark(assistant: Assistant) -> None:
+    url = reverse("admin:training_gate", args=["bot"])
+    own, other = measured(assistant).benchmark, measured(Assistant.objects.get(slug="other")).benchmark
+    Benchmark.objects.filter(pk=own.pk).update(content_hash="f" * 64)
+    Benchmark.objects.filter(pk=other.pk).update(content_hash="e" * 64, name="Theirs")
+    page = body(enter("alice").get(url))
+    assert own.name in page
+    assert "Theirs" not in page
+    strange = enter("alice").post(url, gate_form(GateRule(benchmark="e" * 64)))
+    assert "Select a valid choice" in body(strange)
+    text = body(enter("alice").post(url, gate_form(GateRule(benchmark="f" * 64, judge_pairs=50)), follow=True))
+    assert "It is to be passed on" in text
+    declared = declaration_of(assistant)
+    assert declared is not None
+    assert (declared.rule["benchmark"], declared.rule["judge_pairs"]) == ("f" * 64, 50)
+    few = body(enter("alice").post(url, gate_form(GateRule(), 1, judge_pairs=29)))
+    assert "greater than or equal to 30" in few
 
 
 def test_text_of_a_reason_is_no_markup(assistant: Assistant) -> None:

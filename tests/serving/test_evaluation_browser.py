@@ -47,6 +47,13 @@ def evaluation(ada: User) -> Evaluation:
     """With another adapter on the same benchmark, a declared gate, a knowledge score, a judging and a replay."""
     assistant = make_assistant("bot", members={"admin": [ada]})
     evaluation = measured(assistant, items=12)
+    row = {"adapter": "Adapter 1", "dataset": "Dataset 4", "seed": 2, "benchmark": "Held-out questions"}
+    row |= {"threshold": 0.4486, "gate_version": 1, "verdict": "not_proven", "evaluation": evaluation.pk}
+    evaluation.comparison["attempts"] = {
+        "number": 3, "earlier": [{**row, "number": 1}, {**row, "number": 2, "seed": 3}], "confidence": 1 - 0.05 / 6,
+        "alpha": 0.05 / 6, "low": -0.004, "threshold_read_off": "Held-out questions",
+    }  # fmt: skip
+    evaluation.save(update_fields=["comparison"])
     make_evaluation(make_adapter(assistant, number=7), benchmark=evaluation.benchmark, comparison=evaluation.comparison)
     declare_gate(assistant=assistant, rule=GateRule(alpha=0.01), reason="Stricter.", actor=ada, read_version=0)
     KnowledgeScore.objects.create(

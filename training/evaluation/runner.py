@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
+from assistants.background import BackgroundWork, WorkCancelled
 from generation.engines import AdapterRefused
 from training.data.leakage import find_leaks
 from training.data.recipe import Recipe
@@ -21,8 +22,9 @@ from training.evaluation.loading import AdapterGone, load_into, look_for
 from training.evaluation.nli import entailment
 from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
+from training.evaluation.sharing import ask_all, dismiss, helpers_wanted
 from training.evaluation.summary import summarise
-from training.models import Adapter, Arm, BenchmarkItem, Condition, Evaluation, EvaluationAnswer, Kind
+from training.models import Adapter, Arm, BenchmarkItem, Condition, Evaluation, Kind
 from training.registry.lineage import datasets_of
 
 if TYPE_CHECKING:
@@ -47,10 +49,40 @@ def perform(evaluation: Evaluation) -> None:
         refuse_leaks(evaluation, adapter)
     if not evaluation.benchmark.items.exists():
         raise EvaluationRefused("The benchmark has no questions. Upload one that has, and evaluate on that.")
-    plan = Plan.from_dict(evaluation.plan).complete(GateRule.from_dict(evaluation.gate_rule))
+    plan = _plan(evaluation)
+    evaluation.beat(stage="freezing passages")
+    freeze_conditions(
+        assistant=evaluation.assistant,
+        benchmark=evaluation.benchmark,
+        conditions=plan.conditions,
+        progress=lambda done, total: evaluation.beat(stage="freezing passages", done=done, total=total),
+    )
+    examination = examination_of(evaluation, evaluation)
+    units = sum(1 for _ in examination.all_tasks()) // asking.BATCH + 1
+    try:
+        ask_all(examination, helpers=helpers_wanted(units))
+    except WorkCancelled:
+        dismiss(evaluation)
+        raise
+    latency = _timed(examination) if plan.timed else None
+    evaluation.beat(stage="comparing")
+    mark_recited(evaluation)
+    mark_private(evaluation)
+    with transaction.atomic():
+        summarise(evaluation, examination.items, latency=latency)
+
+
+def examination_of(evaluation: Evaluation, work: BackgroundWork) -> Examination:
+    """What every process that asks needs, the same in each; its conditions are frozen. ``work``: who asks, and beats.
+
+    Raises:
+        EvaluationRefused, generation.engines.EngineError: the base or an adapter is not on this machine.
+    """
+    plan = _plan(evaluation)
+    work.beat(stage="loading the model")
     engine = _engine(evaluation)
     items = _items(evaluation, plan)
-    examination = Examination(
+    return Examination(
         evaluation=evaluation,
         engine=engine,
         plan=plan,
@@ -60,13 +92,10 @@ def perform(evaluation: Evaluation) -> None:
         thresholds=fitted_thresholds(evaluation, items) if Arm.EXTRACTIVE in plan.arms and not plan.threshold else (),
         entails=entailment(),
     )
-    _answer_all(examination)
-    latency = _timed(examination) if plan.timed else None
-    evaluation.beat(stage="comparing")
-    mark_recited(evaluation)
-    mark_private(evaluation)
-    with transaction.atomic():
-        summarise(evaluation, items, latency=latency)
+
+
+def _plan(evaluation: Evaluation) -> Plan:
+    return Plan.from_dict(evaluation.plan).complete(GateRule.from_dict(evaluation.gate_rule))
 
 
 def refuse_unfit(evaluation: Evaluation, adapter: Adapter) -> None:
@@ -118,13 +147,6 @@ def _engine(evaluation: Evaluation) -> Engine:
 
 def _items(evaluation: Evaluation, plan: Plan) -> list[BenchmarkItem]:
     """The benchmark's questions with every condition of the plan, then those outside the domain."""
-    evaluation.beat(stage="freezing passages")
-    freeze_conditions(
-        assistant=evaluation.assistant,
-        benchmark=evaluation.benchmark,
-        conditions=plan.conditions,
-        progress=lambda done, total: evaluation.beat(stage="freezing passages", done=done, total=total),
-    )
     items = list(evaluation.benchmark.items.order_by("pk"))
     if Condition.OUT_OF_DOMAIN in plan.conditions:
         items += outside_benchmark(evaluation.assistant).items.order_by("pk")
@@ -141,17 +163,6 @@ def _shown(evaluation: Evaluation, plan: Plan) -> list[Demonstration]:
             "without this arm."
         )
     return shown
-
-
-def _answer_all(examination: Examination) -> None:
-    evaluation, todo = examination.evaluation, examination.tasks()
-    answered = evaluation.answers.count()
-    total = len(todo) + answered
-    evaluation.beat(stage="answering", done=answered, total=total)
-    for start in range(0, len(todo), asking.BATCH):
-        batch = todo[start : start + asking.BATCH]
-        EvaluationAnswer.objects.bulk_create(examination.answer(batch), ignore_conflicts=True)
-        evaluation.beat(stage="answering", done=answered + start + len(batch))
 
 
 def _timed(examination: Examination) -> dict[str, list[float]]:
