@@ -121,8 +121,8 @@ def _family(adapter: Adapter) -> _Family:
 
 
 def _same_data(dataset: DatasetVersion) -> set[int]:
-    """Versions of the assistant that hold nine of ten questions of this one: other settings of a build, another seed,
-    rows left out. One query."""
+    """Versions of the assistant that were evaluated and hold nine of ten questions of this one: other settings of a
+    build, another seed, rows left out. One query."""
     statement = """
         WITH own AS (
             SELECT DISTINCT question FROM training_example WHERE dataset_id = %s AND erased_at IS NULL
@@ -130,7 +130,10 @@ def _same_data(dataset: DatasetVersion) -> set[int]:
         SELECT others.dataset_id FROM (
             SELECT DISTINCT e.dataset_id, e.question FROM training_example e
             JOIN training_datasetversion d ON d.id = e.dataset_id
-            WHERE d.assistant_id = %s AND e.question IN (SELECT question FROM own)
+            WHERE d.assistant_id = %s AND e.question IN (SELECT question FROM own) AND EXISTS (
+                SELECT 1 FROM training_run r JOIN training_adapter a ON a.run_id = r.id
+                JOIN training_evaluation v ON v.adapter_id = a.id WHERE r.dataset_id = d.id
+            )
         ) AS others
         GROUP BY others.dataset_id HAVING count(*) > %s * (SELECT count(*) FROM own)
     """
