@@ -141,9 +141,12 @@ def _database() -> dict[str, Any]:
         }
     options = config.setdefault("OPTIONS", {})
     options.setdefault("connect_timeout", 10)
+    # What asks to be prepared is; nothing else ever is (Django's default keeps both from it).
+    options.setdefault("prepare_threshold", 2**31 - 1)
     config["CONN_HEALTH_CHECKS"] = True
     if PROCESS == "web":
         config["CONN_MAX_AGE"] = 0
+        config["ENGINE"] = "config.pooled"
         options["pool"] = {"min_size": 1, "max_size": envint("DATABASE_POOL_SIZE", 10, minimum=1), "timeout": 5}
     else:
         config["CONN_MAX_AGE"] = envint("DATABASE_CONN_MAX_AGE", 600, minimum=0)

@@ -12,7 +12,7 @@ word that was not counted yet passes for a rare one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,28 +71,28 @@ class Terms:
     search: str = ""
 
 
-def terms_of(cursor: Any, *, assistant: Assistant, parts: Sequence[tuple[str, float]], chunks: int) -> Terms:
-    """The words of a question that are searched and weighed. One query.
+ASKED = """
+    SELECT asked.lexeme, asked.weight, coalesce(counted.chunks, 0) AS chunks FROM (
+        SELECT word.lexeme, sum(part.weight) AS weight
+        FROM unnest(%(texts)s::text[], %(weights)s::float8[]) AS part(text, weight),
+            unnest(to_tsvector('english', part.text)) AS word
+        GROUP BY word.lexeme
+    ) AS asked LEFT JOIN knowledge_lexemecount AS counted
+        ON counted.assistant_id = %(assistant)s::bigint AND counted.lexeme = hashtextextended(asked.lexeme, 0)
+"""
+"""The words of texts, each with what it counts, and in how many of the assistant's chunks it stands."""
+
+
+def terms_of(assistant: Assistant, asked: Iterable[tuple[str, float, int]], *, chunks: int) -> Terms:
+    """The words of a question that are searched and weighed.
 
     Args:
-        parts: texts with what a word of each counts.
+        asked: rows of ASKED.
         chunks: how many the assistant has, as far as counted.
     """
-    cursor.execute(
-        """
-        SELECT asked.lexeme, asked.weight, coalesce(counted.chunks, 0) FROM (
-            SELECT word.lexeme, sum(part.weight) AS weight
-            FROM unnest(%s::text[], %s::float8[]) AS part(text, weight),
-                unnest(to_tsvector('english', part.text)) AS word
-            GROUP BY word.lexeme
-        ) AS asked LEFT JOIN knowledge_lexemecount AS counted
-            ON counted.assistant_id = %s AND counted.lexeme = hashtextextended(asked.lexeme, 0)
-        """,
-        [[text for text, _ in parts], [weight for _, weight in parts], assistant.pk],
-    )
     found = [
         Term(_quoted(lexeme), weight * math.log(1 + (chunks - min(n, chunks) + 0.5) / (n + 0.5)), n)
-        for lexeme, weight, n in cursor.fetchall()
+        for lexeme, weight, n in asked
     ]
     found.sort(key=lambda term: (-term.weight, term.word))
     known = [term for term in found if term.chunks][:TERMS]
@@ -125,7 +125,7 @@ def _quoted(lexeme: str) -> str:
     return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def ensure_counted(cursor: Any, *, assistant: Assistant, chunks: int, counted: int | None) -> bool:
+def ensure_counted(*, assistant: Assistant, chunks: int, counted: int | None) -> bool:
     """Counts anew where the counts lag too far behind. True when it did.
 
     Args:
@@ -134,11 +134,12 @@ def ensure_counted(cursor: Any, *, assistant: Assistant, chunks: int, counted: i
     """
     if counted is not None and abs(chunks - counted) <= LAG * chunks:
         return False
-    # Two questions at once: one counts, the other goes by what is there.
-    cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('knowledge.lexicon'), %s)", [assistant.pk])
-    if not cursor.fetchone()[0]:
-        return False
-    _count(cursor, assistant)
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Two questions at once: one counts, the other goes by what is there.
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('knowledge.lexicon'), %s)", [assistant.pk])
+        if not cursor.fetchone()[0]:
+            return False
+        _count(cursor, assistant)
     return True
 
 

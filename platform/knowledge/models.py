@@ -11,10 +11,11 @@ from django.contrib.postgres.search import SearchVectorField
 from django.db import models
 from django.db.models import Func, Value
 from django.db.models.functions import Substr
-from pgvector.django import HalfVectorField, HnswIndex
+from pgvector.django import HalfVectorField
 
 from assistants.models import Assistant
 from assistants.policy_model import DocumentMasking
+from knowledge.index_models import VectorIndex
 from knowledge.lexicon import ChunkWords
 from knowledge.query_maps import QueryMap
 from knowledge.retrieval_models import LexemeCount, Lexicon, RetrievalCheck, RetrievalConfiguration
@@ -33,6 +34,7 @@ __all__ = [
     "RetrievalConfiguration",
     "Upload",
     "UploadedFile",
+    "VectorIndex",
 ]
 
 EMBEDDING_DIMENSION = 384
@@ -119,8 +121,9 @@ class Document(models.Model):
 class Chunk(models.Model):
     """A piece of a document that the embedder reads whole (at most 256 word pieces)."""
 
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
-    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="chunks")
+    # Both are the first column of an index below: another of their own would only cost time to load.
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+", db_index=False)
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="chunks", db_index=False)
     position = models.PositiveIntegerField()
     headings = ArrayField(models.CharField(max_length=300), default=list, help_text="From the title down.")
     text = models.TextField()
@@ -137,13 +140,9 @@ class Chunk(models.Model):
         ordering = ("document", "position")
         constraints: ClassVar = [models.UniqueConstraint(fields=["document", "position"], name="chunk_position_once")]
         indexes: ClassVar = [
-            HnswIndex(
-                name="chunk_embedding_hnsw",
-                fields=["embedding"],
-                m=16,
-                ef_construction=64,
-                opclasses=["halfvec_cosine_ops"],
-            ),
+            # An assistant's vectors side by side, for exact search: rows stand anywhere, and each would be a page.
+            # Large assistants have an HNSW index of their own besides (knowledge.vector_indexes).
+            models.Index(fields=["assistant", "id"], include=["embedding"], name="chunk_vectors"),
             GinIndex(fields=["words"], name="chunk_words_gin"),
             models.Index(fields=["assistant", "digest"], name="chunk_digest"),  # "is this captured text one of ours?"
         ]

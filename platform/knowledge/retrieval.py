@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from django.db import connection, transaction
 
 from assistants.models import Assistant
 from generation.prompts import Message
-from knowledge import candidates
+from knowledge import candidates, statements
 from knowledge.candidates import Candidates
 from knowledge.configuration import RetrievalSettings, config_digest, settings_of
 from knowledge.configuring import note_active
@@ -143,11 +142,10 @@ def search(
     settings = settings or settings_of(assistant)
     if settings.learned:
         query = replace(query, vector=moved(assistant, settings.learned, query.vector))
-    with transaction.atomic(), connection.cursor() as cursor:
-        found = candidates.find(cursor, assistant=assistant, query=query, settings=settings, exact=exact)
-        scores = fused(found, settings)
-        order = sorted(scores, key=lambda pk: (-scores[pk], pk))[: max(k, settings.reordered)]
-        rows = _rows(cursor, order)
+    found = candidates.find(assistant=assistant, query=query, settings=settings, exact=exact)
+    scores = fused(found, settings)
+    order = sorted(scores, key=lambda pk: (-scores[pk], pk))[: max(k, settings.reordered)]
+    rows = _rows(order)
     order = [pk for pk in order if pk in rows]
     # Only so many, however many are asked for: the first k must be the same for every larger k.
     near = order[: settings.reordered]
@@ -189,15 +187,15 @@ def looked_at(
     return weighted([(before, {pk: scores[pk] for pk in near}), (settings.sentences, sentences)])
 
 
-def _rows(cursor: Any, keys: Sequence[int]) -> dict[int, Any]:
+def _rows(keys: Sequence[int]) -> dict[int, Any]:
     """id → (headings, path, text, packed sentence vectors), of the few that may be shown."""
-    cursor.execute(
+    found = statements.rows(
         "SELECT chunk.id, chunk.headings, document.path, chunk.text, chunk.sentence_embeddings "
         "FROM knowledge_chunk AS chunk JOIN knowledge_document AS document ON document.id = chunk.document_id "
-        "WHERE chunk.id = ANY(%s)",
-        [list(keys)],
+        "WHERE chunk.id = ANY(%(keys)s::bigint[])",
+        {"keys": list(keys)},
     )
-    return {row[0]: row[1:] for row in cursor.fetchall()}
+    return {row[0]: row[1:] for row in found}
 
 
 def _passage(rank: int, pk: int, row: Any, score: float) -> RetrievedPassage:

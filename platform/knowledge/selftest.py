@@ -12,18 +12,22 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 
 import numpy as np
-from django.db import connection, transaction
+from django.db import connection
 
 from assistants.models import Assistant
 from knowledge import candidates
 from knowledge.configuration import RetrievalSettings, settings_of
 from knowledge.lexicon import Terms
-from knowledge.query import Query
 from knowledge.retrieval_models import RetrievalCheck
+from knowledge.statements import rows
 
 SAMPLE = 100
 MAX_SAMPLE = 1000
 AT = 10
+WIDTHS = (100, 150, 200, 300, 400, 600)
+"""Of search (``hnsw.ef_search``) that are tried, narrowest first: the time of a search grows with it."""
+ENOUGH = 0.995
+"""Recall from which a width is taken: above .99, which is promised, since the sample is small."""
 TURN = 0.3
 """Length of the random part beside a chunk's unit vector: its cosine to its own chunk is then .96."""
 
@@ -31,14 +35,15 @@ TURN = 0.3
 @dataclass(frozen=True)
 class SelfTest:
     """``recall``: mean share of the exact first ten that the index finds; ``worst``: the lowest of one question.
-    ``path``: which of both serves this assistant now. Milliseconds are medians."""
+    ``path``: which of both serves this assistant now. Milliseconds are medians; None:
+    there is no index."""
 
     chunks: int
     asked: int
     recall: float
     worst: float
     path: str
-    index_ms: float
+    index_ms: float | None
     exact_ms: float
 
     def as_dict(self) -> dict[str, object]:
@@ -60,28 +65,59 @@ def self_test(
     vectors = sample_vectors(assistant, max(1, min(sample, MAX_SAMPLE)), seed)
     if not len(vectors):
         raise NothingToTest("There are no documents to search yet.")
-    shares, times = [], {True: [0.0], False: [0.0]}
+    ef_search = candidates.size_and_words(assistant, ())[0].ef_search
+    shares: list[float] = []
+    times: dict[bool, list[float]] = {True: [], False: []}
     for done, vector in enumerate(vectors, start=1):
         found: dict[bool, set[int]] = {}
-        for exact in (True, False):
+        for exact in (True,) if ef_search is None else (True, False):
             started = time.perf_counter()
-            found[exact] = nearest(assistant, vector, settings, exact=exact)
+            found[exact] = nearest(assistant, vector, settings, ef_search=None if exact else ef_search)
             times[exact].append((time.perf_counter() - started) * 1000)
-        shares.append(len(found[True] & found[False]) / max(1, len(found[True])))
+        shares.append(len(found[True] & found.get(False, found[True])) / max(1, len(found[True])))
         if progress and done % 10 == 0:
             progress(done, len(vectors))
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM knowledge_chunk WHERE assistant_id = %s", [assistant.pk])
-        chunks = int(cursor.fetchone()[0])
     return SelfTest(
-        chunks=chunks,
+        chunks=_chunks(assistant),
         asked=len(vectors),
         recall=round(fmean(shares), 4),
         worst=round(min(shares), 4),
-        path="exact" if chunks <= candidates.EXACT_BELOW else "index",
-        index_ms=round(median(times[False][1:]), 2),
-        exact_ms=round(median(times[True][1:]), 2),
+        path="exact" if ef_search is None else "index",
+        index_ms=round(median(times[False]), 2) if times[False] else None,
+        exact_ms=round(median(times[True]), 2),
     )
+
+
+def calibrate(assistant: Assistant, *, progress: Callable[[int, int], None] | None = None) -> tuple[int, float]:
+    """How widely the assistant's index must be searched to find ENOUGH, and the recall that this gives.
+
+    Raises:
+        NothingToTest: the assistant has no documents.
+    """
+    settings = settings_of(assistant).model_copy(
+        update={"words": 0.0, "vectors": 1.0, "candidates": AT, "folders": (), "superseded": True}
+    )
+    vectors = sample_vectors(assistant, SAMPLE, seed=1)
+    if not len(vectors):
+        raise NothingToTest("There are no documents to search yet.")
+    exact = []
+    for done, vector in enumerate(vectors, start=1):
+        exact.append(nearest(assistant, vector, settings, ef_search=None))
+        if progress:
+            progress(done, len(vectors))
+    recall = 0.0
+    for ef_search in WIDTHS:
+        found = [nearest(assistant, vector, settings, ef_search=ef_search) for vector in vectors]
+        recall = fmean(len(a & b) / max(1, len(a)) for a, b in zip(exact, found, strict=True))
+        if recall >= ENOUGH:
+            break
+    return ef_search, round(recall, 4)
+
+
+def _chunks(assistant: Assistant) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM knowledge_chunk WHERE assistant_id = %s", [assistant.pk])
+        return int(cursor.fetchone()[0])
 
 
 def perform(check: RetrievalCheck) -> None:
@@ -95,19 +131,14 @@ def perform(check: RetrievalCheck) -> None:
     check.save(update_fields=["result"])
 
 
-def nearest(assistant: Assistant, vector: np.ndarray, settings: RetrievalSettings, *, exact: bool) -> set[int]:
-    """Ids of the first chunks by vectors alone, by the statement that serves questions."""
-    query = Query.plain("", vector)
-    with transaction.atomic(), connection.cursor() as cursor:
-        candidates.size_of(cursor, assistant)  # sets how the index scans
-        if not exact:
-            # A planner that sorts a small table instead would make this a comparison of exact with exact.
-            cursor.execute("SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true)")
-        sql, params = candidates.statement(
-            assistant=assistant, vector=query.vector, terms=Terms(), settings=settings, average_length=1, exact=exact
-        )
-        cursor.execute(sql, params)
-        return {row[0] for row in cursor.fetchall()}
+def nearest(
+    assistant: Assistant, vector: np.ndarray, settings: RetrievalSettings, *, ef_search: int | None
+) -> set[int]:
+    """Ids of the first chunks by vectors alone, by the statement that serves questions; ``ef_search`` None: exactly."""
+    sql, params = candidates.statement(
+        assistant=assistant, vector=vector, terms=Terms(), settings=settings, average_length=1, ef_search=ef_search
+    )
+    return {row[0] for row in rows(sql, params)}
 
 
 def sample_vectors(assistant: Assistant, sample: int, seed: int) -> np.ndarray:
@@ -119,10 +150,10 @@ def sample_vectors(assistant: Assistant, sample: int, seed: int) -> np.ndarray:
             "ORDER BY hashint8extended(id, %s) LIMIT %s",
             [assistant.pk, seed, sample],
         )
-        rows = [np.fromstring(text.strip("[]"), sep=",", dtype=np.float32) for (text,) in cursor.fetchall()]
-    if not rows:
+        read = [np.fromstring(text.strip("[]"), sep=",", dtype=np.float32) for (text,) in cursor.fetchall()]
+    if not read:
         return np.zeros((0, 384), dtype=np.float32)
-    vectors = np.stack(rows)
+    vectors = np.stack(read)
     turned = np.random.default_rng(seed).normal(size=vectors.shape).astype(np.float32)
     vectors += TURN * turned / np.linalg.norm(turned, axis=1, keepdims=True)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)

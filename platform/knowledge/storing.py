@@ -23,6 +23,7 @@ from knowledge.scrubbing import masking_digest
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from pgvector import HalfVector
 
 KEPT_TEXTS = 20
 """Versions of a document whose text is kept beside the newest."""
@@ -223,7 +224,7 @@ def _replace_chunks(
     missing = [chunk for _, chunk in fresh if key_of(chunk) not in vectors]
     if missing:  # another load of the same file took rows away after they had been counted on
         vectors = vectors | _embedded(missing, None)
-    _copy(document, fresh, vectors)
+    copy_chunks(document, [(position, chunk, vectors[key_of(chunk)]) for position, chunk in fresh])
     return len(stays)
 
 
@@ -244,28 +245,39 @@ def _move(places: dict[int, int]) -> None:
             )
 
 
-def _copy(document: Document, chunks: Sequence[tuple[int, ChunkText]], vectors: dict[Key, Vectors]) -> None:
-    """COPY rather than bulk_create: five times the rows a second."""
-    from pgvector import HalfVector
+def copy_chunks(document: Document, chunks: Sequence[tuple[int, ChunkText, Vectors]]) -> None:
+    """Rows of (position, chunk, vectors) by COPY rather than bulk_create: five times the rows a second.
+
+    The document needs no more than its two keys.
+    """
     from pgvector.psycopg import register_vector
 
     if not chunks:
         return
     connection.ensure_connection()
     raw = connection.connection
-    register_vector(raw)  # before the cursor is made: Django's own cursor has copied its adapters already
+    if raw.adapters.types.get("halfvec") is None:  # a look into the catalogue, once for each connection
+        register_vector(raw)  # before the cursor is made: a cursor copies its connection's adapters
+    # In one go for all: half precision for each row alone would take longer than writing it.
+    halves = _halves([vectors.whole for _, _, vectors in chunks])
     columns = ("assistant_id", "document_id", "position", "headings", "text", "digest", "tokens", "embedding",
                "sentence_embeddings")  # fmt: skip
     with raw.cursor() as cursor, cursor.copy(
         f"COPY {Chunk._meta.db_table} ({', '.join(columns)}) FROM STDIN WITH (FORMAT BINARY)"
     ) as copy:  # fmt: skip
         copy.set_types(["int8", "int8", "int4", "varchar[]", "text", "varchar", "int4", "halfvec", "bytea"])
-        for position, chunk in chunks:
-            found = vectors[key_of(chunk)]
+        for (position, chunk, vectors), half in zip(chunks, halves, strict=True):
             copy.write_row((
                 document.assistant_id, document.pk, position, list(chunk.headings), chunk.text, _digest(chunk.text),
-                chunk.tokens, HalfVector(found.whole), found.packed,
+                chunk.tokens, half, vectors.packed,
             ))  # fmt: skip
+
+
+def _halves(vectors: Sequence[NDArray[np.float32] | Sequence[float]]) -> list[HalfVector]:
+    import numpy as np
+    from pgvector import HalfVector
+
+    return [HalfVector(row) for row in np.asarray(vectors, dtype=np.float16)]
 
 
 def _digest(text: str) -> str:

@@ -132,7 +132,7 @@ def test_a_large_collection_that_was_never_counted_is_not_searched_by_words(
     assistant: Assistant, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     """In a web process: counting takes seconds there, and searching by words that stand everywhere too."""
-    monkeypatch.setattr(candidates, "EXACT_BELOW", 1)
+    monkeypatch.setattr(candidates, "EXACT_UP_TO", 1)
     asked: list[str] = []
     real = candidates.statement
     monkeypatch.setattr(candidates, "statement", lambda **given: asked.append(given["terms"].search) or real(**given))

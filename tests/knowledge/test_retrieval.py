@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from assistants.models import Assistant
 from generation.prompts import PromptPassage, build_prompt, split_sentences
-from knowledge import candidates
 from knowledge.embedding import embed
 from knowledge.evidence import EvidencePassage, pack, rank_evidence, sentence_matrices, unpack
 from knowledge.models import Chunk
@@ -63,16 +62,6 @@ def test_exact_search_and_index_agree(assistant: Assistant) -> None:
             search(assistant=assistant, query=question, vector=vector, k=5, exact=exact) for exact in (True, False)
         )
         assert [p.chunk_id for p in exact] == [p.chunk_id for p in index]
-
-
-def test_size_decides_the_path(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    real = candidates.statement
-    monkeypatch.setattr(candidates, "statement", lambda **given: asked.append(given["exact"]) or real(**given))
-    retrieve(assistant=assistant, question=QUESTIONS[0])
-    monkeypatch.setattr(candidates, "EXACT_BELOW", 3)
-    assert retrieve(assistant=assistant, question=QUESTIONS[0]).passages[0].source == "leaving.md"
-    assert asked == [True, False]
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -179,9 +168,9 @@ def test_hostile_questions_are_answered(assistant: Assistant, text: str) -> None
 
 def test_the_number_of_queries_does_not_grow(assistant: Assistant, django_assert_num_queries: Any) -> None:
     retrieve(assistant=assistant, question=QUESTIONS[0])
-    with django_assert_num_queries(6):  # savepoint, size, words, candidates, rows, release
+    with django_assert_num_queries(3):  # size and words, candidates, rows
         retrieve(assistant=assistant, question=QUESTIONS[1], k=1)
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(3):
         retrieve(assistant=assistant, question=QUESTIONS[1], k=20)
 
 

@@ -50,6 +50,7 @@ HOLD_NONE = {
     "django_q.Failure": "keys of rows", "django_q.OrmQ": "keys of rows", "django_q.Schedule": "keys of rows",
     "django_q.Success": "keys of rows", "django_q.Task": "keys of rows",
     "knowledge.QueryMap": "weights", "knowledge.RetrievalCheck": "measures on documents",
+    "knowledge.VectorIndex": "measures on documents",
     "knowledge.RetrievalConfiguration": "", "serving.Alert": "numbers", "serving.AlertDelivery": "",
     "serving.DriftReport": "numbers and keys; words are counted when the page is looked at",
     "serving.ExperimentLook": "numbers", "serving.TrafficHour": "counts", "training.Adapter": "",

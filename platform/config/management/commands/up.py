@@ -203,13 +203,14 @@ def _ensure_schedules() -> None:
     from assistants.background import ensure_sweep
     from assistants.jobs import ensure_forgetting
     from capture.jobs import ensure_schedule
-    from knowledge.jobs import ensure_counting
+    from knowledge.jobs import ensure_counting, ensure_indexing
     from knowledge.upload_jobs import ensure_forgetting as ensure_forgetting_files
     from serving.jobs import ensure_drain, ensure_schedules
 
     ensure_schedule()
     ensure_sweep()
     ensure_counting()
+    ensure_indexing()
     ensure_drain()
     ensure_schedules()
     ensure_forgetting()

@@ -1,0 +1,185 @@
+"""An index for each large assistant: made, measured, used, made anew when worn, dropped when it is of no use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from assistants.background import BackgroundWork
+from assistants.models import Assistant
+from knowledge import candidates, indexing, vector_indexes
+from knowledge.models import Chunk, Document, VectorIndex
+from knowledge.query import question_vectors
+from knowledge.retrieval import search
+from knowledge.selftest import self_test
+from knowledge.services import load_document
+from tests.factories import make_assistant
+
+QUESTION = "What does leaving a fixed plan early cost?"
+
+
+@pytest.fixture
+def assistant(db: None, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Assistant:
+    """Twelve chunks, and bounds below which that is large."""
+    settings.RATCHET_FOREGROUND = True
+    monkeypatch.setattr(indexing, "EXACT_UP_TO", 8)
+    monkeypatch.setattr(indexing, "DROP_BELOW", 5)
+    assistant = make_assistant()
+    for number in range(12):
+        load(assistant, number, f"Fixed plan {number} costs £{number} a month, and leaving it early £{30 + number}.")
+    return assistant
+
+
+def load(assistant: Assistant, number: int, text: str) -> None:
+    load_document(assistant=assistant, path=f"plans/{number}.md", data=f"# Plan {number}\n\n{text}".encode())
+
+
+def found(assistant: Assistant, **how: Any) -> list[int]:
+    (vector,) = question_vectors([(QUESTION, ())])
+    return [p.chunk_id for p in search(assistant=assistant, query=QUESTION, vector=vector, k=5, **how)]
+
+
+def names() -> list[str]:
+    return [index.name for index in vector_indexes.present()]
+
+
+def uses(assistant: Assistant) -> str:
+    """The plan of the statement that serves a question."""
+    ef_search = candidates.size_and_words(assistant, ())[0].ef_search
+    (vector,) = question_vectors([(QUESTION, ())])
+    sql, params = candidates.statement(
+        assistant=assistant, vector=vector, terms=candidates.Terms(), settings=candidates.RetrievalSettings(),
+        average_length=1, ef_search=ef_search,
+    )  # fmt: skip
+    with connection.cursor() as cursor:
+        # A dozen rows are cheaper to sort; the question is whether the index fits the statement at all.
+        cursor.execute("SET LOCAL enable_sort = off")
+        cursor.execute("EXPLAIN " + sql, params)
+        return str(cursor.fetchall())
+
+
+def test_one_is_made_measured_and_used(assistant: Assistant) -> None:
+    before = found(assistant)
+    assert "hnsw" not in uses(assistant)
+    assert indexing.tend() == "0 dropped, one begun"
+    made = VectorIndex.objects.get()
+    assert (made.state, made.chunks, made.recall) == (BackgroundWork.State.SUCCEEDED, 12, 1.0)
+    assert made.ef_search == candidates.size_and_words(assistant, ())[0].ef_search == 100
+    assert made.size > 0
+    assert vector_indexes.name_of(assistant.pk) in uses(assistant)
+    assert found(assistant) == before == found(assistant, exact=True)
+    assert self_test(assistant=assistant, sample=5).path == "index"
+    assert indexing.tend() == "0 dropped, nothing to make"
+
+
+def test_how_widely_is_set_for_the_statement_alone(assistant: Assistant) -> None:
+    indexing.tend()
+    VectorIndex.objects.update(ef_search=321)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('hnsw.ef_search', '40', true)")
+    (vector,) = question_vectors([(QUESTION, ())])
+    sql, params = candidates.statement(
+        assistant=assistant, vector=vector, terms=candidates.Terms(), settings=candidates.RetrievalSettings(),
+        average_length=1, ef_search=321,
+    )  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute(sql.replace("near\n", "current_setting('hnsw.ef_search')\n", 1), params)
+        assert {row[3] for row in cursor.fetchall()} == {"321"}
+
+
+def test_it_holds_nothing_of_another_assistant(assistant: Assistant) -> None:
+    indexing.tend()
+    stranger = make_assistant()
+    load(stranger, 1, "Leaving a fixed plan early costs nothing at all.")
+    own = set(Chunk.objects.filter(assistant=assistant).values_list("pk", flat=True))
+    assert set(found(assistant)) <= own
+    assert len(found(stranger)) == 1
+    assert names() == [vector_indexes.name_of(assistant.pk)]
+
+
+def test_new_documents_are_found_at_once(assistant: Assistant) -> None:
+    indexing.tend()
+    load(assistant, 99, "What does leaving a fixed plan early cost? It costs £99.")
+    (newest,) = Chunk.objects.filter(document__path="plans/99.md").values_list("pk", flat=True)
+    assert newest == found(assistant)[0]
+
+
+def test_folders_that_leave_little_are_searched_exactly_too(assistant: Assistant) -> None:
+    """Vectors alone find all that there is in a folder, however far it is from the question."""
+    indexing.tend()
+    load_document(assistant=assistant, path="far/away.md", data=b"# Boilers\n\nPress reset for five seconds.")
+    settings = candidates.RetrievalSettings(folders=("far/",), words=0)
+    assert [Chunk.objects.get(pk=pk).document.path for pk in found(assistant, settings=settings)] == ["far/away.md"]
+
+
+def test_a_worn_one_is_made_anew(assistant: Assistant) -> None:
+    indexing.tend()
+    for number in range(4):
+        load(assistant, number, f"Another text about plan {number}, and what it takes to leave it.")
+    assert indexing.tend() == "0 dropped, one begun"  # four gone, four new, of twelve
+    assert VectorIndex.objects.count() == 2
+    assert indexing.tend() == "0 dropped, nothing to make"
+    assert found(assistant) == found(assistant, exact=True)
+
+
+def test_it_goes_when_the_assistant_has_shrunk_or_is_gone(assistant: Assistant) -> None:
+    indexing.tend()
+    Document.objects.filter(assistant=assistant, path__gte="plans/3").delete()
+    assert Chunk.objects.filter(assistant=assistant).count() == 5 + 1 - 1
+    assert indexing.tend() == "0 dropped, nothing to make"
+    Document.objects.filter(assistant=assistant, path="plans/2.md").delete()
+    assert indexing.tend() == "1 dropped, nothing to make"
+    assert names() == []
+    assert found(assistant)
+
+
+def test_what_an_interrupted_making_left_is_cleared_away(assistant: Assistant) -> None:
+    left = vector_indexes.name_of(assistant.pk) + "_ccnew"
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(
+            f"CREATE INDEX {left} ON knowledge_chunk USING hnsw (embedding halfvec_cosine_ops) "
+            f"WHERE assistant_id = {assistant.pk}"
+        )
+    assert candidates.size_and_words(assistant, ())[0].ef_search is None
+    assert indexing.tend() == "1 dropped, one begun"
+    assert names() == [vector_indexes.name_of(assistant.pk)]
+
+
+def test_after_a_failure_it_is_left_alone_for_a_day(assistant: Assistant) -> None:
+    failed = VectorIndex.objects.create(
+        assistant=assistant, state=BackgroundWork.State.FAILED, finished_at=timezone.now()
+    )
+    assert indexing.tend() == "0 dropped, nothing to make"
+    VectorIndex.objects.filter(pk=failed.pk).update(finished_at=timezone.now() - indexing.PATIENCE)
+    assert indexing.tend() == "0 dropped, one begun"
+
+
+def test_only_one_is_made_at_a_time(assistant: Assistant) -> None:
+    waiting = VectorIndex.objects.create(assistant=assistant)
+    assert indexing.tend() == "an index is being made"
+    assert indexing.start_index(assistant=assistant) == waiting
+    assert VectorIndex.objects.count() == 1
+
+
+def test_a_small_assistant_gets_none_even_when_asked(assistant: Assistant) -> None:
+    small = make_assistant()
+    load(small, 1, "A text.")
+    work = indexing.start_index(assistant=small)
+    work.refresh_from_db()
+    assert (work.state, work.ef_search) == (BackgroundWork.State.SUCCEEDED, None)
+    assert names() == []
+
+
+def test_one_that_came_with_a_backup_serves_widely(assistant: Assistant) -> None:
+    vector_indexes.make(assistant.pk, anew=False, memory=2**26, workers=0)
+    assert candidates.size_and_words(assistant, ())[0].ef_search == vector_indexes.EF_SEARCH
+    assert found(assistant) == found(assistant, exact=True)
+
+
+def test_nothing_else_can_be_dropped(db: None) -> None:
+    with pytest.raises(ValueError, match="not an index"):
+        vector_indexes.drop("chunk_words_gin")
