@@ -15,7 +15,7 @@ from generation.prompts import PromptPassage, PromptStyle, is_decline
 NO_CORRECTION = "bad without a correction"
 NOT_SUPPORTED = "answer not supported by its passages"
 NOT_OFFERED = "the sentence that answers was not offered"
-NOT_ASKED = "declined by the threshold; no model was asked"
+NOT_ASKED = "declined by the threshold; no model is asked"
 _MARK = re.compile(r"\[\d{1,3}\]")
 
 Kind = Literal["answer", "decline", "handoff"]
@@ -29,7 +29,7 @@ class Shown:
     evidence: Sequence[Sequence[float]]
     style: str = PromptStyle.SENTENCES
     withheld: bool = False
-    """All of it lay below the threshold (`Turn.withheld`): there was no prompt that could be learnt from."""
+    """All of it lies below the threshold: there is no prompt that could be learnt from."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from annotations.becoming import NO_CORRECTION, NOT_ASKED, NOT_SUPPORTED, NoRow, Row, Shown, is_offered, row_of
 from annotations.drafts import Draft
@@ -14,6 +14,7 @@ from annotations.validation import clean_text
 from capture.models import Turn
 from generation.alignment import split_cited
 from generation.prompts import PromptPassage, PromptStyle, split_sentences
+from knowledge.evidence import is_below
 
 MAX_QUOTED = 80
 Sign = Literal["good", "decline", "nothing", "data"]
@@ -84,28 +85,55 @@ def effects_of(turn: Turn, draft: Draft, *, labels_needed: int = 1) -> Effects:
 
 
 def shown_in(turn: Turn) -> Shown:
-    """What the model had to answer this turn from."""
+    """What a model has to answer this turn from."""
     retrievals = list(turn.retrievals.all())
+    evidence, withheld = served_evidence(turn, retrievals)
     return Shown(
         [PromptPassage(r.rank, r.passage.title, r.passage.text) for r in retrievals],
-        offered_evidence(turn),
+        evidence,
         turn.assistant.prompt_style,
-        turn.withheld,
+        withheld,
     )
+
+
+class Placed(Protocol):
+    """A passage of a turn, as far as its evidence goes."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def evidence(self) -> Any: ...
+
+
+def served_evidence(turn: Turn, retrievals: Iterable[Placed]) -> tuple[list[list[float]], bool]:
+    """The evidence, and whether it is withheld, if the turn were asked today.
+
+    The threshold of now decides, not the one of then: a prompt that serving would not make teaches nothing that is
+    asked, and one that it withheld before it may well make now. Passages of a chatbot whose sentences were never ranked
+    say nothing about a threshold.
+    """
+    evidence = _ranked(retrievals, turn.assistant.evidence_sentences)
+    if not evidence:
+        return [], turn.withheld
+    below = is_below((similarity for _, _, similarity in evidence), turn.assistant.evidence_threshold)
+    return ([], True) if below else (evidence, False)
 
 
 def offered_evidence(turn: Turn) -> list[list[float]]:
     """[[rank, sentence, similarity], …] in the order in which they were offered; as many as serving offers now,
-    whatever the setting was when the turn was captured; none of a turn that was offered none."""
+    whatever the setting was when the turn was captured; none of a turn that was offered none (what today's threshold
+    makes of it says `served_evidence`)."""
     return [] if turn.withheld else ranked_evidence(turn)
 
 
 def ranked_evidence(turn: Turn) -> list[list[float]]:
     """As `offered_evidence`, also of a turn that was offered nothing: what another threshold would have offered."""
-    placed = sorted(
-        (place, r.rank, sentence, score) for r in turn.retrievals.all() for place, sentence, score in r.evidence
-    )
-    return [[rank, sentence, score] for _, rank, sentence, score in placed[: turn.assistant.evidence_sentences]]
+    return _ranked(turn.retrievals.all(), turn.assistant.evidence_sentences)
+
+
+def _ranked(retrievals: Iterable[Placed], most: int) -> list[list[float]]:
+    placed = sorted((place, r.rank, sentence, score) for r in retrievals for place, sentence, score in r.evidence)
+    return [[rank, sentence, score] for _, rank, sentence, score in placed[:most]]
 
 
 def _learning(verdict: str, row: Row, logged: str) -> list[Effect]:
@@ -125,7 +153,7 @@ def _learning(verdict: str, row: Row, logged: str) -> list[Effect]:
 def _why_not(verdict: str, made: NoRow, logged: str) -> list[Effect]:
     if made.why == NOT_ASKED:
         return [
-            Effect("The threshold declined this without asking a model: your label says how well it is set.", "data")
+            Effect("The threshold declines this without asking a model: your label says how well it is set.", "data")
         ]
     if made.why == NO_CORRECTION:
         empty = "A verdict only: the answer is empty, so there is nothing to learn."

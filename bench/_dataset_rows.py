@@ -6,7 +6,9 @@ import json
 import os
 import random
 import sys
+import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -255,9 +257,34 @@ def processor_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def build(_: int) -> dict[str, Any]:
-    import resource
+class Peak:
+    """The most memory that this process and those that it has started took at one moment, looked at twice a second.
+    Pages that several of them share count once (PSS)."""
 
+    def __init__(self) -> None:
+        self.mb = 0.0
+        self._over = threading.Event()
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+        self._watching.start()
+
+    def end(self) -> int:
+        self._over.set()
+        self._watching.join()
+        return round(self.mb)
+
+    def _watch(self) -> None:
+        import psutil
+
+        own = psutil.Process()
+        while not self._over.wait(0.5):
+            taken = 0
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):
+                    taken += process.memory_full_info().pss
+            self.mb = max(self.mb, taken / 2**20)
+
+
+def build(_: int) -> dict[str, Any]:
     from assistants.models import Assistant
     from training.data.build import perform
     from training.data.recipe import Recipe
@@ -278,15 +305,14 @@ def build(_: int) -> dict[str, Any]:
         plain_beat(**progress)
 
     dataset.beat = beat  # type: ignore[method-assign]
+    peak = Peak()
     begun, worked = time.perf_counter(), processor_seconds()
     perform(dataset)
     seconds, cpu = time.perf_counter() - begun, processor_seconds() - worked
     clock.stage("end")
     dataset.finish(DatasetVersion.State.SUCCEEDED)
-    # Both at their largest: they are so at different moments, and the sum is the safe side.
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     return {
-        "seconds": round(seconds, 1), "cpu_s": round(cpu, 1), "peak_mb": round(peak), "rows": dataset.rows,
+        "seconds": round(seconds, 1), "cpu_s": round(cpu, 1), "peak_mb": peak.end(), "rows": dataset.rows,
         "content_hash": dataset.content_hash,
         "stages": clock.told(), "mix": dataset.mix,
         "funnel": dataset.funnel,

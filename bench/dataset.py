@@ -5,8 +5,8 @@
 
 Three fifths of the input are resolved turns with six passages each (a tenth of them judged bad with a correction), two
 fifths kept synthetic questions; a benchmark of 300 questions guards them. The build is `training.data.build.perform` in
-a process of its own, twice: ``seconds`` and ``peak_mb`` (resident, with its helper's) are those of the slower and the
-larger one, ``cpu_s`` its processor seconds, ``same_hash`` compares them. ``stages`` are seconds on the clock and of
+a process of its own, twice: ``seconds`` and ``peak_mb`` (with its helpers', at one moment) are those of the slower and
+the larger one, ``cpu_s`` its processor seconds, ``same_hash`` compares them. ``stages`` are seconds on the clock and of
 processor by stage of the first: on a busy machine only the latter can be compared (PostgreSQL's own time is not in
 it). ``audit_share`` is what the leak audit takes of the processor: it reads every text by the rules of the scrubber.
 

@@ -99,7 +99,12 @@ def test_a_turn_below_the_threshold_is_declined_without_a_model_and_kept_as_such
     resolution = Resolution.objects.create(turn=turn, verdict="good", response=turn.response, how="single")
     assert from_turn(turn, resolution, assistant) == Refused(NOT_ASKED)
 
+    # Once the threshold is lower, the model is asked just this, and learns what people found right.
     assistant.evidence_threshold = 0.0
+    turn.assistant = assistant
+    learnt = from_turn(turn, resolution, assistant)
+    assert isinstance(learnt, Candidate), learnt
+    assert (learnt.kind, len(learnt.evidence)) == ("decline", len(asked.retrieval.below))
     assert chat.ask(assistant=assistant, arm=asked.arm, question=asked.question, history=[]).without_model() is None
 
 

@@ -8,7 +8,7 @@ threshold it stays without a reference and counts as unsupported.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypedDict
 
 from generation.overlap import coverage, supports
@@ -46,20 +46,34 @@ def split_cited(response: str) -> list[tuple[str, list[int]]]:
 
 def align_sentences(response: str, passages: Sequence[PromptPassage]) -> list[AlignedSentence]:
     """The answer's sentences with the source sentence of each."""
-    sources = {p.rank: split_sentences(p.text) for p in passages}
+    sources = _Split(passages)
     return [
         {"text": text, "refs": [[ref.rank, ref.sentence] for ref in _find(text, ranks, sources)]}
         for text, ranks in split_cited(response)
     ]
 
 
-def _find(text: str, ranks: Sequence[int], sources: dict[int, list[str]]) -> list[SentenceRef]:
-    cited = [rank for rank in ranks if rank in sources]
-    for among in (cited, list(sources)) if cited else (list(sources),):
+class _Split:
+    """The sentences of passages by rank; of most answers only those of a cited one are looked at."""
+
+    def __init__(self, passages: Sequence[PromptPassage]) -> None:
+        self._texts = {passage.rank: passage.text for passage in passages}
+
+    @property
+    def ranks(self) -> Collection[int]:
+        return self._texts.keys()
+
+    def of(self, rank: int) -> list[str]:
+        return split_sentences(self._texts[rank])
+
+
+def _find(text: str, ranks: Sequence[int], sources: _Split) -> list[SentenceRef]:
+    cited = [rank for rank in ranks if rank in sources.ranks]
+    for among in (cited, sources.ranks) if cited else (sources.ranks,):
         scored = [
             (-coverage(text, sentence), len(sentence), SentenceRef(rank, index))
             for rank in among
-            for index, sentence in enumerate(sources[rank])
+            for index, sentence in enumerate(sources.of(rank))
             if supports(sentence, text, SUPPORT)
         ]
         if scored:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:[.,:'’-]\d+)*", re.UNICODE)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 
 # Function words say nothing about what a sentence is about. Short on purpose: a longer list starts to eat meaning.
 STOP_WORDS = frozenset(
@@ -32,7 +33,7 @@ def content_words(text: str) -> frozenset[str]:
 @lru_cache(maxsize=8192)
 def numbers(text: str) -> frozenset[str]:
     """Every number as written, thousands separators aside."""
-    return frozenset(re.sub(r"(?<=\d),(?=\d{3})", "", number) for number in _NUMBER.findall(text))
+    return frozenset(_THOUSANDS.sub("", found) if "," in found else found for found in _NUMBER.findall(text))
 
 
 def ngrams(text: str, n: int) -> frozenset[tuple[str, ...]]:

@@ -255,7 +255,9 @@ def _line(text: str) -> str:
 
 def _disarm(text: str) -> str:
     """Text of users and documents holds no pointers ([2] becomes (2)) and no control tokens (<|end|> falls apart)."""
-    return _CONTROL.sub("< |", _POINTER.sub(r"(\1)", text))
+    if "[" in text:  # looking is a fraction of replacing, and hardly any text has either
+        text = _POINTER.sub(r"(\1)", text)
+    return _CONTROL.sub("< |", text) if "<|" in text else text
 
 
 def _parts(
@@ -280,13 +282,15 @@ def _evidence_lines(
     if len(evidence) > MAX_POINTER:
         raise ValueError(f"{len(evidence)} evidence sentences; at most {MAX_POINTER} can be numbered")
     by_rank = {p.rank: p for p in passages}
-    sentences = {rank: split_sentences(p.text) for rank, p in by_rank.items()}
+    offered = {ref.rank for ref in evidence} & by_rank.keys()
+    sentences = {rank: split_sentences(by_rank[rank].text) for rank in offered}
+    titles = {rank: _line(by_rank[rank].title) for rank in offered}
     lines: list[str] = []
     heading: str | None = None
     for number, ref in enumerate(evidence, start=1):
         if ref.rank not in by_rank or not 0 <= ref.sentence < len(sentences[ref.rank]):
             raise ValueError(f"evidence {ref} is not among the passages")
-        title = _line(by_rank[ref.rank].title)
+        title = titles[ref.rank]
         if title != heading:
             lines.append(f"# {title}")
             heading = title

@@ -39,6 +39,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 def in_house_words(text: str, glossary: Mapping[str, str]) -> str:
     """The text with the documents' words behind it for each customers' word that it uses: the vectors and the words
     of both are searched."""
+    if not glossary:
+        return text
     folded = text.casefold()
     # Plain search first: compiling a pattern for each of thousands of entries would cost more than the search itself.
     used = [(said.casefold(), theirs) for said, theirs in glossary.items() if said.casefold() in folded]

@@ -18,7 +18,7 @@ _reading: Reading | None = None
 def begin(assistant: int, subject: str, database: str) -> None:
     """``database``: the name of the one that the build works in."""
     global _reading  # noqa: PLW0603 - this process's own, made once
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     import django
 
@@ -47,7 +47,7 @@ def report() -> Any:
     return _reading.audit.report()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A process whose parent was killed would wait for its next part for ever."""
     parent = parent_process()
     if parent is not None:

@@ -8,10 +8,11 @@ them does not matter, since a text in which nothing was found is as quiet in any
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from training.data import audit_helper
 from training.data.candidates import Candidate
 from training.data.leaks import RowReader
 
+logger = logging.getLogger(__name__)
+
 WITH_HELPER = 10_000
 """Rows from which a second process pays: it needs some seconds to start, and 250 MB."""
 PART = 500
@@ -35,18 +38,25 @@ AHEAD = 4
 
 
 class HelperLost(RuntimeError):
-    """The helper ended before it was done: killed, or out of memory."""
+    """The helper ended before it was done, and so did the one after it: killed, or out of memory."""
 
     def __init__(self) -> None:
-        super().__init__("The process that read the rows for the leak audit ended early. Build the version again.")
+        super().__init__("The process that read the rows for the leak audit ended early, twice. Build it again.")
 
 
 class Helper:
-    """`look` at what may come, `read` each row once, then ask for the `report`."""
+    """`look` at what may come, `read` each row once, then ask for the `report`.
 
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
+    One that is lost takes with it what it has found. Another one is started, once; the rows that were given to the
+    first are read again when the report is asked for.
+    """
+
+    def __init__(self, start: Callable[[], ProcessPoolExecutor]) -> None:
+        self._start = start
+        self._pool = start()
         self._read = 0
+        self._lost = -1
+        """Rows that a lost helper was given; −1 while none is lost."""
         self._waiting: list[bytes] = []
         self._asked: deque[Future[None]] = deque()
 
@@ -56,43 +66,63 @@ class Helper:
             while self._asked and self._asked[0].done():
                 self._asked.popleft().result()
             if len(self._asked) < AHEAD:
-                part = [pickle.dumps(row, pickle.HIGHEST_PROTOCOL) for row in rows]
-                self._asked.append(self._pool.submit(audit_helper.look, part))
+                self._asked.append(self._pool.submit(audit_helper.look, [_packed(row) for row in rows]))
         except BrokenProcessPool:
-            raise HelperLost from None
+            self._start_another()
 
     def read(self, row: Candidate) -> None:
         """Raises:
         privacy.findings.ScrubError: a row cannot be read, so nobody can say that it is clean.
         HelperLost: see there.
         """
-        self._waiting.append(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
+        self._waiting.append(_packed(row))
         if len(self._waiting) == PART:
             self._send()
 
-    def report(self) -> LeakReport:
+    def report(self, row: Callable[[int], Candidate]) -> LeakReport:
         """Not yet saved, without the content's hash; rows are named by the order in which they came.
 
-        Raises as `read`.
+        ``row``: brings back the row that came at this place. Raises as `read`.
         """
         self._send()
-        try:
-            while self._asked:
-                self._asked.popleft().result()
-            found: LeakReport = self._pool.submit(audit_helper.report).result()
-        except BrokenProcessPool:
-            raise HelperLost from None
-        return found
+        while True:
+            try:
+                again, self._lost = max(self._lost, 0), min(self._lost, 0)
+                for first in range(0, again, PART):
+                    part = [_packed(row(place)) for place in range(first, min(first + PART, again))]
+                    self._ask(part, first)
+                while self._asked:
+                    self._asked.popleft().result()
+                found: LeakReport = self._pool.submit(audit_helper.report).result()
+                return found
+            except BrokenProcessPool:
+                self._start_another()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _send(self) -> None:
         part, self._waiting = self._waiting, []
+        first, self._read = self._read, self._read + len(part)
         try:
-            while len(self._asked) >= AHEAD:
-                self._asked.popleft().result()
-            self._asked.append(self._pool.submit(audit_helper.read, part, self._read))
+            self._ask(part, first)
         except BrokenProcessPool:
+            self._start_another()
+
+    def _ask(self, part: list[bytes], first: int) -> None:
+        while len(self._asked) >= AHEAD:
+            self._asked.popleft().result()
+        self._asked.append(self._pool.submit(audit_helper.read, part, first))
+
+    def _start_another(self) -> None:
+        """Raises HelperLost where this was the second."""
+        if self._lost >= 0:
             raise HelperLost from None
-        self._read += len(part)
+        logger.warning("The process that reads for the leak audit ended early; another one is started.")
+        self.close()
+        self._asked.clear()
+        self._lost = self._read
+        self._pool = self._start()
 
 
 @contextmanager
@@ -102,17 +132,21 @@ def helper_for(assistant: Assistant, subject: str, rows: int) -> Iterator[Helper
     if rows < WITH_HELPER or cores < 2:
         yield None
         return
-    database = connection.settings_dict["NAME"]
-    pool = ProcessPoolExecutor(
-        1,
-        mp_context=get_context("spawn"),  # this process has threads: a fork of it may hang
-        initializer=audit_helper.begin,
-        initargs=(assistant.pk, subject, database),
-    )
+    initargs = (assistant.pk, subject, connection.settings_dict["NAME"])
+
+    def start() -> ProcessPoolExecutor:
+        context = get_context("spawn")  # this process has threads: a fork of it may hang
+        return ProcessPoolExecutor(1, mp_context=context, initializer=audit_helper.begin, initargs=initargs)
+
+    helper = Helper(start)
     try:
-        yield Helper(pool)
+        yield helper
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        helper.close()
+
+
+def _packed(row: Candidate) -> bytes:
+    return pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
 
 
 def named_by_position(report: LeakReport, positions: Mapping[int, int]) -> LeakReport:

@@ -13,6 +13,7 @@ from training.data.auditing import helper_for
 from training.data.choose import cap, deduplicate
 from training.data.collect import Funnel, Order, collect
 from training.data.derive import perform_derived
+from training.data.embedding import embedding_for
 from training.data.freeze import audit_lines, make_ready, write_version
 from training.data.guard import guard
 from training.data.mix import mix
@@ -45,8 +46,10 @@ def perform(dataset: DatasetVersion) -> None:
     )
     funnel = Funnel()
     with Pool() as pool:
-        with helper_for(dataset.assistant, str(dataset), order.expected()) as helper:
-            rows, blocked = choose(replace(order, helper=helper), pool, funnel)
+        expected = order.expected()
+        with helper_for(dataset.assistant, str(dataset), expected) as helper:
+            with embedding_for(expected, order.asked_first) as embed:
+                rows, blocked = choose(replace(order, helper=helper, embed=embed), pool, funnel)
             ready = make_ready(order, pool, rows, funnel, helper)
             if not ready.answers:
                 raise EmptyDataset(no_room(order.recipe))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from annotations.becoming import NO_CORRECTION, NoRow, Shown, kind_of, row_of
-from annotations.effects import offered_evidence
+from annotations.becoming import NO_CORRECTION, NOT_ASKED, NoRow, Shown, kind_of, row_of
+from annotations.effects import Placed, served_evidence
 from annotations.models import Resolution, Verdict
 from annotations.resolving import Wording
 from assistants.models import Assistant
-from capture.models import Turn
+from capture.models import Passage, Turn
 from generation.alignment import AlignedSentence
 from generation.prompts import Message, PromptPassage, SentenceRef, split_sentences
+from knowledge.evidence import is_below
 from training.data.recipe import LEARN, LEAVE_OUT, NOT_TO_SAY, Recipe
 from training.models import CuratedRow, Kind, Origin, SyntheticItem
 
@@ -74,11 +76,29 @@ class Refused:
 LEFT_OUT = "left out by the recipe"
 
 
+class Retrieved(Placed, Protocol):
+    """A passage of a turn: a `Retrieval`, or what was read of one."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def passage(self) -> Passage: ...
+
+
 def from_turn(
-    turn: Turn, resolution: Resolution, assistant: Assistant, recipe: Recipe = DEFAULT
+    turn: Turn,
+    resolution: Resolution,
+    assistant: Assistant,
+    recipe: Recipe = DEFAULT,
+    *,
+    retrieved: Sequence[Retrieved] | None = None,
 ) -> Candidate | Refused:
-    """What a resolved turn becomes by this recipe; ``turn`` with its contexts (`TurnQuerySet.with_contexts`)."""
-    contexts, evidence = turn_contexts(turn, resolution)
+    """What a resolved turn becomes by this recipe, asked with today's settings.
+
+    ``retrieved``: its passages in order of rank; None where ``turn`` has its contexts (`TurnQuerySet.with_contexts`).
+    """
+    shown: Sequence[Retrieved] = list(turn.retrievals.all()) if retrieved is None else retrieved
+    contexts, (evidence, withheld) = turn_contexts(shown, resolution), served_evidence(turn, shown)
     wording = Wording(decline=assistant.decline_sentence, handoff=assistant.handoff_sentence)
     made = row_of(
         response=resolution.response,
@@ -87,7 +107,7 @@ def from_turn(
             [PromptPassage(c["rank"], c["title"], c["text"]) for c in contexts],
             evidence,
             assistant.prompt_style,
-            turn.withheld,
+            withheld,
         ),
     )
     good = resolution.verdict == Verdict.GOOD
@@ -120,9 +140,11 @@ def from_turn(
     )
 
 
-def from_item(item: SyntheticItem) -> Candidate:
+def from_item(item: SyntheticItem, assistant: Assistant) -> Candidate | Refused:
     """A kept item of a synthesis; its contexts are what production retrieval brought for the written question."""
-    contexts = item.contexts["passages"]
+    contexts, evidence = item.contexts["passages"], [list(row) for row in item.contexts["evidence"]]
+    if evidence and is_below((similarity for _, _, similarity in evidence), assistant.evidence_threshold):
+        return Refused(NOT_ASKED)  # the threshold was raised since it was written
     sentences: list[AlignedSentence] = item.answer or [{"text": item.response, "refs": _gold_refs(item)}]
     cited = {ref[0] for sentence in sentences for ref in sentence["refs"]}
     return Candidate(
@@ -132,7 +154,7 @@ def from_item(item: SyntheticItem) -> Candidate:
         question=item.question,
         history=item.history,
         contexts=[{**c, "relevant": c["rank"] in cited} for c in contexts],
-        evidence=[list(row) for row in item.contexts["evidence"]],
+        evidence=evidence,
         sentences=sentences,
         chunk_id=item.chunk_id,
         gold=gold_sentences(contexts, sentences),
@@ -163,11 +185,10 @@ def from_curated(row: CuratedRow, name: str) -> Candidate:
     )
 
 
-def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, Any]], list[list[float]]]:
-    """Passages in rank order with their marks, and the evidence in the order in which it was offered."""
-    retrievals = list(turn.retrievals.all())
+def turn_contexts(retrieved: Sequence[Retrieved], resolution: Resolution) -> list[dict[str, Any]]:
+    """Passages in rank order with their marks."""
     relevant = set(resolution.relevant_ranks)
-    contexts = [
+    return [
         {
             "rank": r.rank,
             "title": r.passage.title,
@@ -175,9 +196,8 @@ def turn_contexts(turn: Turn, resolution: Resolution) -> tuple[list[dict[str, An
             "text": r.passage.text,
             "relevant": r.rank in relevant if relevant else None,
         }
-        for r in retrievals
+        for r in retrieved
     ]
-    return contexts, offered_evidence(turn)
 
 
 def group_name(kind: str, name: str) -> str:
@@ -187,6 +207,7 @@ def group_name(kind: str, name: str) -> str:
 
 
 def gold_sentences(contexts: list[dict[str, Any]], sentences: list[AlignedSentence]) -> tuple[str, ...]:
-    by_rank = {c["rank"]: split_sentences(c["text"]) for c in contexts}
     refs = [SentenceRef(*ref) for sentence in sentences for ref in sentence["refs"]]
+    cited = {ref.rank for ref in refs}
+    by_rank = {c["rank"]: split_sentences(c["text"]) for c in contexts if c["rank"] in cited}
     return tuple(by_rank[ref.rank][ref.sentence] for ref in refs)

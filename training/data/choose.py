@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.data.collect import Funnel, Order
-from training.data.nearest import DOUBT, Kept, exactly
+from training.data.near_kept import NearKept
+from training.data.nearest import DOUBT, exactly
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe
 from training.data.split import bucket
@@ -28,7 +29,7 @@ def deduplicate(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> l
     kept: list[Head] = []
     why: list[str] = []
     seen: set[bytes] = set()
-    near = Kept(room=len(rows), half=True)
+    near = pool.near_kept(room=len(rows))
     for row in (row for row in ordered if row.curated):
         if row.same in seen:
             why.append("same words")
@@ -36,21 +37,21 @@ def deduplicate(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> l
         seen.add(row.same)
         kept.append(row)
     for part in batches((row for row in kept if row.learnt), BLOCK):
-        near.add_all(pool.vectors(part))
+        near.add_all(rows_of(part))
     done = 0
     for part in batches((row for row in ordered if not row.curated), BLOCK):
-        kept += new_ones(part, pool.vectors(part), near, seen=seen, threshold=order.recipe.near_duplicate, why=why)
+        kept += new_ones(part, near, seen=seen, threshold=order.recipe.near_duplicate, why=why)
         done += len(part)
         order.beat(stage="duplicates", done=done)
     funnel.step("duplicates", len(rows), len(kept), why)
     return kept
 
 
-def new_ones(
-    part: list[Head], vectors: NDArray[np.float32], near: Kept, *, seen: set[bytes], threshold: float, why: list[str]
-) -> list[Head]:
+def new_ones(part: list[Head], near: NearKept, *, seen: set[bytes], threshold: float, why: list[str]) -> list[Head]:
     """Synthetic rows whose question is neither among the kept ones nor before them in this block. One product with all
     that is kept for the block, instead of one for each row."""
+    places = rows_of(part)
+    vectors = near.vectors(places)
     before = near.reached(vectors, threshold)
     within = vectors @ vectors.T
     for i, j in np.argwhere(np.abs(within - threshold) < DOUBT):
@@ -64,8 +65,12 @@ def new_ones(
         else:
             seen.add(row.same)
             kept.append(i)
-    near.add_all(vectors[kept])
+    near.add_all(places[kept])
     return [part[i] for i in kept]
+
+
+def rows_of(part: list[Head]) -> NDArray[np.int64]:
+    return np.array([row.row for row in part], dtype=np.int64)
 
 
 @dataclass

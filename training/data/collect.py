@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from django.db.models import QuerySet
 
 from annotations.models import ComparisonPair, ComparisonRound, Queue
 from assistants.models import Assistant
@@ -17,8 +16,10 @@ from knowledge.query import in_house_words, question_vectors
 from training.data.auditing import Helper
 from training.data.candidates import Candidate, Refused, from_curated, from_item, from_turn
 from training.data.compared import from_pair
+from training.data.embedding import Asked, Embed
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe, RecipeError
+from training.data.stored_vectors import asked_first, curated_rows, rows_fit, turns_fit, written_rows
 from training.data.turns import Shelf, turns_of, with_all_it_takes
 from training.data.vectors import numbers_of, packed, unit, unpacked
 from training.models import Benchmark, CuratedRow, CuratedSet, Synthesis, SyntheticItem
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK = 500
-EMBED_ANEW = 2_000
-"""Up to so many turns are embedded once more, in seconds; of more the stored vectors are taken, which are of half
-precision."""
-SAMPLE = 16
-SAME_VECTOR = 0.995
-"""Cosine of a stored and a fresh vector of one question: below, another embedder has made the stored ones."""
 
 
 @dataclass
@@ -56,10 +51,14 @@ class Order:
     beat: Callable[..., None]
     helper: Helper | None = None
     """Reads for the leak audit meanwhile, where there is a second process."""
+    embed: Embed = question_vectors
 
     def look_ahead(self, rows: Sequence[Candidate]) -> None:
         if self.helper is not None and rows:
             self.helper.look(rows)
+
+    def asked_first(self) -> Iterator[tuple[Sequence[Asked], Mapping[str, str]]]:
+        return asked_first(self.assistant, self.recipe, benchmark=self.benchmark, synthesis=self.synthesis)
 
     def expected(self) -> int:
         """Rows of its two large sources, about: two queries."""
@@ -98,25 +97,26 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     rows = turns_of(order.assistant, order.recipe)
     total = rows.count()
     pool.reserve(total)
-    stored = total > EMBED_ANEW and _stored_vectors_fit(order.assistant, rows)
+    stored = turns_fit(order.embed, rows, total, order.assistant)
     heads: list[Head] = []
     why: list[str] = []
     done = 0
     shelf = Shelf()
     for part in batches(with_all_it_takes(rows).iterator(chunk_size=CHUNK), CHUNK):
-        shelf.give(part)
+        retrieved = shelf.retrieved(part)
         kept: list[Candidate] = []
         vectors: list[Any] = []
         for turn in part:
             turn.assistant = order.assistant
-            made = from_turn(turn, turn.resolution, order.assistant, order.recipe)
+            shown = retrieved.get(turn.pk, ())
+            made = from_turn(turn, turn.resolution, order.assistant, order.recipe, retrieved=shown)
             if isinstance(made, Refused):
                 why.append(made.why)
                 continue
             kept.append(made)
             usable = stored and turn.embedding is not None and not _has_house_words(turn, order.assistant)
             vectors.append(numbers_of(turn.embedding) if usable else None)
-        heads += _add(pool, kept, vectors)
+        heads += _add(order, pool, kept, vectors)
         order.look_ahead(kept)
         done += len(part)
         order.beat(stage="labelled turns", done=done, total=total)
@@ -124,10 +124,10 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     return heads
 
 
-def _add(pool: Pool, rows: Sequence[Candidate], vectors: Sequence[Any]) -> list[Head]:
+def _add(order: Order, pool: Pool, rows: Sequence[Candidate], vectors: Sequence[Any]) -> list[Head]:
     """``vectors``: None where a question is still to be embedded."""
     missing = [row for row, vector in zip(rows, vectors, strict=True) if vector is None]
-    fresh = iter(question_vectors([(row.question, row.history) for row in missing]) if missing else ())
+    fresh = iter(order.embed([(row.question, row.history) for row in missing]) if missing else ())
     return [pool.add(row, next(fresh) if v is None else unit(v)) for row, v in zip(rows, vectors, strict=True)]
 
 
@@ -137,24 +137,11 @@ def _has_house_words(turn: Turn, assistant: Assistant) -> bool:
     return any(in_house_words(text, assistant.glossary) != text for text in texts)
 
 
-def _stored_vectors_fit(assistant: Assistant, rows: QuerySet[Turn]) -> bool:
-    """Whether the turns' vectors are of the embedder that is there now; a sample tells."""
-    some = list(rows.exclude(embedding=None).only("question", "history", "embedding")[:SAMPLE])
-    if not some:
-        return False
-    fresh = question_vectors([(turn.question, turn.history) for turn in some], assistant.glossary)
-    stored = np.stack([unit(numbers_of(turn.embedding)) for turn in some])
-    if stored.shape != fresh.shape:
-        return False
-    return bool((fresh * stored).sum(axis=1).min() >= SAME_VECTOR)
-
-
 def _curated(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     if not order.recipe.curated_sets:
         return []
-    sets = CuratedSet.objects.filter(assistant=order.assistant, name__in=order.recipe.curated_sets)
-    names = dict(sets.values_list("pk", "name"))
-    rows = CuratedRow.objects.filter(set__in=names).order_by("set__name", "position")
+    rows = curated_rows(order.assistant, order.recipe)
+    names = dict(rows.order_by().values_list("set", "set__name").distinct())
     made = ((row, from_curated(row, names[row.set_id])) for row in rows.iterator(chunk_size=CHUNK))
     return _all(order, pool, funnel, made, name="imported rows", total=rows.count(), sample=rows)
 
@@ -182,9 +169,8 @@ def _written(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     why += ["judged bad in the spot check"] * items.filter(dropped_by="", spot_check__verdict="bad").count()
     if order.recipe.forms:
         why += ["of another form"] * kept.exclude(form__in=order.recipe.forms).count()
-        kept = kept.filter(form__in=order.recipe.forms)
-    rows = kept.order_by("pk")
-    made = ((item, from_item(item)) for item in rows.iterator(chunk_size=CHUNK))
+    rows = written_rows(order.synthesis, order.recipe)
+    made = ((item, from_item(item, order.assistant)) for item in rows.iterator(chunk_size=CHUNK))
     return _all(order, pool, funnel, made, name="synthetic questions", total=items.count(), why=why, sample=rows)
 
 
@@ -203,13 +189,13 @@ def _all(
     pool.reserve(counted["total"])
     reasons = list(counted.get("why", ()))
     heads: list[Head] = []
-    stored = "sample" in counted and _own_vectors_fit(counted["sample"])
+    stored = "sample" in counted and rows_fit(order.embed, counted["sample"])
     for part in batches(made, CHUNK):
         kept = [(row, one) for row, one in part if isinstance(one, Candidate)]
         reasons += [one.why for _, one in part if isinstance(one, Refused)]
         vectors = [unpacked(row.vector) if stored and row is not None and row.vector else None for row, _ in kept]
         missing = [at for at, vector in enumerate(vectors) if vector is None]
-        for at, vector in zip(missing, _embedded([kept[at][1] for at in missing]), strict=True):
+        for at, vector in zip(missing, _embedded(order, [kept[at][1] for at in missing]), strict=True):
             vectors[at] = vector
         heads += [pool.add(one, vector) for (_, one), vector in zip(kept, vectors, strict=True)]
         order.look_ahead([one for _, one in kept])
@@ -219,11 +205,11 @@ def _all(
     return heads
 
 
-def _embedded(rows: Sequence[Candidate]) -> list[NDArray[np.float32]]:
+def _embedded(order: Order, rows: Sequence[Candidate]) -> list[NDArray[np.float32]]:
     """Rounded as they are stored, so that the second build compares what the first did."""
     if not rows:
         return []
-    return [unpacked(packed(vector)) for vector in question_vectors([(row.question, row.history) for row in rows])]
+    return [unpacked(packed(vector)) for vector in order.embed([(row.question, row.history) for row in rows])]
 
 
 def _keep_vectors(made: Sequence[tuple[SyntheticItem | CuratedRow | None, Any]]) -> None:
@@ -235,17 +221,6 @@ def _keep_vectors(made: Sequence[tuple[SyntheticItem | CuratedRow | None, Any]])
             row.vector = packed(vector)
         manager: Any = model._default_manager
         manager.bulk_update([row for row, _ in rows], ["vector"], batch_size=CHUNK)
-
-
-def _own_vectors_fit(rows: QuerySet[Any]) -> bool:
-    some = list(rows.exclude(vector=None)[:SAMPLE])
-    if not some:
-        return False
-    fresh = question_vectors([(row.question, row.history) for row in some])
-    stored = [np.frombuffer(row.vector, dtype="<f2") for row in some]
-    if any(len(one) != fresh.shape[1] for one in stored):
-        return False
-    return bool((fresh * np.stack([unit(one.astype(np.float32)) for one in stored])).sum(axis=1).min() >= SAME_VECTOR)
 
 
 def _without_documents(heads: list[Head], recipe: Recipe, funnel: Funnel) -> list[Head]:

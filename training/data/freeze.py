@@ -150,11 +150,18 @@ def audit_lines(
 
     Raises:
         privacy.findings.ScrubError: a row cannot be read.
-        training.data.auditing.HelperLost: the helper was killed.
+        training.data.auditing.HelperLost: the helper was killed twice.
     """
     beat(stage="leak audit", done=0, total=len(ready.lines))
     if helper is not None:
-        report = named_by_position(helper.report(), {line.came: at for at, line in enumerate(ready.lines)})
+        came = {line.came: at for at, line in enumerate(ready.lines)}
+
+        def row(place: int) -> Candidate:
+            line = ready.lines[came[place]]
+            found: Candidate = pool.get(line.place, line.size)[1]
+            return found
+
+        report = named_by_position(helper.report(row), came)
         report.content_hash, report.created_by = ready.content_hash, dataset.created_by
         return report
     found = Audit(dataset.assistant, str(dataset))

@@ -36,7 +36,7 @@ def guard(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> tuple[l
 def _by_question(
     order: Order, pool: Pool, rows: Sequence[Head], items: Sequence[BenchmarkItem]
 ) -> dict[int, dict[str, Any]]:
-    watch = Guard([(item.question, item.history) for item in items], order.recipe.near_duplicate)
+    watch = Guard([(item.question, item.history) for item in items], order.recipe.near_duplicate, order.embed)
     blocked: dict[int, dict[str, Any]] = {}
     for first in range(0, len(rows), PART):
         part = rows[first : first + PART]

@@ -17,6 +17,7 @@ import numpy as np
 from generation.overlap import ngrams, words
 from generation.prompts import Message
 from knowledge.query import history_query, question_vectors
+from training.data.embedding import Embed
 from training.data.nearest import DOUBT, exactly
 
 if TYPE_CHECKING:
@@ -59,10 +60,12 @@ def find_leaks(
 class Guard:
     """Holds the benchmark's questions; `leaks` may be called for one part of the rows after the other."""
 
-    def __init__(self, items: Sequence[tuple[str, Sequence[Message]]], threshold: float) -> None:
+    def __init__(
+        self, items: Sequence[tuple[str, Sequence[Message]]], threshold: float, embed: Embed = question_vectors
+    ) -> None:
         self._threshold = threshold
         texts = [history_query(q, h) for q, h in items]
-        self._vectors = question_vectors(items)
+        self._vectors = embed(items)
         self._by_words = {words(text): i for i, text in reversed(list(enumerate(texts)))}
         # A whole question is the same question whatever was said before it; "And how much?" is not.
         self._by_words |= {words(q): i for i, (q, _) in reversed(list(enumerate(items))) if _is_whole(q)}

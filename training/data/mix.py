@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from knowledge.evidence import is_below
 from training.data.alter import fewer_passages, oracle_only, shuffled, two_in_one, without_oracle
 from training.data.candidates import Candidate
 from training.data.collect import Funnel, Order
@@ -44,12 +45,14 @@ def mix(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> list[Head
 
 def _missing(order: Order, pool: Pool, answers: Sequence[Head], rng: random.Random) -> list[Head]:
     wanted = int(order.recipe.missing_oracle_share * len(answers))
+    threshold = order.assistant.evidence_threshold
     made: list[Head] = []
     for row in rng.sample(answers, len(answers)) if wanted else ():
         if len(made) == wanted:
             break
         changed = without_oracle(pool.read(row), order.assistant)
-        if changed is not None:
+        # What is left may be so little alike that serving declines it by itself.
+        if changed is not None and not is_below((like for _, _, like in changed.evidence), threshold):
             made.append(as_changed(pool, row, changed))
     return made
 

@@ -20,6 +20,7 @@ from django.conf import settings
 from generation.overlap import words
 from knowledge.query import history_query
 from training.data.candidates import Candidate
+from training.data.near_kept import NearKept
 from training.models import Kind, Origin
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ class Pool:
     def vectors(self, heads: Sequence[Head]) -> NDArray[np.float32]:
         """Unit vectors of the history-aware questions, shape (n, 384)."""
         return self._vectors[[head.row for head in heads]].astype(np.float32)
+
+    def near_kept(self, room: int) -> NearKept:
+        """None is kept yet. The vectors are the pool's own: no copy of them is made."""
+        return NearKept(self._vectors[: self._count], room)
 
 
 def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from training.data.budget import Budget
 from training.data.build import EmptyDataset, choose
 from training.data.collect import CHUNK, Funnel, Order
+from training.data.embedding import embedding_for
 from training.data.freeze import count_budget, split_of
 from training.data.models import DatasetPreview
 from training.data.nothing import no_room
@@ -29,7 +31,8 @@ def perform(preview: DatasetPreview) -> None:
     order = Order(preview.assistant, recipe, preview.benchmark, preview.synthesis, preview.beat)
     funnel = Funnel()
     nothing = ""
-    with Pool() as pool:
+    with Pool() as pool, embedding_for(order.expected(), order.asked_first) as embed:
+        order = replace(order, embed=embed)
         try:
             rows, blocked = choose(order, pool, funnel)
             rows = _within_budget(order, pool, rows, funnel)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import QuerySet
 
 from assistants.models import Assistant
 from capture.models import Passage, Retrieval, Turn
@@ -30,11 +32,21 @@ def turns_of(assistant: Assistant, recipe: Recipe) -> QuerySet[Turn]:
 
 def with_all_it_takes(turns: QuerySet[Turn]) -> QuerySet[Turn]:
     """For `from_turn`, without the columns that it does not read: vectors and completions are most of a row. Passages
-    are missing yet (`Shelf`)."""
-    lean = Retrieval.objects.order_by("rank").only("turn", "passage", "rank", "own_source", "evidence")
-    wanted = turns.select_related("resolution", "conversation").prefetch_related(Prefetch("retrievals", queryset=lean))
+    are read apart (`Shelf`)."""
     fields = ("question", "history", "response", "metadata", "asked_at", "embedding", "withheld", "assistant")
-    return wanted.only(*fields, "conversation__external_id", "resolution")
+    decided = tuple(f"resolution__{name}" for name in ("turn", "verdict", "response", "relevant_ranks"))
+    return turns.select_related("resolution", "conversation").only(*fields, *decided, "conversation__external_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a candidate is made of in a `Retrieval`: six instances of that model a turn take longer than all the rest of
+    reading it."""
+
+    rank: int
+    evidence: Any
+    source: str
+    passage: Passage
 
 
 class Shelf:
@@ -44,14 +56,21 @@ class Shelf:
     def __init__(self) -> None:
         self._passages: dict[int, Passage] = {}
 
-    def give(self, turns: Sequence[Turn]) -> None:
-        """Hands each retrieval of the turns its passage: at most one query."""
-        shown = [retrieval for turn in turns for retrieval in turn.retrievals.all()]
-        wanted = {retrieval.passage_id for retrieval in shown}
+    def retrieved(self, turns: Sequence[Turn]) -> dict[Any, list[Shown]]:
+        """{turn: its passages in order of rank}, in at most two queries. A turn without any is missing."""
+        rows = Retrieval.objects.filter(turn__in=[turn.pk for turn in turns]).order_by("rank")
+        told = list(rows.values_list("turn_id", "passage_id", "rank", "own_source", "evidence"))
+        self._fetch({passage for _, passage, *_ in told})
+        found: dict[Any, list[Shown]] = {}
+        for turn, key, rank, own_source, evidence in told:
+            # Gone since the turn was read: an erasure. Freezing asks whether the turns are there still, and refuses.
+            passage = self._passages.get(key) or Passage()
+            source = passage.source if own_source is None else own_source
+            found.setdefault(turn, []).append(Shown(rank, evidence, source, passage))
+        return found
+
+    def _fetch(self, wanted: set[int]) -> None:
         if len(self._passages) > SHELF:
             self._passages = {pk: self._passages[pk] for pk in wanted & self._passages.keys()}
         if missing := wanted - self._passages.keys():
             self._passages.update(Passage.objects.only("title", "text", "source").in_bulk(missing))
-        for retrieval in shown:
-            # Gone since the turn was read: an erasure. Freezing asks whether the turns are there still, and refuses.
-            retrieval.passage = self._passages.get(retrieval.passage_id) or Passage()

@@ -22,12 +22,13 @@ from privacy.surrogates import Surrogates
 from tests.factories import make_assistant, make_user
 from tests.training.data.test_build import DECLINE, HANDOFF, build, curate, resolved, synthesise
 from tests.training.data.test_dataset_pages import enter, page, shown
-from training.data import turns
+from training.data import near_kept, turns
 from training.data.candidates import Candidate
 from training.data.corpus_words import WordCounter, taken_words
 from training.data.leaks import RowReader
 from training.data.models import FrozenWords
-from training.data.nearest import DOUBT, Kept, exactly
+from training.data.near_kept import NearKept
+from training.data.nearest import DOUBT, exactly
 from training.data.recipe import Recipe
 from training.data.render import surrogates_of
 from training.erasing import empty_rows
@@ -139,16 +140,46 @@ def test_a_build_asks_as_often_however_many_turns(assistant: Assistant) -> None:
     assert asked[0] == asked[1]
 
 
+def units(count: int, seed: int, *, around: int = 0) -> Any:
+    """Vectors as a pool has them; ``around``: of so many centres, so that some are near each other."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.standard_normal((count, 384))
+    if around:
+        drawn = 0.02 * drawn + rng.standard_normal((around, 384))[rng.integers(0, around, count)]
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
+
+
 def test_a_product_at_the_threshold_is_decided_exactly() -> None:
-    drawn = np.random.default_rng(5).standard_normal((400, 384)).astype(np.float32)
-    rows = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    block = units(400, seed=5)
+    rows = block.astype(np.float32)
     # The threshold is the very cosine of two of them: any rounding of products would decide about it.
     threshold = max(exactly(rows[j], rows[399]) for j in range(399))
-    near = Kept(room=399)
-    near.add_all(rows[:399])
+    near = NearKept(block, room=399)
+    near.add_all(np.arange(399))
     assert bool(near.reached(rows[399:], threshold)[0])
     assert not bool(near.reached(rows[399:], np.nextafter(threshold, 1))[0])
     assert not bool(near.reached(rows[399:], threshold + 2 * DOUBT)[0])
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9, 0.93, 0.999])
+@pytest.mark.parametrize("crowded", [0.0, 0.05, 2.0])
+def test_short_pictures_decide_as_whole_products(
+    threshold: float, crowded: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``crowded``: all pairs of a part at once, what is cheaper, each pair by itself."""
+    monkeypatch.setattr(near_kept, "CROWDED", crowded)
+    monkeypatch.setattr(near_kept, "PART", 37)
+    monkeypatch.setattr(near_kept, "PAIRS", 11)
+    block = units(300, seed=3, around=40)
+    rows = block.astype(np.float32)
+    near = NearKept(block, room=200)
+    assert not near.reached(rows[200:], threshold).any()
+    for start in range(0, 200, 70):
+        near.add_all(np.arange(start, min(start + 70, 200)))
+    expected = [max(exactly(rows[j], rows[i]) for j in range(200)) >= threshold for i in range(200, 300)]
+    assert near.reached(rows[200:], threshold).tolist() == expected
+    if threshold == 0.93:
+        assert 0 < sum(expected) < 100
 
 
 def test_invented_names_need_no_look_at_the_other_rows(assistant: Assistant) -> None:

@@ -6,16 +6,19 @@ import os
 import signal
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from assistants.models import Assistant
 from capture.models import LeakReport
+from knowledge.query import question_vectors
 from tests.factories import make_assistant
 from tests.training.data.test_build import DECLINE, HANDOFF, build, curate, resolved
-from training.data import auditing
-from training.data.auditing import HelperLost, helper_for
+from training.data import auditing, embedding
+from training.data.auditing import Helper, HelperLost, helper_for
 from training.data.candidates import Candidate
+from training.data.embedding import embedding_for
 from training.models import DatasetVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,22 +52,98 @@ def test_who_reads_the_rows_changes_nothing(assistant: Assistant, monkeypatch: p
     assert all("zoe.clark" in question for question in rows)
 
 
-def test_a_helper_that_is_killed_fails_the_work_with_a_sentence(
-    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def rows_of(count: int) -> list[Candidate]:
+    asked = [
+        "Write to zoe.clark@example.org: is it open?" if i % 3 == 0 else f"When is desk {i} open?" for i in range(count)
+    ]
+    return [Candidate("good", "answer", "g", one, [], [], [], [{"text": "At nine.", "refs": []}]) for one in asked]
+
+
+def kill(helper: Helper) -> None:
+    """Once all that it was given is read."""
+    while helper._asked:
+        helper._asked.popleft().result()
+    (process,) = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auditing, "WITH_HELPER", 1)
-    monkeypatch.setattr(auditing, "PART", 1)
+    monkeypatch.setattr(auditing, "PART", 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    row = Candidate("good", "answer", "g", "When does it open?", [], [], [], [{"text": "At nine.", "refs": []}])
+
+
+def test_a_helper_that_is_killed_is_replaced_once_and_nothing_is_lost(assistant: Assistant, small: None) -> None:
+    rows = rows_of(7)
     with helper_for(assistant, "x", 10) as helper:
         assert helper is not None
-        helper.read(row)
-        helper._asked[0].result()
+        for row in rows:
+            helper.read(row)
+        expected = helper.report(rows.__getitem__)
+    assert [finding["row"] for finding in expected.findings] == ["0", "3", "6"]
+    with helper_for(assistant, "x", 10) as helper:
+        assert helper is not None
+        helper.look(rows)
+        for row in rows[:4]:
+            helper.read(row)
+        kill(helper)  # with the first four rows
+        for row in rows[4:]:
+            helper.read(row)
+        found = helper.report(rows.__getitem__)
+    assert sorted(finding["row"] for finding in found.findings) == ["0", "3", "6"]
+    assert (found.rows, found.counts, found.keys) == (7, expected.counts, expected.keys)
+
+
+def test_a_second_loss_fails_the_work_with_a_sentence(assistant: Assistant, small: None) -> None:
+    rows = rows_of(6)
+    with helper_for(assistant, "x", 10) as helper:
+        assert helper is not None
+        for first in (0, 2, 4):
+            helper.read(rows[first])
+            helper.read(rows[first + 1])
+            if first != 2:  # the second part finds the first helper gone, the third is the other one's
+                kill(helper)
+        with pytest.raises(HelperLost, match=r"twice\. Build it again"):
+            helper.report(rows.__getitem__)
+
+
+def test_a_build_goes_on_when_its_helper_is_killed(
+    assistant: Assistant, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate(assistant)
+    resolved(assistant, "Is it £35? Write to zoe.clark@example.org.", "A fixed plan has an exit fee of £35. [1]")
+    expected = build(assistant)
+    plain, killed = Helper.report, []
+
+    def report(helper: Helper, row: Any) -> LeakReport:
+        kill(helper)
+        killed.append(helper._read)
+        return plain(helper, row)
+
+    monkeypatch.setattr(Helper, "report", report)
+    made: DatasetVersion = build(assistant)
+    assert killed
+    assert (made.state, made.content_hash) == ("succeeded", expected.content_hash)
+    assert told(made.leak_report) == told(expected.leak_report)
+    assert told(made.leak_report)["counts"]["EMAIL"] >= 1
+
+
+def test_what_is_embedded_aside_is_the_same(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    curate(assistant)
+    here: DatasetVersion = build(assistant)
+    monkeypatch.setattr(embedding, "ASIDE", 1)
+    aside: DatasetVersion = build(assistant)
+    assert (aside.state, aside.content_hash) == ("succeeded", here.content_hash)
+    assert [step["kept"] for step in aside.funnel] == [step["kept"] for step in here.funnel]
+    asked: list[Any] = [("When does it open?", []), ("And on Sunday?", [{"role": "user", "content": "When?"}])]
+    with embedding_for(10) as embed:
+        assert np.allclose(embed(asked), question_vectors(asked), atol=1e-6)
         (process,) = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with pytest.raises(HelperLost, match="Build the version again"):
-            helper.report()
+        assert np.allclose(embed(asked), question_vectors(asked), atol=1e-6)
 
 
 def test_few_rows_need_no_helper(assistant: Assistant) -> None:

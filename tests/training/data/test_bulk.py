@@ -14,7 +14,7 @@ from capture.models import Turn
 from knowledge.query import question_vectors
 from tests.factories import make_assistant, make_benchmark
 from tests.training.data.test_build import ANSWERS, DECLINE, HANDOFF, build, curate, resolved, synthesise
-from training.data import collect
+from training.data import embedding, stored_vectors
 from training.data.candidates import Candidate
 from training.data.leakage import find_leaks
 from training.data.pool import Pool, batches
@@ -47,15 +47,15 @@ def test_stored_vectors_are_taken_when_they_are_of_todays_embedder(
     assert expected.blocked
     store_vectors(assistant, wrong=wrong)
     asked: list[str] = []
-    real = collect.question_vectors
+    real = embedding.question_vectors
 
     def counting(rows: Any, *rest: Any) -> Any:
         asked.extend(question for question, _ in rows)
         return real(rows, *rest)
 
-    monkeypatch.setattr(collect, "EMBED_ANEW", 0)
-    monkeypatch.setattr(collect, "SAMPLE", 2)
-    monkeypatch.setattr(collect, "question_vectors", counting)
+    monkeypatch.setattr(stored_vectors, "EMBED_ANEW", 0)
+    monkeypatch.setattr(stored_vectors, "SAMPLE", 2)
+    monkeypatch.setattr(embedding, "question_vectors", counting)
     found = build(assistant, **options)
     assert (found.content_hash, found.blocked[0]["by"]) == (expected.content_hash, expected.blocked[0]["by"])
     assert (len(set(asked) & ANSWERS.keys()) > 2) is wrong  # only a sample is embedded, or all of them anew

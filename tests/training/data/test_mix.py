@@ -28,7 +28,6 @@ from tests.training.data.test_build import (
 from training.data.alter import fewer_passages, oracle_only, shuffled, two_in_one
 from training.data.budget import Budget, messages_of, prompt_of
 from training.data.candidates import Candidate, gold_sentences
-from training.data.nearest import Kept
 from training.data.render import dpo_rows, sft_rows
 from training.models import CuratedRow, CuratedSet, SyntheticItem
 
@@ -213,15 +212,3 @@ def test_the_judged_answer_is_part_of_the_hash(assistant: Assistant) -> None:
     assert set(paired.examples.values_list("digest", flat=True)) == set(plain.examples.values_list("digest", flat=True))
     assert paired.content_hash != plain.content_hash
     assert questions(paired) == questions(plain)
-
-
-def test_similarities_in_blocks_are_those_of_one_by_one() -> None:
-    import numpy as np
-
-    rng = np.random.default_rng(3)
-    rows = rng.normal(size=(50, 384)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    near = Kept(room=40)
-    near.add_all(rows[:40])
-    expected = [near.similarity(row) for row in rows[40:]]
-    assert near.similarities(rows[40:], part=7) == pytest.approx(expected, abs=1e-6)
