@@ -35,7 +35,8 @@ class Tried:
 
 
 def attempts_before(evaluation: Evaluation, *, outcome: tuple[int, int]) -> Tried:
-    """Counts those that were started earlier and have ended with a verdict, or are still at it.
+    """Counts those that have a verdict by now, and those still at it that were started earlier. Not by when they were
+    started alone: who starts ten, cancels them, and lets one after the other go on has ten attempts.
 
     Args:
         outcome: (better, worse) questions of this one: what repeats another one to the last question is no attempt.
@@ -43,23 +44,23 @@ def attempts_before(evaluation: Evaluation, *, outcome: tuple[int, int]) -> Trie
     Seven queries at most, whatever the number of evaluations.
     """
     family = _family(evaluation.adapter)
+    before = Q(created_at__lt=evaluation.created_at) | Q(created_at=evaluation.created_at, pk__lt=evaluation.pk)
     rows = (
-        Evaluation.objects.filter(assistant=evaluation.assistant_id, state__in=_COUNTED)
-        .filter(
-            Q(created_at__lt=evaluation.created_at) | Q(created_at=evaluation.created_at, pk__lt=evaluation.pk),
-        )
+        Evaluation.objects.filter(assistant=evaluation.assistant_id)
+        .filter(~Q(verdict="") | Q(before, state__in=[Evaluation.State.QUEUED, Evaluation.State.RUNNING]))
+        .exclude(pk=evaluation.pk)
         .select_related("adapter__run__dataset", "benchmark")
         .defer("results", "comparison", "gate", "sentence", "progress", "adapter__run__progress")
-        .annotate(found=F("comparison__primary"))
+        .annotate(found=F("comparison__primary"), counted=F("comparison__attempts__number"))
         .order_by("created_at", "pk")
     )
     seen: dict[tuple[Any, ...], int] = {}
     earlier = []
     for one in rows:
-        rule = one.gate_rule
-        if not GateRule.from_dict(rule).may_pass(one.benchmark.content_hash) or not family.holds(one.adapter):
+        rule = GateRule.from_dict(one.gate_rule)
+        if not rule.may_pass(one.benchmark.content_hash) or not family.holds(one.adapter):
             continue
-        place = seen.setdefault(_key(one, _outcome(one)), len(seen) + 1)
+        place = seen.setdefault(_key(one, _outcome(one)), one.counted or len(seen) + 1)
         earlier.append(_told(one, place))
     own = _key(evaluation, outcome)
     return Tried(seen.get(own, len(seen) + 1), earlier[-MOST_SHOWN:])
@@ -85,9 +86,6 @@ def read_off(evaluation: Evaluation) -> str:
         assistant=evaluation.assistant_id, settings__evidence_threshold=evaluation.threshold
     ).values_list("note", flat=True)
     return next((name for note in notes for name in names.values() if f"benchmark “{name}”" in note), "")
-
-
-_COUNTED = (Evaluation.State.QUEUED, Evaluation.State.RUNNING, Evaluation.State.SUCCEEDED)
 
 
 @dataclass(frozen=True)

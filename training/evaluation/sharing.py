@@ -194,4 +194,6 @@ def _free(evaluation: Evaluation) -> bool:
 
 
 def _show(evaluation: Evaluation, total: int) -> None:
-    evaluation.beat(stage="answering", done=evaluation.answers.count(), total=total)
+    beside = evaluation.helpers.filter(state=BackgroundWork.State.RUNNING).count()
+    stage = f"answering in {1 + beside} processes" if beside else "answering"
+    evaluation.beat(stage=stage, done=evaluation.answers.count(), total=total)

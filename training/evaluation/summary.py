@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.asking import cluster_of
-from training.evaluation.attempts import attempts_before, read_off
+from training.evaluation.attempts import Tried, attempts_before, read_off
 from training.evaluation.comparisons import (
     CANDIDATE,
     CLEAN,
@@ -49,11 +49,12 @@ def summarise(
     primary = measured.pairs(rule.primary, CLEAN)
     if primary is None:
         raise NothingToCompare("Candidate and today answered no question together: there is nothing to compare.")
+    kept = evaluation.comparison.get("attempts") or {}
     evaluation.results = _results(measured)
     seconds = slow_and_fast(latency) if latency else evaluation.comparison.get("latency", {})
     evaluation.comparison = _comparison(measured, items, primary, rule) | {"latency": seconds}
     found = {name: _guardrail(evaluation, rule, name, measured) for name in rule.margins}
-    tried = attempts_before(evaluation, outcome=(primary.better, primary.worse))
+    tried = _tried(kept, evaluation, primary)
     attempt = _attempt(rule, measured, tried.number)
     elsewhere = _elsewhere(evaluation, rule)
     evaluation.comparison |= {
@@ -72,6 +73,14 @@ def summarise(
     evaluation.verdict = verdict
     evaluation.sentence = sentence(evaluation, primary, verdict, table)
     evaluation.save(update_fields=["results", "comparison", "gate", "verdict", "sentence"])
+
+
+def _tried(kept: Mapping[str, Any], evaluation: Evaluation, primary: PairedTest) -> Tried:
+    """What was counted when it was first judged stays: judging it again, since a judge has spoken, is no attempt, and
+    later ones do not count against it."""
+    if kept.get("number"):
+        return Tried(kept["number"], kept["earlier"])
+    return attempts_before(evaluation, outcome=(primary.better, primary.worse))
 
 
 def _attempt(rule: GateRule, measured: Measured, number: int) -> Attempt:

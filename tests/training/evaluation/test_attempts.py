@@ -229,6 +229,26 @@ def test_cancelled_and_failed_ones_told_nobody_anything(assistant: Assistant, be
     assert number_of(evaluated(adapter, benchmark, better=8)) == 2  # the running one may pass yet
 
 
+def test_who_starts_many_and_lets_one_after_the_other_go_on_has_as_many_attempts(
+    assistant: Assistant, benchmark: Benchmark
+) -> None:
+    adapter = trained(assistant, make_dataset(assistant), 1)
+    started = [evaluated(adapter, benchmark, better=8, worse=worse) for worse in range(3)]
+    for one in started:  # as they were when all had been cancelled
+        Evaluation.objects.filter(pk=one.pk).update(state="cancelled", verdict="", comparison={})
+    numbers = []
+    for one in reversed(started):
+        one.comparison = {}
+        summarise(one, list(benchmark.items.order_by("pk")))
+        Evaluation.objects.filter(pk=one.pk).update(state="succeeded")
+        numbers.append(number_of(one))
+    assert numbers == [1, 2, 3]
+    # Judged once more, since a judge has spoken, each keeps its number.
+    again = Evaluation.objects.get(pk=started[2].pk)
+    summarise(again, list(benchmark.items.order_by("pk")))
+    assert number_of(again) == 1
+
+
 def test_counting_costs_the_same_however_many_there_are(
     assistant: Assistant, benchmark: Benchmark, django_assert_max_num_queries: Any
 ) -> None:
