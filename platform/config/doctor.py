@@ -65,7 +65,8 @@ def examine() -> list[Finding]:
         return [*found, Finding("error", "Database", f"It does not answer: {reached}", hint)]
     found += _look("Database", _database)
     if database_problem() is None:
-        for name, look in (("Processes", _processes), ("Capture", _capture), ("Work", _work), ("Live", _live)):
+        looks = {"Processes": _processes, "Capture": _capture, "Work": _work, "Search": _search, "Live": _live}
+        for name, look in looks.items():
             found += _look(name, look)
     return found
 
@@ -246,6 +247,20 @@ def _work() -> Iterator[Found]:
         if count := failed.count():
             yield "note", f"{count} {name} failed within {_BROKEN_DAYS} days.", "Their rows in the admin say why."
     yield "ok", f"{running} pieces of long work wait or run.", ""
+
+
+def _search() -> Iterator[Found]:
+    from knowledge.indexing import without_index
+
+    missing = without_index()
+    for slug, chunks in missing:
+        yield (
+            "note",
+            f"{slug} has {chunks:,} chunks and no whole vector index: it is searched exactly, which takes longer.",
+            "The worker makes one within ten minutes; the page Vector indexes says why it did not.",
+        )
+    if not missing:
+        yield "ok", "Every large assistant has its vector index.", ""
 
 
 def _live() -> Iterator[Found]:

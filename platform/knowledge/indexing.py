@@ -138,6 +138,14 @@ def is_worn(assistant: int, chunks: int) -> bool:
     return new + gone > CHURN * made.chunks
 
 
+def without_index() -> list[tuple[str, int]]:
+    """(slug, chunks) of large assistants that are searched exactly because no index of theirs is whole."""
+    whole = {index.assistant for index in vector_indexes.present() if index.whole}
+    large = {pk: n for pk, n in _sizes().items() if n > EXACT_UP_TO and pk not in whole}
+    slugs = Assistant.objects.filter(pk__in=large).order_by("slug").values_list("slug", "pk")
+    return [(slug, large[pk]) for slug, pk in slugs]
+
+
 def _sizes() -> dict[int, int]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT assistant_id, count(*) FROM knowledge_chunk GROUP BY assistant_id")

@@ -1,4 +1,5 @@
-"""Versions of retrieval settings and self-tests: the lists; their pages are `knowledge.retrieval_views`."""
+"""Versions of retrieval settings, self-tests and vector indexes: the lists; their pages are `knowledge.retrieval_views`
+and `knowledge.index_views`."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from assistants.presenting import excerpt, moment
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.work_admin import ADMINS, READERS, WorkPageAdmin
-from knowledge import retrieval_views
-from knowledge.models import RetrievalCheck, RetrievalConfiguration
+from knowledge import index_views, retrieval_views
+from knowledge.models import RetrievalCheck, RetrievalConfiguration, VectorIndex
 
 
 @admin.register(RetrievalConfiguration)
@@ -109,3 +110,51 @@ class RetrievalCheckAdmin(WorkPageAdmin):
     ) -> HttpResponse:
         row = self.readable(request, object_id)
         return retrieval_views.check_page(request, row, self.panel(request, row))
+
+
+@admin.register(VectorIndex)
+class VectorIndexAdmin(WorkPageAdmin):
+    """What was made of them, and how well they are searched."""
+
+    list_display = (
+        "__str__",
+        "assistant",
+        "chunks",
+        "found",
+        "width",
+        "state_label",
+        "how_far",
+        "created_by",
+        "when",
+        "took",
+    )
+    list_filter = ("state", "assistant")
+    list_select_related = ("assistant", "created_by")
+    list_before_template = "knowledge/index_list_top.html"
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {**index_views.about(request), **(extra_context or {})})
+
+    @display(description="Recall@10", ordering="recall")
+    def found(self, row: VectorIndex) -> str:
+        return "" if row.recall is None else f"{row.recall:.3f}"
+
+    @display(description="ef_search", ordering="ef_search")
+    def width(self, row: VectorIndex) -> str:
+        return str(row.ef_search or "")
+
+    def cancel(self, work: VectorIndex, actor: Any) -> bool:
+        asked = work.request_cancel()
+        if asked:
+            audit(assistant=work.assistant, actor=actor, action="retrieval.index_cancelled", target=str(work))
+        return asked
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path("rebuild/", self.admin_site.admin_view(index_views.rebuild), name="knowledge_vectorindex_rebuild")
+        return [own, *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        row = self.readable(request, object_id)
+        return index_views.index_page(request, row, self.panel(request, row))

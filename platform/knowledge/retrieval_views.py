@@ -211,7 +211,8 @@ def check(request: HttpRequest) -> HttpResponse:
 
 def check_page(request: HttpRequest, row: RetrievalCheck, panel: dict[str, Any]) -> HttpResponse:
     """A self-test that `knowledge.retrieval_admin` found readable for this person."""
-    context = {"title": str(row), "check": row, "panel": panel, "result": row.result}
+    may_rebuild = has_role(request.user, row.assistant, *ADMINS)
+    context = {"title": str(row), "check": row, "panel": panel, "result": row.result, "may_rebuild": may_rebuild}
     return _page(request, "knowledge/check.html", context)
 
 

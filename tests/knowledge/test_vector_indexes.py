@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
 
 from assistants.background import BackgroundWork
-from assistants.models import Assistant
-from knowledge import candidates, indexing, vector_indexes
+from assistants.models import Assistant, AuditEvent
+from config.doctor import examine
+from knowledge import candidates, index_views, indexing, vector_indexes
 from knowledge.models import Chunk, Document, VectorIndex
 from knowledge.query import question_vectors
 from knowledge.retrieval import search
 from knowledge.selftest import self_test
 from knowledge.services import load_document
-from tests.factories import make_assistant
+from tests.factories import make_assistant, make_user
 
 QUESTION = "What does leaving a fixed plan early cost?"
 
@@ -26,8 +31,10 @@ def assistant(db: None, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Assis
     """Twelve chunks, and bounds below which that is large."""
     settings.RATCHET_FOREGROUND = True
     monkeypatch.setattr(indexing, "EXACT_UP_TO", 8)
+    monkeypatch.setattr(index_views, "EXACT_UP_TO", 8)
     monkeypatch.setattr(indexing, "DROP_BELOW", 5)
-    assistant = make_assistant()
+    members = {"admin": [make_user("ada")], "reviewer": [make_user("rob")], "annotator": [make_user("ann")]}
+    assistant = make_assistant("bot", members=members)
     for number in range(12):
         load(assistant, number, f"Fixed plan {number} costs £{number} a month, and leaving it early £{30 + number}.")
     return assistant
@@ -183,3 +190,73 @@ def test_one_that_came_with_a_backup_serves_widely(assistant: Assistant) -> None
 def test_nothing_else_can_be_dropped(db: None) -> None:
     with pytest.raises(ValueError, match="not an index"):
         vector_indexes.drop("chunk_words_gin")
+
+
+# --- Pages ------------------------------------------------------------------------------------------------------------
+
+LIST, REBUILD = "admin:knowledge_vectorindex_changelist", "admin:knowledge_vectorindex_rebuild"
+
+
+def enter(username: str) -> Client:
+    client = Client()
+    client.force_login(User.objects.get(username=username))
+    return client
+
+
+def test_an_admin_makes_it_anew(assistant: Assistant) -> None:
+    indexing.tend()
+    ada = enter("ada")
+    assert "Make it anew" in ada.get(reverse(LIST)).content.decode()
+    answer = ada.post(reverse(REBUILD), {"assistant": "bot"})
+    newest = VectorIndex.objects.order_by("-pk")[0]
+    assert answer["Location"] == reverse("admin:knowledge_vectorindex_change", args=[newest.pk])
+    assert VectorIndex.objects.count() == 2
+    shown = ada.get(answer["Location"]).content.decode()
+    assert "finds 100 %" in shown
+    assert "is searched through it" in shown
+    first = VectorIndex.objects.order_by("pk")[0]
+    page = reverse("admin:knowledge_vectorindex_change", args=[first.pk])
+    assert "made anew since" in ada.get(page).content.decode()
+    assert AuditEvent.objects.filter(assistant=assistant, action="retrieval.index_rebuilt").count() == 1
+
+
+def test_a_small_one_is_told_that_it_needs_none(assistant: Assistant) -> None:
+    Document.objects.filter(assistant=assistant, path__gte="plans/3").delete()
+    answer = enter("ada").post(reverse(REBUILD), {"assistant": "bot"}, follow=True)
+    assert "is searched exactly, without one" in answer.content.decode()
+    assert not VectorIndex.objects.exists()
+
+
+def test_who_is_refused(assistant: Assistant) -> None:
+    indexing.tend()
+    make_assistant("other", members={"admin": [make_user("sam")]})
+    page = reverse("admin:knowledge_vectorindex_change", args=[VectorIndex.objects.get().pk])
+    for client, seen in ((enter("rob"), 200), (enter("sam"), 404), (enter("ann"), 403), (Client(), 302)):
+        assert client.get(page).status_code == seen
+        assert client.post(reverse(REBUILD), {"assistant": "bot"}).status_code == (302 if seen == 302 else 404)
+    assert enter("ada").get(reverse(REBUILD)).status_code == 405
+    assert enter("ann").get(reverse(LIST)).status_code == 403
+    assert page not in enter("sam").get(reverse(LIST)).content.decode()
+    assert VectorIndex.objects.count() == 1
+
+
+def test_the_list_costs_the_same_however_many_there_are(
+    assistant: Assistant, django_assert_max_num_queries: Any
+) -> None:
+    ada = enter("ada")
+    with CaptureQueriesContext(connection) as one:
+        empty = ada.get(reverse(LIST))
+    assert empty.status_code == 200
+    for _ in range(5):
+        VectorIndex.objects.create(assistant=assistant, state=BackgroundWork.State.SUCCEEDED, ef_search=100, recall=1)
+    with django_assert_max_num_queries(len(one) + 1):
+        assert ada.get(reverse(LIST)).status_code == 200
+
+
+def test_the_doctor_misses_it(assistant: Assistant) -> None:
+    def said() -> list[str]:
+        return [finding.text for finding in examine() if finding.about == "Search"]
+
+    assert "bot has 12 chunks and no whole vector index" in said()[0]
+    indexing.tend()
+    assert said() == ["Every large assistant has its vector index."]

@@ -32,8 +32,9 @@ class Command(BaseCommand):
                 continue
             self.stdout.write(
                 f"{assistant.slug}: recall@{AT} {result.recall:.4f} (worst question {result.worst:.2f}) over "
-                f"{result.asked} questions and {result.chunks} chunks; index {result.index_ms} ms, exact "
-                f"{result.exact_ms} ms; served by the {result.path} path"
+                f"{result.asked} questions and {result.chunks} chunks; "
+                + ("" if result.index_ms is None else f"index {result.index_ms} ms, ")
+                + f"exact {result.exact_ms} ms; served by the {result.path} path"
             )
             low |= options["at_least"] is not None and result.path == "index" and result.recall < options["at_least"]
         if low:
