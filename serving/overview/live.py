@@ -47,7 +47,7 @@ def name_of(hour: TrafficHour) -> str:
 
 def _tiles(assistant: Assistant, hours: Sequence[TrafficHour]) -> list[Tile]:
     now = timezone.now()
-    recent = Turn.objects.of(assistant).filter(asked_at__gte=now - RECENT, asked_at__lte=now).count()
+    recent = Turn.objects.of(assistant).asked_by_users().filter(asked_at__gte=now - RECENT, asked_at__lte=now).count()
     deployment = Deployment.objects.filter(assistant=assistant).select_related("adapter__run__dataset").first()
     live = str(deployment.adapter) if deployment and deployment.adapter else "the base model"
     turns, declined = sum(h.turns for h in hours), sum(h.declined for h in hours)

@@ -1,4 +1,5 @@
-"""Counts the hours in which something changed: turns that came, feedback and updates of earlier ones.
+"""Counts the hours in which something changed: turns that came, feedback and updates of earlier ones. What people of
+the house asked in the playground is no traffic.
 
 An hour is always counted whole, from its turns, and put in place of what was there: counting twice changes nothing, and
 a crash in between is made up for by the next minute.
@@ -13,7 +14,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from capture.late import TurnUpdate
-from capture.models import Feedback, Turn
+from capture.models import PLAYGROUND_TAG, Feedback, Turn
 from serving.traffic.latency import EDGES
 from serving.traffic.models import OTHER_MODELS, TrafficHour, TrafficMark
 
@@ -47,6 +48,9 @@ UNION
 SELECT DISTINCT assistant_id, hour FROM {_TABLE} WHERE hour >= date_trunc('hour', %(since)s::timestamptz, 'UTC')
 """  # noqa: S608
 
+# `Turn.objects.asked_by_users()` in SQL. Hours with nothing else are still touched, so that what an earlier version
+# counted there goes.
+_BY_USERS = "AND NOT (t.tags @> ARRAY[%(playground)s]::varchar[] AND t.api_key_id IS NULL)"
 _BINS = ", ".join(
     f"count(*) FILTER (WHERE bin = {place})::int"  # bins are numbers of ours
     for place in range(len(EDGES) + 1)
@@ -60,7 +64,7 @@ SELECT assistant_id, hour, model, adapter FROM (
            row_number() OVER (PARTITION BY touched.assistant_id, touched.hour
                               ORDER BY count(*) DESC, t.model, t.adapter) AS place
     FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
-         AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+         AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour' {_BY_USERS}
     GROUP BY touched.assistant_id, touched.hour, t.model, t.adapter
 ) ranked WHERE place <= %(most)s
 """  # noqa: S608
@@ -81,7 +85,7 @@ FROM (
            t.completion_tokens, width_bucket(t.latency_ms, %(edges)s::int[]) AS bin, said.up, said.down,
            said.escalated OR t.outcome = 'escalated' AS escalated
     FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
-         AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+         AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour' {_BY_USERS}
     {_NAMED}
     CROSS JOIN LATERAL (
         SELECT coalesce(bool_or(f.kind = 'thumb' AND f.value > 0), false) AS up,
@@ -99,7 +103,7 @@ UPDATE {_TABLE} SET masked = found.masked FROM (
         SELECT touched.assistant_id, touched.hour, {_MODEL} AS model, {_ADAPTER} AS adapter,
                mask.value ->> 'type' AS type, count(*) AS n
         FROM touched JOIN {_TURN} t ON t.assistant_id = touched.assistant_id
-             AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour'
+             AND t.asked_at >= touched.hour AND t.asked_at < touched.hour + interval '1 hour' {_BY_USERS}
         {_NAMED}
         CROSS JOIN LATERAL jsonb_array_elements(t.pii) AS mask WHERE mask.value ->> 'type' IS NOT NULL
         GROUP BY 1, 2, 3, 4, 5
@@ -141,9 +145,9 @@ def _count_touched(cursor: Any) -> int:
     run(f"DELETE FROM {_TABLE} USING touched WHERE {_TABLE}.assistant_id = touched.assistant_id "  # noqa: S608
         f"AND {_TABLE}.hour = touched.hour")  # fmt: skip
     run("ANALYZE touched")
-    run(_NAMES, {"most": MOST_NAMES})
+    run(_NAMES, {"most": MOST_NAMES, "playground": PLAYGROUND_TAG})
     run("ANALYZE named")
-    run(_COUNT, {"edges": list(EDGES), "other": OTHER_MODELS})
-    run(_MASKED, {"other": OTHER_MODELS})
+    run(_COUNT, {"edges": list(EDGES), "other": OTHER_MODELS, "playground": PLAYGROUND_TAG})
+    run(_MASKED, {"other": OTHER_MODELS, "playground": PLAYGROUND_TAG})
     run("DROP TABLE touched, named")
     return int(hours)

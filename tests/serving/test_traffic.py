@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistants.models import Assistant
+from assistants.models import ApiKey, Assistant
 from capture.models import Turn
 from serving.models import TrafficHour, TrafficMark
 from serving.traffic import counting
@@ -49,6 +49,16 @@ def test_an_hour_holds_what_its_turns_say(assistant: Assistant) -> None:
     assert sum(hour.latencies) == 2
     assert found[NOON + timedelta(hours=1), "bot-1"].turns == 1
     assert sum(found[NOON + timedelta(hours=1), "bot-1"].latencies) == 0
+
+
+def test_the_playground_is_no_traffic(assistant: Assistant) -> None:
+    key = ApiKey.objects.create(assistant=assistant, name="frontend")
+    own = ask(assistant, tags=["playground"], pii=[{"type": "PERSON"}])
+    ask(assistant, tags=["playground"], api_key=key)  # a frontend of that name
+    ask(assistant, NOON + timedelta(hours=2), tags=["playground"])
+    assert count() == 2
+    assert [(row.hour, row.turns, row.masked) for row in TrafficHour.objects.all()] == [(NOON, 1, {})]
+    assert own not in Turn.objects.asked_by_users()
 
 
 def test_what_comes_later_changes_its_hour_and_no_other(assistant: Assistant) -> None:

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from annotations.models import QueueItem
-from assistants.models import AuditEvent
+from assistants.models import Assistant, AuditEvent
 from assistants.vault import decrypt
 from capture.models import Quarantine, Turn
 from knowledge.services import load_document
@@ -75,6 +75,16 @@ def test_asking_stores_nothing(shop: Shop, url: str) -> None:
     assert not Quarantine.objects.exists()
     assert not Turn.objects.exists()
     assert AuditEvent.objects.count() == before
+
+
+def test_where_no_sentence_was_offered_none_is_said_to_be(shop: Shop, url: str) -> None:
+    client = enter(shop)
+    assert "sentences were offered to the model" in ask(client, url, shop)
+    assert "offered to" not in ask(client, url, shop, k="0")  # nothing was retrieved
+    Assistant.objects.filter(pk=shop.assistant.pk).update(evidence_threshold=0.99)
+    shown = ask(client, url, shop)
+    assert "None was offered to a model" in shown
+    assert "sentences were offered to the model" not in shown
 
 
 def test_options_and_follow_ups(shop: Shop, url: str) -> None:
