@@ -14,17 +14,17 @@ from django.db import connection, models
 from django.db.models.expressions import Col
 
 from assistants.models import ApiKey, Assistant
+from assistants.prepared import run_prepared
 
 M = TypeVar("M", bound=models.Model)
 
 
 def find_key(digest: str) -> ApiKey | None:
     """The key with this digest, usable or not; its ``assistant`` is loaded (one query)."""
-    with connection.cursor() as cursor:
-        cursor.execute(_statement(), [digest])
-        row = cursor.fetchone()
-    if row is None:
+    rows = run_prepared(_statement(), {"digest": digest}, binary=False)
+    if not rows:
         return None
+    row = rows[0]
     own = len(ApiKey._meta.concrete_fields)
     key = _instance(ApiKey, row[:own])
     key.assistant = _instance(Assistant, row[own:])
@@ -41,7 +41,7 @@ def _statement() -> str:
     keys, assistants = ApiKey._meta.db_table, Assistant._meta.db_table
     return (
         f'SELECT {", ".join(columns)} FROM "{keys}" '  # noqa: S608 - names of our own models
-        f'JOIN "{assistants}" ON "{assistants}".id = "{keys}".assistant_id WHERE "{keys}".digest = %s'
+        f'JOIN "{assistants}" ON "{assistants}".id = "{keys}".assistant_id WHERE "{keys}".digest = %(digest)s'
     )
 
 

@@ -142,7 +142,7 @@ class _Item(BaseModel):
 
     def canonical(self) -> bytes:
         """The same bytes for the same content, however it was spelled; fields left at their default do not count."""
-        return self.model_dump_json(exclude_defaults=True).encode()
+        return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)  # bytes, where the method makes a str
 
 
 class HistoryMessage(_Item):

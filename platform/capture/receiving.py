@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import psycopg
-from django.db import connection
 from django.utils import timezone
 from pydantic import ValidationError
 
 from assistants.errors import FieldError
 from assistants.models import ApiKey, Assistant
+from assistants.prepared import run_prepared
 from assistants.vault import encrypt, keyed_hash
 from capture.counting import count_statuses
 from capture.metrics import declare, holds, misfit
@@ -196,8 +196,9 @@ def _seal(
     )
 
 
-# One statement, so one transaction: a receipt never exists without its payload. Receipts go in by id, so that two
-# batches with the same ids wait for each other in the same order; payloads in order of arrival.
+# One statement, so one transaction and one round trip: a receipt never exists without its payload. Receipts go in by
+# id, so that two batches with the same ids wait for each other in the same order; payloads in order of arrival. Last,
+# whether others wait already: of what this statement inserts it sees nothing.
 _INSERT = f"""
 WITH item AS (
     SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(payloads)b::bytea[],
@@ -219,7 +220,9 @@ WITH item AS (
     FROM receipt JOIN item USING (client_id) ORDER BY item.place
     RETURNING id, receipt_id
 )
-SELECT receipt.client_id, stored.id FROM receipt JOIN stored ON stored.receipt_id = receipt.id
+SELECT receipt.client_id, stored.id,
+       EXISTS (SELECT FROM {Quarantine._meta.db_table} WHERE state = 'waiting' AND claimed_until IS NULL)
+FROM receipt JOIN stored ON stored.receipt_id = receipt.id
 """  # noqa: S608
 
 
@@ -227,25 +230,23 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     items = list(batch.sealed.values())
     if not items:
         return
-    connection.ensure_connection()
-    # Payloads go to the server as bytes (%b): Django's cursor, and %s in an array, would write each of them as hex.
-    with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
-        cursor.execute(
-            _INSERT,
-            {
-                "ids": [item.receipt_id for item in items],
-                "digests": [item.digest for item in items],
-                "conversations": [item.conversation for item in items],
-                "payloads": [item.payload for item in items],
-                "erased": [erased_id(assistant.pk, item.receipt_id) for item in items],
-                "assistant": assistant.pk,
-                "kind": kind.value,
-                "now": timezone.now(),
-            },
-            binary=True,
-            prepare=True,  # planning it takes as long as inserting one turn
-        )
-        created: dict[str, int] = dict(cursor.fetchall())
+    begun = time.monotonic()
+    # Payloads go to the server as bytes (%b): in an array, %s would write each of them as hex.
+    rows = run_prepared(
+        _INSERT,
+        {
+            "ids": [item.receipt_id for item in items],
+            "digests": [item.digest for item in items],
+            "conversations": [item.conversation for item in items],
+            "payloads": [item.payload for item in items],
+            "erased": [erased_id(assistant.pk, item.receipt_id) for item in items],
+            "assistant": assistant.pk,
+            "kind": kind.value,
+            "now": timezone.now(),
+        },
+    )
+    quick = time.monotonic() - begun < _QUICK_SECONDS
+    created = {name for name, _, _ in rows}
     stored = [len(item.payload) for item in items if item.receipt_id in created]
     added(assistant, len(stored), sum(stored))
     known = _known_digests(assistant, [item.receipt_id for item in items if item.receipt_id not in created])
@@ -258,8 +259,8 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     for item in batch.repeats:
         same = batch.sealed[item.receipt_id].digest == item.digest
         batch.results[item.place] = _result(item, "duplicate" if same else "conflict")
-    if created:
-        _announce(min(created.values()))
+    if rows:
+        _announce(first=min(pk for _, pk, _ in rows), seen=rows[0][2], quick=quick)
 
 
 def _result(item: _Sealed, status: Status) -> ItemResult:
@@ -279,19 +280,25 @@ _UNCLAIMED = f"""
 SELECT 1 FROM {Quarantine._meta.db_table}
 WHERE state = 'waiting' AND id < %(first)s::bigint AND claimed_until IS NULL ORDER BY id LIMIT 1
 """  # noqa: S608
+_QUICK_SECONDS = 0.005
 
 
-def _announce(first: int) -> None:
+def _announce(*, first: int, seen: bool, quick: bool) -> None:
     """Queues the scrub job unless it is queued already: whoever finds work before its own knows that somebody has.
 
     A job that was never queued (a crash right here) is made up for by the schedule.
-    """
-    with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
-        waits = cursor.execute(_UNCLAIMED, {"first": first}, prepare=True).fetchone()
-    if waits is None:
-        from capture.jobs import enqueue_scrub
 
-        enqueue_scrub()
+    Args:
+        first: the least of the new items' keys.
+        seen: whether there was unclaimed work when the items were inserted. It could have been claimed, scrubbed, and
+            the worker have looked for more, before they were committed; so that counts only where
+        quick: the insert took less time than a worker takes for that. Otherwise it is looked again.
+    """
+    if seen and (quick or run_prepared(_UNCLAIMED, {"first": first})):
+        return
+    from capture.jobs import enqueue_scrub
+
+    enqueue_scrub()
 
 
 def _known_turns(assistant: Assistant, names: Sequence[str]) -> dict[str, tuple[str, str]]:

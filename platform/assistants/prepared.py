@@ -1,0 +1,35 @@
+"""Statements that PostgreSQL plans once per connection: the few that every request of a program begins or ends with.
+
+Django writes each statement anew, values and all, and switches psycopg's prepared statements off; then ``prepare=True``
+is left out without a word. `prepare_threshold` in the settings lets what asks for it be prepared, and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, LiteralString
+
+import psycopg
+from django.db import connection
+
+
+def run_prepared(statement: LiteralString, values: Mapping[str, Any], *, binary: bool = True) -> list[tuple[Any, ...]]:
+    """The rows that ``statement`` gives. Values are bound on the server; ``%(name)b`` sends bytes as they are.
+
+    Args:
+        binary: of the results. Where Django's converters are to read them: False.
+
+    Raises:
+        django.db.Error: as its own cursors do.
+    """
+    connection.close_if_health_check_failed()  # as Django's cursor begins
+    connection.ensure_connection()
+    begun = time.monotonic()
+    try:
+        with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
+            cursor.execute(statement, values, binary=binary, prepare=True)
+            return cursor.fetchall()
+    finally:
+        if connection.queries_logged:  # as of any other statement
+            connection.queries_log.append({"sql": statement, "time": f"{time.monotonic() - begun:.3f}"})

@@ -1,0 +1,55 @@
+"""Statements that PostgreSQL plans once per connection, and nothing else that it remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import ProgrammingError, connection
+from django.test.utils import CaptureQueriesContext
+
+from assistants.auth import authenticate_key
+from assistants.models import ApiKey
+from assistants.prepared import run_prepared
+from assistants.services import issue_key
+from tests.factories import make_assistant
+
+pytestmark = pytest.mark.django_db
+
+
+def remembered() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        return [statement for (statement,) in cursor.fetchall()]
+
+
+def test_a_statement_is_prepared_once_and_nothing_else_is() -> None:
+    sql = "SELECT %(n)s::int + 1 AS one_more"
+    assert [run_prepared(sql, {"n": n}) for n in (1, 2)] == [[(2,)], [(3,)]]
+    ApiKey.objects.filter(name="x").exists()
+    assert [statement for statement in remembered() if "one_more" in statement] == ["SELECT $1::int + 1 AS one_more"]
+    assert not [statement for statement in remembered() if "pg_prepared" in statement or "EXISTS" in statement]
+
+
+def test_it_is_counted_like_every_other_statement() -> None:
+    with CaptureQueriesContext(connection) as seen:
+        run_prepared("SELECT %(n)s::int", {"n": 1})
+    assert [query["sql"] for query in seen.captured_queries] == ["SELECT %(n)s::int"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_goes_wrong_is_an_error_of_django() -> None:
+    with pytest.raises(ProgrammingError):
+        run_prepared("SELECT %(n)s::int FROM there_is_no_such_table", {"n": 1})
+    assert run_prepared("SELECT %(n)s::int", {"n": 5}) == [(5,)]
+
+
+def test_the_key_of_a_request_is_found_by_one() -> None:
+    key, secret = issue_key(assistant=make_assistant(), name="web", scopes=["log", "read"])
+    found = authenticate_key(f"Bearer {secret}")
+    whole: Any = ApiKey.objects.select_related("assistant").get(pk=key.pk)
+    for one, other in ((found, whole), (found.assistant, whole.assistant)):
+        told = {field.attname: getattr(one, field.attname) for field in one._meta.concrete_fields}
+        told.pop("last_used_at", None)  # noted after it was read
+        assert told == {name: getattr(other, name) for name in told}
+    assert [statement for statement in remembered() if "assistants_apikey" in statement and "$1" in statement]
