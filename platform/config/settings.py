@@ -146,6 +146,7 @@ def _database() -> dict[str, Any]:
     config["CONN_HEALTH_CHECKS"] = True
     if PROCESS == "web":
         config["CONN_MAX_AGE"] = 0
+        config["ENGINE"] = "config.pooled"
         options["pool"] = {"min_size": 1, "max_size": envint("DATABASE_POOL_SIZE", 10, minimum=1), "timeout": 5}
     else:
         config["CONN_MAX_AGE"] = envint("DATABASE_CONN_MAX_AGE", 600, minimum=0)

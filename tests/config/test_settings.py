@@ -24,9 +24,11 @@ def read(expression: str, **env: str) -> Any:
 def test_only_web_processes_get_a_pool_and_it_is_bounded() -> None:
     web = read("settings.DATABASES['default']", RATCHET_PROCESS="web", DATABASE_POOL_SIZE="3")
     assert (web["CONN_MAX_AGE"], web["OPTIONS"]["pool"]["max_size"]) == (0, 3)
+    assert web["ENGINE"] == "config.pooled"
     worker = read("settings.DATABASES['default']", RATCHET_PROCESS="worker")
     assert worker["CONN_MAX_AGE"] > 0
     assert "pool" not in worker["OPTIONS"]
+    assert worker["ENGINE"] == "django.db.backends.postgresql"
 
 
 def test_a_database_url_replaces_the_embedded_server() -> None:
