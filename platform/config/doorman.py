@@ -2,8 +2,8 @@
 
 Views ask who is there once the body is in, and by then Django has put it on disk. So where a body is larger than any
 form or any program's usual request, the question is asked in front of it, on the line: addresses of programs want a
-usable key, pages somebody who is signed in and an admin of some assistant, since only admins upload. The view decides
-as before what that key or person may do.
+usable key, pages somebody who is signed in and an admin or a privacy officer of some assistant, since nobody else
+uploads, or pastes long lists. The view decides as before what that key or person may do.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def _ask_person(scope: Mapping[str, Any]) -> Answer | None:
         return shaped(
             path, 302, "Sign in first.", headers={"Location": f"{resolve_url(settings.LOGIN_URL)}?next={back}"}
         )
-    if not holds_anywhere(user, Role.ADMIN):
-        return shaped(path, 403, "Only admins of an assistant may send this much.")
+    if not holds_anywhere(user, Role.ADMIN, Role.PRIVACY):
+        return shaped(path, 403, "Only admins and privacy officers of an assistant may send this much.")
     return None
 
 

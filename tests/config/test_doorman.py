@@ -137,7 +137,7 @@ def cookies(user: Any) -> dict[str, str]:
 
 def test_who_is_signed_in_and_uploads_nothing_anywhere_is_refused(http: httpx.Client, stored: list[str]) -> None:
     user = make_user("nora")
-    make_assistant("bot", members={"annotator": [user], "reviewer": [user], "privacy": [user]})
+    make_assistant("bot", members={"annotator": [user], "reviewer": [user]})
     http.cookies.update(cookies(user))
     assert post(http, PAGES[0]).status_code == 403
     assert stored == []
