@@ -132,10 +132,16 @@ def manage(state: Path, url: str, *arguments: str) -> None:
 
 @dataclass(frozen=True)
 class Timed:
-    """``rate``: turns per second over all threads; ``seconds`` of each request."""
+    """``turns`` took ``took`` seconds over all threads; ``seconds`` of each request."""
 
-    rate: float
+    turns: int
+    took: float
     seconds: list[float]
+
+    @property
+    def rate(self) -> float:
+        """Turns per second."""
+        return self.turns / self.took
 
 
 def load(port: int, path: str, headers: Mapping[str, str], bodies: Iterable[bytes], *, per_body: int, threads: int,
@@ -174,41 +180,51 @@ def load(port: int, path: str, headers: Mapping[str, str], bodies: Iterable[byte
         time.sleep(0.02)
         if time.perf_counter() - started > 600:
             raise RuntimeError("not everything that was accepted is there after ten minutes")
-    return Timed(total / (time.perf_counter() - started), seconds)
+    return Timed(total, time.perf_counter() - started, seconds)
 
 
-def copy_rate(database: Database, name: str, payloads: Sequence[bytes], *, per_copy: int, threads: int) -> float:
-    """Turns per second of COPY into a table with one bytea column that is not compressed, a commit per batch: the
-    least that PostgreSQL must do to keep these bytes."""
-    with database.connect(name) as raw:
-        raw.execute("DROP TABLE IF EXISTS raw_copy")
-        raw.execute("CREATE TABLE raw_copy (id bigserial PRIMARY KEY, payload bytea STORAGE EXTERNAL NOT NULL)")
-    batches = [payloads[start : start + per_copy] for start in range(0, len(payloads), per_copy)]
-    lock = threading.Lock()
-    connections = [database.connect(name) for _ in range(threads)]
+class CopyTarget:
+    """A table with one bytea column that is not compressed, and connections that COPY into it, a commit per batch: the
+    least that PostgreSQL must do to keep these bytes. Opened before the clock runs, as the web process's are."""
 
-    def work(raw: psycopg.Connection) -> None:
-        while True:
-            with lock:
-                if not batches:
-                    return
-                batch = batches.pop()
-            with raw.cursor().copy("COPY raw_copy (payload) FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types(["bytea"])
-                for payload in batch:
-                    copy.write_row((payload,))
+    def __init__(self, database: Database, name: str, threads: int) -> None:
+        self.database, self.name, self.copied = database, name, 0
+        with database.connect(name) as raw:
+            raw.execute("DROP TABLE IF EXISTS raw_copy")
+            raw.execute("CREATE TABLE raw_copy (id bigserial PRIMARY KEY, payload bytea STORAGE EXTERNAL NOT NULL)")
+        self.connections = [database.connect(name) for _ in range(threads)]
 
-    started = time.perf_counter()
-    workers = [threading.Thread(target=work, args=(raw,)) for raw in connections]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    rate = len(payloads) / (time.perf_counter() - started)
-    for raw in connections:
-        raw.close()
-    with database.connect(name) as raw:
-        (stored,) = raw.execute("SELECT count(*) FROM raw_copy").fetchone() or (0,)
-        assert stored == len(payloads)
-        raw.execute("DROP TABLE raw_copy")
-    return rate
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        for raw in self.connections:
+            raw.close()
+        with self.database.connect(self.name) as raw:
+            (stored,) = raw.execute("SELECT count(*) FROM raw_copy").fetchone() or (0,)
+            raw.execute("DROP TABLE raw_copy")
+        assert kind is not None or stored == self.copied
+
+    def copy(self, payloads: Sequence[bytes], *, per_copy: int) -> Timed:
+        batches = [payloads[start : start + per_copy] for start in range(0, len(payloads), per_copy)]
+        lock = threading.Lock()
+
+        def work(raw: psycopg.Connection) -> None:
+            while True:
+                with lock:
+                    if not batches:
+                        return
+                    batch = batches.pop()
+                with raw.cursor().copy("COPY raw_copy (payload) FROM STDIN (FORMAT BINARY)") as copy:
+                    copy.set_types(["bytea"])
+                    for payload in batch:
+                        copy.write_row((payload,))
+
+        started = time.perf_counter()
+        workers = [threading.Thread(target=work, args=(raw,)) for raw in self.connections]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        self.copied += len(payloads)
+        return Timed(len(payloads), time.perf_counter() - started, [])

@@ -11,7 +11,13 @@ which does not run here; neither peer scrubs at all.
 
 The first run installs the peers (2 GB) into --state, and fills a database with --stored turns (a quarter of an hour);
 both are used again. ``vs_copy`` compares with COPY of the same bytes into one column, committed per batch by as many
-connections. ``rate_1e6_over_1e4`` compares two web processes on two databases of the same server.
+connections; within a round the two take turns, a part each, since what the disk takes swings from second to second.
+``rate_1e6_over_1e4`` compares two web processes on two databases of the same server.
+
+Clients, web process and PostgreSQL share the machine's cores, so a client that costs as much as the server measures
+itself. Hence the processor time of each, in milliseconds a turn: ``web_ms``, ``database_ms`` and ``client_ms`` of ours
+in batches, the same with ``single_`` before it of single posts, ``copy_database_ms`` and ``copy_client_ms`` of COPY.
+Clients of ours are http.client in Python, that of COPY is psycopg's, in C.
 """
 
 from __future__ import annotations
@@ -32,10 +38,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
 
 from _capture_content import BATCH, Content  # noqa: E402
-from _capture_servers import Database, Process, copy_rate, load, manage, ours, schema_digest  # noqa: E402
+from _capture_servers import CopyTarget, Database, Process, Timed, load, manage, ours, schema_digest  # noqa: E402
+from _capture_spent import Spent, meter  # noqa: E402
 
 SMALL = 10_000
 """Turns in the small database."""
+PARTS = 4
+"""Of a round, in each of which ours and COPY take turns."""
 BATCH_PATH, ONE_PATH = "/api/v1/turns/batch", "/api/v1/turns"
 
 
@@ -127,33 +136,51 @@ class Bench:
 
     def round(self) -> dict[str, float]:
         """Everybody once, so that what else runs on the machine meets all of them."""
-        found = {"ours": self._batches("small", self.options.turns), "copy": self._copy()}
-        found["single_ms"] = self._singles()
+        found = {**self._in_turns(), **self._singles()}
         if "large" in self.webs:
-            found["ours_large"] = self._batches("large", self.options.turns)
-            found["ours_again"] = self._batches("small", self.options.turns)
+            found["ours_large"] = self._batches("large", self.options.turns).rate
+            found["ours_again"] = self._batches("small", self.options.turns).rate
         for name in self.peers:
             found[name] = self._peer(name, self.options.peer_turns)
         self._settle()
         self.rounds.append(found)
-        return {name: round(value, 2) for name, value in found.items()}
+        return {name: round(value, 3) for name, value in found.items()}
 
-    def _batches(self, kind: str, count: int) -> float:
-        bodies = self.content.batches(count)
-        done = load(self.webs[kind].port, BATCH_PATH, self._headers(kind), bodies, per_body=BATCH,
+    def _in_turns(self) -> dict[str, float]:
+        """Rates of ours and of COPY, and what each cost, over the parts of a round."""
+        web = self.webs["small"].child.pid
+        part = max(self.options.turns // PARTS // BATCH, 1) * BATCH
+        ours_took, copy_took, ours_spent, copy_spent = 0.0, 0.0, Spent(), Spent()
+        with CopyTarget(self.database, "ours_small", self.options.threads) as target:
+            for _ in range(PARTS):
+                bodies = self.content.batches(part)
+                with meter(self.database.child.pid, web) as spent:
+                    ours_took += self._post(bodies).took
+                ours_spent += spent
+                payloads = [json.dumps(turn).encode() for turn in self.content.turns(part)]
+                with meter(self.database.child.pid) as spent:
+                    copy_took += target.copy(payloads, per_copy=BATCH).took
+                copy_spent += spent
+        turns = PARTS * part
+        told = ours_spent.told(turns)
+        told |= {f"copy_{name}": value for name, value in copy_spent.told(turns).items() if name != "web_ms"}
+        return {"ours": turns / ours_took, "copy": turns / copy_took, **told}
+
+    def _post(self, bodies: list[bytes], kind: str = "small") -> Timed:
+        return load(self.webs[kind].port, BATCH_PATH, self._headers(kind), bodies, per_body=BATCH,
                     threads=self.options.threads, statuses=(207,))  # fmt: skip
-        return done.rate
 
-    def _singles(self) -> float:
-        """Median in milliseconds of posts one after the other."""
+    def _batches(self, kind: str, count: int) -> Timed:
+        return self._post(self.content.batches(count), kind)
+
+    def _singles(self) -> dict[str, float]:
+        """Posts one after the other: their median in milliseconds, and what they cost."""
+        web = self.webs["small"]
         bodies = [json.dumps(turn).encode() for turn in self.content.turns(self.options.singles)]
-        done = load(self.webs["small"].port, ONE_PATH, self._headers("small"), bodies, per_body=1, threads=1,
-                    statuses=(201,))  # fmt: skip
-        return statistics.median(done.seconds) * 1000
-
-    def _copy(self) -> float:
-        payloads = [json.dumps(turn).encode() for turn in self.content.turns(self.options.turns)]
-        return copy_rate(self.database, "ours_small", payloads, per_copy=BATCH, threads=self.options.threads)
+        with meter(self.database.child.pid, web.child.pid) as spent:
+            done = load(web.port, ONE_PATH, self._headers("small"), bodies, per_body=1, threads=1, statuses=(201,))
+        costs = {f"single_{name}": value for name, value in spent.told(len(bodies)).items()}
+        return {"single_ms": statistics.median(done.seconds) * 1000, **costs}
 
     def _peer(self, name: str, count: int) -> float:
         peer, process = self.peers[name]
@@ -185,6 +212,9 @@ class Bench:
             "turns_per_s": round(median(lambda r: r["ours"])),
             "copy_per_s": round(median(lambda r: r["copy"])),
         }
+        for name in self.rounds[0]:
+            if name.endswith("_ms") and name != "single_ms":
+                found[name] = round(median(lambda r, name=name: r[name]), 3)
         for name in self.peers:
             found[f"vs_{name}"] = round(median(lambda r, name=name: r["ours"] / r[name]), 1)
             found[f"{name}_per_s"] = round(median(lambda r, name=name: r[name]), 1)
