@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 from generation.products import Product, join
@@ -104,52 +104,67 @@ class FusedDecoder:
         """(sum of ``last``, vocabulary). Pieces of one adapter must be neighbours."""
         import torch
 
-        rms_norm = torch.nn.functional.rms_norm
-        spans, ends = [], [0]
-        for piece in pieces:
-            ends.append(ends[-1] + len(piece.tokens))
-            spans.append((ends[-2], ends[-1], piece.store))
-        filler = -ends[-1] % FEW if ends[-1] > FEW else 0
-        lengths = [store.length for _, _, store in spans]
-        positions = torch.cat(
-            [
-                *(torch.arange(n, n + len(p.tokens)) for n, p in zip(lengths, pieces, strict=True)),
-                torch.zeros(filler, dtype=torch.long),
-            ]
-        )
-        cos, sin = (table[positions] for table in self.turns)
-        masks = [_mask(e - s, store.length) for s, e, store in spans]
-        adapted = [(a, b, self.adapters[name]) for name, a, b in _adapters(pieces, ends) if name is not None]
-        x = self.embedding[
-            torch.tensor([*(token for piece in pieces for token in piece.tokens), *[0] * filler])
-        ].float()
-        shape = (self.embedding.shape[1],)
-        both, half = self.queries + self.keys, self.width // 2
+        counts = [len(piece.tokens) for piece in pieces]
+        asked = [piece.last for piece in pieces]
+        read, wanted = _spans(counts), _spans(asked)
+        filler = -sum(counts) % FEW if sum(counts) > FEW else 0
+        tokens = torch.tensor([*(token for piece in pieces for token in piece.tokens), *[0] * filler])
+        positions = [torch.arange(p.store.length, p.store.length + n) for p, n in zip(pieces, counts, strict=True)]
+        turns = [table[torch.cat([*positions, torch.zeros(filler, dtype=torch.long)])] for table in self.turns]
+        masks = [_mask(n, piece.store.length) for piece, n in zip(pieces, counts, strict=True)]
+        adapted = self._adapted(pieces, read)
+        x = self.embedding[tokens].float()
         for number, layer in enumerate(self.layers):
-            qkv = self._product(rms_norm(x, shape, layer.before, self.eps), number, 0, adapted)
-            heads = qkv.view(len(x), both + self.keys, self.width)
-            found = heads[:, :both]
-            if layer.heads is not None:
-                found = rms_norm(found, (self.width,), None, self.eps).mul_(layer.heads)
-            turned = torch.empty_like(found)
-            left, right = found[..., :half], found[..., half:]
-            torch.mul(left, cos, out=turned[..., :half]).addcmul_(right, sin, value=-1)
-            torch.mul(right, cos, out=turned[..., half:]).addcmul_(left, sin)
-            seen = torch.zeros((len(x), self.queries, self.width), dtype=x.dtype)
-            for (start, end, store), mask in zip(spans, masks, strict=True):
-                kept = store.values[number]
-                new = slice(store.length, store.length + end - start)
-                kept[0, :, new] = turned[start:end, self.queries :].transpose(0, 1)
-                kept[1, :, new] = heads[start:end, both:].transpose(0, 1)
-                self._attend(turned[start:end, : self.queries], kept, new.stop, mask, seen[start:end])
+            turned, values = self._heads(x, number, turns, adapted)
+            out = read
+            if number == len(self.layers) - 1:  # of what else it would say nothing is used
+                x = x[torch.tensor([i for (_, end), n in zip(read, asked, strict=True) for i in range(end - n, end)])]
+                adapted, out = self._adapted(pieces, wanted), wanted
+            seen = torch.zeros((len(x), self.queries, self.width))
+            for piece, mask, (start, end), (first, last) in zip(pieces, masks, read, out, strict=True):
+                kept, new = piece.store.values[number], piece.store.length + end - start
+                kept[0, :, piece.store.length : new] = turned[start:end, self.queries :].transpose(0, 1)
+                kept[1, :, piece.store.length : new] = values[start:end].transpose(0, 1)
+                queries = turned[end - (last - first) : end, : self.queries]
+                self._attend(queries, kept[:, :, :new], mask, seen[first:last])
             x = x + self._product(seen.view(len(x), -1), number, 1, adapted)
-            inner = self._product(rms_norm(x, shape, layer.between, self.eps), number, 2, adapted)
+            inner = self._product(self._norm(x, layer.between), number, 2, adapted)
             gate, up = inner.chunk(2, dim=-1)
             x = x + self._product(torch.nn.functional.silu(gate).mul_(up), number, 3, adapted)
-        asked = [i for (_, e, _), piece in zip(spans, pieces, strict=True) for i in range(e - piece.last, e)]
-        for start, end, store in spans:
-            store.length += end - start
-        return self.head(rms_norm(x[torch.tensor(asked)], shape, self.norm, self.eps))
+        for piece, count in zip(pieces, counts, strict=True):
+            piece.store.length += count
+        return self.head(self._norm(x, self.norm))
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        import torch
+
+        return torch.nn.functional.rms_norm(x, weight.shape, weight, self.eps)
+
+    def _adapted(self, pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, Matrices]]:
+        """Which rows of a product belong to which adapter."""
+        found = []
+        for name, group in groupby(zip(pieces, spans, strict=True), key=lambda pair: pair[0].adapter):
+            own = [span for _, span in group]
+            if name is not None:
+                found.append((own[0][0], own[-1][1], self.adapters[name]))
+        return found
+
+    def _heads(
+        self, x: Tensor, number: int, turns: Sequence[Tensor], adapted: Sequence[tuple[int, int, Matrices]]
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys, turned to their positions, and values; each (tokens, heads, width)."""
+        import torch
+
+        layer, both, half = self.layers[number], self.queries + self.keys, self.width // 2
+        heads = self._product(self._norm(x, layer.before), number, 0, adapted).view(len(x), -1, self.width)
+        found, (cos, sin) = heads[:, :both], turns
+        if layer.heads is not None:
+            found = torch.nn.functional.rms_norm(found, (self.width,), None, self.eps).mul_(layer.heads)
+        turned = torch.empty_like(found)
+        left, right = found[..., :half], found[..., half:]
+        torch.mul(left, cos, out=turned[..., :half]).addcmul_(right, sin, value=-1)
+        torch.mul(right, cos, out=turned[..., half:]).addcmul_(left, sin)
+        return turned, heads[:, both:]
 
     def _product(self, x: Tensor, number: int, which: int, adapted: Sequence[tuple[int, int, Matrices]]) -> Tensor:
         out = self.layers[number].products[which](x)
@@ -158,16 +173,18 @@ class FusedDecoder:
                 out[start:end].addmm_(x[start:end] @ pair[0], pair[1])
         return out
 
-    def _attend(self, queries: Tensor, kept: Tensor, length: int, mask: Tensor | None, out: Tensor) -> None:
-        """``queries`` and ``out`` (tokens, heads, width); the queries are the last of ``length`` tokens."""
+    def _attend(self, queries: Tensor, kept: Tensor, mask: Tensor | None, out: Tensor) -> None:
+        """``queries`` and ``out`` (tokens, heads, width); the queries are the last tokens of ``kept``."""
         import torch
 
         attention = torch.nn.functional.scaled_dot_product_attention
-        tokens, before = len(queries), length - len(queries)
+        before = kept.shape[2] - len(queries)
         asked = queries.transpose(0, 1).unsqueeze(0)
         keys, values = kept[0].unsqueeze(0), kept[1].unsqueeze(0)
-        for start in range(0, tokens, BLOCK):
-            end = min(start + BLOCK, tokens)
+        if mask is not None:
+            mask = mask[len(mask) - len(queries) :]
+        for start in range(0, len(queries), BLOCK):
+            end = min(start + BLOCK, len(queries))
             part = attention(
                 asked[:, :, start:end],
                 keys[:, :, : before + end],
@@ -202,13 +219,9 @@ class FusedDecoder:
         self.adapters[name] = matrices
 
 
-def _adapters(pieces: Sequence[Piece], ends: Sequence[int]) -> list[tuple[str | None, int, int]]:
-    found, at = [], 0
-    for name, group in groupby(pieces, key=lambda piece: piece.adapter):
-        count = len(list(group))
-        found.append((name, ends[at], ends[at + count]))
-        at += count
-    return found
+def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
+    ends = list(accumulate(counts))
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def _mask(tokens: int, before: int) -> Tensor | None:
