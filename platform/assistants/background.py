@@ -151,6 +151,15 @@ class BackgroundWork(models.Model):
         if self._mine().exclude(cancel_requested_at=None).exists():
             raise WorkCancelled
 
+    def keep(self, *fields: str) -> None:
+        """Writes fields of this row as they are here.
+
+        Raises:
+            WorkLost: another process took over; what is there is its.
+        """
+        if not self._mine().update(**{name: getattr(self, name) for name in fields}):
+            raise WorkLost
+
     def finish(self, state: State, error: str = "") -> bool:
         """Ends the work; False when the token is no longer ours."""
         done = self._mine().update(state=state, error=error, finished_at=timezone.now(), token=None)

@@ -110,7 +110,7 @@ def perform(run: SuggestionRun) -> None:
     """
     live = live_of(run.assistant)
     run.agent = live.agent
-    run.save(update_fields=["agent"])
+    run.keep("agent")
     keys = list(wanting(run.queue, live).values_list("turn", flat=True)[:IN_A_RUN])
     run.beat(stage="asking what is live", done=0, total=len(keys))
     end = time.monotonic() + SECONDS
@@ -124,7 +124,7 @@ def perform(run: SuggestionRun) -> None:
             run.answered += _answer(group, live)
         except (EngineBusy, EngineUnavailable) as error:
             return _stop(run, f"The engine is away or busy: {error}")
-        run.save(update_fields=["answered"])
+        run.keep("answered")
         run.beat(done=min(start + AT_ONCE, len(keys)))
     return None
 
@@ -135,7 +135,7 @@ def asks(queue_id: int) -> bool:
 
 def _stop(run: SuggestionRun, why: str) -> None:
     run.stopped = why[:200]
-    run.save(update_fields=["stopped"])
+    run.keep("stopped")
 
 
 def _answer(keys: Sequence[uuid.UUID], live: Live) -> int:

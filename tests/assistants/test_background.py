@@ -77,8 +77,15 @@ def test_a_lost_token_stops_the_loser_and_keeps_its_result_out(work: Synthesis) 
     assert other.claim()
     with pytest.raises(WorkLost):
         work.beat()
+    work.progress = {"stage": "of the one that was given up"}
+    with pytest.raises(WorkLost):
+        work.keep("progress")
     assert not work.finish(State.SUCCEEDED)
     assert again(work).state == State.RUNNING
+    assert again(work).progress == {}
+    other.progress = {"stage": "of the one that has it"}
+    other.keep("progress")
+    assert again(work).progress == other.progress
 
 
 def test_foreground_performs_and_finishes(work: Synthesis, monkeypatch: pytest.MonkeyPatch) -> None:
