@@ -11,7 +11,7 @@ import numpy as np
 
 from training.data.collect import Funnel, Order
 from training.data.near_kept import NearKept
-from training.data.nearest import DOUBT, exactly
+from training.data.nearest import DOUBT, exactly, one_core
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe
 from training.data.split import bucket
@@ -36,20 +36,20 @@ def deduplicate(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> l
             continue
         seen.add(row.same)
         kept.append(row)
-    for part in batches((row for row in kept if row.learnt), BLOCK):
-        near.add_all(rows_of(part))
-    done = 0
-    for part in batches((row for row in ordered if not row.curated), BLOCK):
-        kept += new_ones(part, near, seen=seen, threshold=order.recipe.near_duplicate, why=why)
-        done += len(part)
-        order.beat(stage="duplicates", done=done)
+    with one_core():
+        for part in batches((row for row in kept if row.learnt), BLOCK):
+            near.add_all(rows_of(part))
+        done = 0
+        for part in batches((row for row in ordered if not row.curated), BLOCK):
+            kept += new_ones(part, near, seen=seen, threshold=order.recipe.near_duplicate, why=why)
+            done += len(part)
+            order.beat(stage="duplicates", done=done)
     funnel.step("duplicates", len(rows), len(kept), why)
     return kept
 
 
 def new_ones(part: list[Head], near: NearKept, *, seen: set[bytes], threshold: float, why: list[str]) -> list[Head]:
-    """Synthetic rows whose question is neither among the kept ones nor before them in this block. One product with all
-    that is kept for the block, instead of one for each row."""
+    """Synthetic rows whose question is neither among the kept ones nor before them in this block."""
     places = rows_of(part)
     vectors = near.vectors(places)
     before = near.reached(vectors, threshold)

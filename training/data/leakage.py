@@ -18,7 +18,7 @@ from generation.overlap import ngrams, words
 from generation.prompts import Message
 from knowledge.query import history_query, question_vectors
 from training.data.embedding import Embed
-from training.data.nearest import DOUBT, exactly
+from training.data.nearest import DOUBT, exactly, one_core
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,8 @@ class Guard:
 
     def leaks(self, rows: Sequence[tuple[str, str]], vectors: NDArray[np.float32], *, first: int = 0) -> list[Leak]:
         """Of (question, question with what it follows) rows and their vectors, counted from ``first``."""
-        similar: NDArray[np.float32] = vectors @ self._vectors.T
+        with one_core():
+            similar: NDArray[np.float32] = vectors @ self._vectors.T
         found = []
         for index, (question, text) in enumerate(rows):
             same = self._by_words.get(words(text), self._by_words.get(words(question)) if _is_whole(question) else None)

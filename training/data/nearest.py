@@ -7,6 +7,7 @@ could decide, the two vectors are multiplied exactly: the same input keeps the s
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 DOUBT = 1e-4
 """Products of 384 single-precision numbers are off by a hundredth of this."""
+
+
+def one_core() -> AbstractContextManager[object]:
+    """For products of parts as small as a build's: a second thread waits for its share in a loop, which takes several
+    times the processor seconds of the product, on the core where the leak audit's helper works."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def exactly(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

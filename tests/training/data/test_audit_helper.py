@@ -59,11 +59,16 @@ def rows_of(count: int) -> list[Candidate]:
     return [Candidate("good", "answer", "g", one, [], [], [], [{"text": "At nine.", "refs": []}]) for one in asked]
 
 
+def started() -> list[psutil.Process]:
+    """Helpers of this process."""
+    return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+
+
 def kill(helper: Helper) -> None:
     """Once all that it was given is read."""
     while helper._asked:
         helper._asked.popleft().result()
-    (process,) = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    (process,) = started()
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -138,12 +143,17 @@ def test_what_is_embedded_aside_is_the_same(assistant: Assistant, monkeypatch: p
     assert (aside.state, aside.content_hash) == ("succeeded", here.content_hash)
     assert [step["kept"] for step in aside.funnel] == [step["kept"] for step in here.funnel]
     asked: list[Any] = [("When does it open?", []), ("And on Sunday?", [{"role": "user", "content": "When?"}])]
-    with embedding_for(10) as embed:
+    others: list[Any] = [("Is it far?", [])]
+    with embedding_for(10, lambda: [(asked, {})]) as embed:
+        assert started() == []  # it has done what is known to be asked, and is gone
         assert np.allclose(embed(asked), question_vectors(asked), atol=1e-6)
-        (process,) = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+        assert started() == []
+        assert np.allclose(embed(others), question_vectors(others), atol=1e-6)
+        (process,) = started()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert np.allclose(embed(asked), question_vectors(asked), atol=1e-6)
+        assert np.allclose(embed(others), question_vectors(others), atol=1e-6)
+    assert started() == []
 
 
 def test_few_rows_need_no_helper(assistant: Assistant) -> None:
