@@ -248,7 +248,8 @@ def test_what_was_tried_before_stands_on_the_page_in_the_report_and_in_the_expor
     assert "Attempt 2 with this adapter or its data" in report
     assert address("before-after", first) not in report
     kept = json.loads(told(enter("rob").get(address("evaluation-export", again))))["comparison"]["attempts"]
-    assert (kept["number"], kept["earlier"][0]["evaluation"]) == (2, first.pk)
+    told_of = kept["earlier"][0]
+    assert (kept["number"], told_of["evaluation"], told_of["verdict"]) == (2, first.pk, first.get_verdict_display())
     assert "Attempt 2 with this adapter or its data, held to 97.50 %." in again.sentence
 
 

@@ -48,7 +48,7 @@ def evaluation(ada: User) -> Evaluation:
     assistant = make_assistant("bot", members={"admin": [ada]})
     evaluation = measured(assistant, items=12)
     row = {"adapter": "Adapter 1", "dataset": "Dataset 4", "seed": 2, "benchmark": "Held-out questions"}
-    row |= {"threshold": 0.4486, "gate_version": 1, "verdict": "not_proven", "evaluation": evaluation.pk}
+    row |= {"threshold": 0.4486, "gate_version": 1, "verdict": "Not proven", "evaluation": evaluation.pk}
     evaluation.comparison["attempts"] = {
         "number": 3, "earlier": [{**row, "number": 1}, {**row, "number": 2, "seed": 3}], "confidence": 1 - 0.05 / 6,
         "alpha": 0.05 / 6, "low": -0.004, "threshold_read_off": "Held-out questions",

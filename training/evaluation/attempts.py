@@ -178,5 +178,5 @@ def _told(evaluation: Evaluation, place: int) -> dict[str, Any]:
         "benchmark": evaluation.benchmark.name,
         "threshold": evaluation.threshold,
         "gate_version": evaluation.gate_version,
-        "verdict": evaluation.verdict,
+        "verdict": evaluation.get_verdict_display() if evaluation.verdict else "",
     }

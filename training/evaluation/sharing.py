@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PAUSE_SECONDS = 1.0
 """Between two looks at what others still ask."""
-LIBRARY_BYTES = 600 * 1024**2
+LIBRARY_BYTES = 700 * 1024**2
 """Of torch, transformers and this project in a process of its own (measured: docs/log.md)."""
 HELPED = (Evaluation.State.QUEUED, Evaluation.State.RUNNING)
 """While its own process is replaced an evaluation is queued, and its helpers go on."""
