@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,10 +15,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PROMOTE_EVERY = 5.0
 LOOK_EVERY = 5.0
+PARTS = 200
+SERVING = ("generation.server", "uvicorn", "config.asgi")
 
 
-def platform(place: Path, *, minutes: float, users: int) -> dict[str, Any]:
-    """Starts `manage.py up` on a state folder below ``place`` and loads it; see `_measure`."""
+def platform(place: Path, *, minutes: float, users: int, kill: bool = False) -> dict[str, Any]:
+    """Starts `manage.py up` on a state folder below ``place`` and loads it; see `_measure`. ``kill``: the engine gets
+    SIGKILL in the middle."""
     os.environ.update(
         RATCHET_VAR=str(place / "var"), DJANGO_SETTINGS_MODULE="config.settings", RATCHET_RATE_LIMIT="100000/min",
         RATCHET_PORT=str(_free_port()),
@@ -28,30 +33,39 @@ def platform(place: Path, *, minutes: float, users: int) -> dict[str, Any]:
 
     with Platform() as running:
         running.start()
-        return _measure(running.url, minutes=minutes, users=users)
+        return _measure(running.url, minutes=minutes, users=users, kill=kill)
 
 
-def _measure(url: str, *, minutes: float, users: int) -> dict[str, Any]:
+def _measure(url: str, *, minutes: float, users: int, kill: bool) -> dict[str, Any]:
     """overhead_p50_ms: of a whole answer, what the engine did not take, one user at a time. failed_requests: of all
     users while adapters are promoted and rolled back every few seconds. rss_growth_mb: of engine and web processes,
     from the end of the first fifth of the load (when every adapter has been used) to the end."""
+    from _serve_parts import parts
     from _serve_servers import resident_mb
 
     assistant, secret = _assistant()
     before = _captured(assistant)
     alone = _Users(url, assistant.slug, secret)
+    (engine,) = _pids("generation.server")
+    questions = (alone.questions * 2)[:PARTS]
+    by_part = parts(assistant, secret, questions, engine)
+    print(f"parts of the overhead, processor ms: {by_part}", flush=True)
+    before += len(questions) + 20
     alone.run(1, seconds=min(20.0, 20 * minutes))
     promoting = threading.Event()
     promotions: list[str] = []
     thread = threading.Thread(target=_promote, args=(assistant, promoting, promotions), daemon=True)
     crowd = _Users(url, assistant.slug, secret)
     samples: list[tuple[float, float]] = []
-    pids = _pids()
     thread.start()
     began = time.monotonic()
-    watcher = threading.Thread(target=_watch, args=(pids, samples, promoting, resident_mb), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(samples, promoting, resident_mb), daemon=True)
     watcher.start()
+    killer = threading.Timer(30 * minutes, os.kill, (engine, signal.SIGKILL))
+    if kill:
+        killer.start()
     crowd.run(users, seconds=60 * minutes)
+    killer.cancel()
     promoting.set()
     thread.join(30)
     watcher.join(30)
@@ -62,7 +76,9 @@ def _measure(url: str, *, minutes: float, users: int) -> dict[str, Any]:
         "engine_p50_ms": round(median(alone.engine), 1),
         "requests": len(crowd.overhead),
         "failed_requests": alone.failed + crowd.failed,
-        "failures": sorted(set(crowd.reasons))[:5],
+        "failures": dict(Counter(alone.reasons + crowd.reasons).most_common(5)),
+        "engine_killed": kill,
+        "parts_cpu_ms": by_part,
         "promotions": len(promotions),
         "promotions_failed": sum(1 for each in promotions if each),
         "rss_mb": round(settled[-1]) if settled else 0,
@@ -115,6 +131,7 @@ class _Users:
                 except (httpx.HTTPError, RuntimeError) as error:
                     self.failed += 1
                     self.reasons.append(f"{type(error).__name__}: {error}"[:160])
+                    time.sleep(1.0)  # as Retry-After says
                     continue
                 timing = {
                     name.strip(): float(took)
@@ -184,13 +201,13 @@ def _promote(assistant: Any, stop: threading.Event, done: list[str]) -> None:
     connection.close()
 
 
-def _watch(pids: list[int], samples: list[tuple[float, float]], stop: threading.Event, resident_mb: Any) -> None:
+def _watch(samples: list[tuple[float, float]], stop: threading.Event, resident_mb: Any) -> None:
     while not stop.wait(LOOK_EVERY):
-        samples.append((time.monotonic(), resident_mb(pids)))
+        samples.append((time.monotonic(), resident_mb(_pids(*SERVING))))
 
 
-def _pids() -> list[int]:
-    """Engine and web processes of the platform that was started here, by their command lines and state folder."""
+def _pids(*programs: str) -> list[int]:
+    """Processes of the platform that was started here, by their command lines and state folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -198,7 +215,7 @@ def _pids() -> list[int]:
             own = os.environ["RATCHET_VAR"].encode() in (path / "environ").read_bytes()
         except OSError:
             continue
-        if own and ("generation.server" in command or "uvicorn" in command or "config.asgi" in command):
+        if own and any(program in command for program in programs):
             found.append(int(path.name))
     return found
 

@@ -37,15 +37,23 @@ def main() -> None:
     parser.add_argument(
         "--shape", choices=("bundled", "qwen3-0.6b"), default="bundled", help="The base; random weights where not ours."
     )
+    parser.add_argument("--kill-engine", action="store_true", help="SIGKILL in the middle of the load.")
+    parser.add_argument("--skip-engines", action="store_true", help="The load only.")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="Our engine's (%(default)s)."
+    )
+    parser.add_argument(
+        "--peers", default="plain,continuous", help="`transformers serve`, how; with commas (%(default)s)."
+    )
     options = parser.parse_args()
     PLACE.mkdir(parents=True, exist_ok=True)
     from _report import report
 
-    metrics = engines(options)
+    metrics = {} if options.skip_engines else engines(options)
     if options.load_minutes:
         from _serve_platform import platform
 
-        metrics |= platform(PLACE, minutes=options.load_minutes, users=options.load_users)
+        metrics |= platform(PLACE, minutes=options.load_minutes, users=options.load_users, kill=options.kill_engine)
     report("serve", metrics)
 
 
@@ -59,12 +67,13 @@ def engines(options: argparse.Namespace) -> dict[str, Any]:
     prompts, digest = demo_prompts(QUESTIONS)
     adapters = random_adapters(base, PLACE / f"adapters-{options.shape}", digest)
     users = [int(number) for number in options.users.split(",")]
-    metrics: dict[str, Any] = {"shape": options.shape}
+    metrics: dict[str, Any] = {"shape": options.shape, "dtype": options.dtype}
     ours = _ours(base, adapters, prompts, users, options)
     metrics |= ours
     metrics["bare_loop"] = _bare(base, prompts, options)
     peers = {}
-    for name, more in (("plain", ()), ("continuous", CONTINUOUS)):
+    ways: dict[str, Sequence[str]] = {"plain": (), "continuous": CONTINUOUS}
+    for name, more in ((name, ways[name]) for name in options.peers.split(",") if name):
         try:
             peers[name] = _peer(base, prompts, users, options, more)
         except RuntimeError as error:
@@ -89,7 +98,7 @@ def _ours(
 
     from generation.client import EngineClient
 
-    more = ("--keep-loops",) if options.shape != "bundled" else ()
+    more = ["--dtype", options.dtype, *(["--keep-loops"] if options.shape != "bundled" else [])]
     found: dict[str, Any] = {"engine": {}, "engine_four_adapters": {}}
     with engine(base, PLACE, *more) as (url, pid):
         client = EngineClient(url)
