@@ -40,7 +40,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform"), str(ROOT / "bench")]
 from _chat_mix import ChatMix, ChatTurn, Kind  # noqa: E402
 from _report import report  # noqa: E402
 
-from privacy import scrubber as scrubber_module  # noqa: E402
+from privacy import turn as turn_module  # noqa: E402
 from privacy.analyzer import OfflineAnalyzer  # noqa: E402
 from privacy.entities import EntityTable  # noqa: E402
 from privacy.findings import ALL_TYPES  # noqa: E402
@@ -127,7 +127,7 @@ def whole_turn(old: ChatMix, new: ChatMix, turns: int, name: str) -> dict[str, f
     ]
     seconds = wall = 0.0
     speeds = []
-    with clocked(scrubber_module, "read_names") as names, clocked(OfflineAnalyzer, "find") as recognisers:
+    with clocked(turn_module, "read_names") as names, clocked(OfflineAnalyzer, "find") as recognisers:
         for turn in made:
             began, started = time.perf_counter(), time.process_time()
             scrub(scrubber, turn)

@@ -34,11 +34,6 @@ class Cue:
     takes_common: bool = True
     self_introduction: bool = False
 
-    def gate(self, text: str) -> bool:
-        """Whether the text has one of the needles."""
-        lower = text.lower()
-        return any(needle in lower for needle in self.needles)
-
     def with_title(self) -> Cue:
         """The same cue once a title ("Mr") followed it: anything after that is a name."""
         return replace(self, takes_unknown=True)
@@ -63,6 +58,12 @@ PLACE_CUE = regex.compile(
     r"|(?:i am|i['’]m|we are|we['’]re|she is|he is|she['’]s|he['’]s|come|comes|originally)"
     r" (?:originally )?from|(?:i am|i['’]m|we are|we['’]re) in) ",
     regex.IGNORECASE,
+)
+
+# A lower-case text with none of these has no such words.
+PLACE_NEEDLES = (
+    *("live", "living", "based", "born", "raised", "locat", "staying", "resid", "grew", "travel", "mov", "flew", "fly"),
+    *(" from", "i am", "i'm", "i’m", "we are", "we're", "we’re"),
 )
 
 CUES: tuple[Cue, ...] = (

@@ -6,8 +6,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from privacy.findings import PLACEHOLDER, Finding, MaskedSpan, MaskedText, placeholder
+from privacy.gazetteer import fold
 from privacy.normalise import NormalisedText, normalise
 from privacy.values import TextWord, words_of
 
@@ -62,6 +64,7 @@ class Document:
     spans: list[Span] = field(init=False)
     view: View = field(init=False)
     _words: list[TextWord] | None = field(init=False, default=None)
+    _folded: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.normalised = normalise(self.original)
@@ -70,7 +73,7 @@ class Document:
 
     def _refresh(self) -> None:
         self.view = _view(self.normalised.text, self.spans)
-        self._words = None
+        self._words = self._folded = None
 
     @property
     def words(self) -> list[TextWord]:
@@ -79,6 +82,18 @@ class Document:
         if self._words is None:
             self._words = words_of(self.view.text)
         return self._words
+
+    @property
+    def folded(self) -> str:
+        """The view, folded: a word that is not in it is none of `words`."""
+        if self._folded is None:
+            self._folded = fold(self.view.text.replace(FILLER, " "))
+        return self._folded
+
+    @cached_property
+    def printed(self) -> str:
+        """All folded words of the text as it was given, with a blank before and behind each."""
+        return f" {' '.join(word.folded for word in words_of(self.normalised.text))} "
 
     def add(self, found: Iterable[tuple[Finding, str | None]]) -> list[Span]:
         """Mask findings of the current view (each with its canonical value, or None).

@@ -121,6 +121,8 @@ def _begins(sentence: str, match: re.Match[str], count: int) -> bool:
 
 def _without_shortening(word: str) -> str:
     """The word of "it's" or "doesn't"; any other word as it is."""
+    if word.isalpha():
+        return word
     stem, mark, tail = word.replace("’", "'").partition("'")
     if not mark:
         return word

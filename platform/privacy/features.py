@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import regex
 
@@ -27,6 +28,8 @@ class Features:
     """Facts about one text; each is computed when first asked for, and once."""
 
     text: str
+    shared: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What one recogniser worked out and another needs too."""
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:

@@ -12,6 +12,8 @@ from privacy.gazetteer import gazetteer
 from privacy.values import TextWord, literal_key, name_words, needs_capital, ngrams
 
 _MIN_PART_LENGTH = 3
+_FEW = 100
+"""So many words are quickly looked for one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class LiteralIndex:
     def hits(self, document: Document, *, given: bool = False) -> Iterator[tuple[Finding, str | None]]:
         """Findings of known values in the unmasked rest of a document, longest first; ``given``: of those alone that
         are known to be personal, whatever a recogniser says."""
+        if not self._may_be_in(document):
+            return
         covered: set[int] = set()
         # The table knows hashes of whole values only, so with one every stretch is a candidate.
         firsts = None if len(self.table) else self._firsts
@@ -80,6 +84,13 @@ class LiteralIndex:
             yield _finding(document.words, first, length, known), known.canonical or None
         if not given and not document.trusted and "PERSON" in document.types:
             yield from self._part_hits(document, covered)
+
+    def _may_be_in(self, document: Document) -> bool:
+        """Whether the words of a document are worth making: in most texts of a turn no value of it stands."""
+        if len(self.table) or len(self._firsts) + len(self._parts) > _FEW:
+            return True
+        folded = document.folded
+        return any(word in folded for word in self._firsts) or any(word in folded for word in self._parts)
 
     def _known(self, key: str) -> _Known | None:
         known = self._values.get(key)

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import regex
 
-from privacy.cues import CUES, PLACE_CUE, TITLES, Cue
+from privacy.cues import CUES, PLACE_CUE, PLACE_NEEDLES, TITLES, Cue
+from privacy.features import Features
 from privacy.gazetteer import FUNCTION_WORDS, Gazetteer, fold, gazetteer
 from privacy.name_runs import MAX_NAME_WORDS, RUN_GAP, Word, joined, people_in_run
 from privacy.name_verbs import people_by_verbs
@@ -25,6 +26,7 @@ _LIST_GAP = regex.compile(r",? (?:and|or|&) |, ?|/")
 _ANY_WORD = regex.compile(_WORD)
 _CUE_GAP = regex.compile(r"[\s:,*\"'“”‘\-–>]{0,4}")
 _MAX_PLACE_WORDS = 4
+_RUNS = "runs of capitalised words"
 
 
 class NameFinder:
@@ -33,12 +35,13 @@ class NameFinder:
     def __init__(self, lists: Gazetteer | None = None) -> None:
         self._lists = lists or gazetteer()
 
-    def people(self, text: str) -> Iterator[Hit]:
+    def people(self, features: Features) -> Iterator[Hit]:
         """Hits from cues and from runs of capitalised words, in no particular order."""
+        text = features.text
         for cue in CUES:
-            if cue.gate(text):
+            if features.any_of(cue.needles):
                 yield from self._after_cue(text, cue)
-        runs = list(self._runs(text))
+        runs = self._runs_of(features)
         found = [hit for run in runs for hit in people_in_run(run)]
         yield from found
         yield from _listed_beside(text, runs, found)
@@ -63,10 +66,11 @@ class NameFinder:
                 yield Hit(word.start, words[end - 1].end, score, "name lists, lower case")
             position = end
 
-    def places(self, text: str) -> Iterator[Hit]:
+    def places(self, features: Features) -> Iterator[Hit]:
         """Hits for capitalised place names, the longest first where several fit."""
-        yield from self._after_place_cue(text)
-        for run in self._runs(text):
+        if features.any_of(PLACE_NEEDLES):
+            yield from self._after_place_cue(features.text)
+        for run in self._runs_of(features):
             position = 0
             while position < len(run):
                 length = self._place_length(run, position)
@@ -109,6 +113,13 @@ class NameFinder:
             if listed and (length > 1 or not (words[0].common or len(words[0].folded) < 4)):
                 return length
         return 0
+
+    def _runs_of(self, features: Features) -> list[list[Word]]:
+        """Looked for once for people and places."""
+        if _RUNS not in features.shared:
+            features.shared[_RUNS] = list(self._runs(features.text))
+        runs: list[list[Word]] = features.shared[_RUNS]
+        return runs
 
     def _runs(self, text: str) -> Iterator[list[Word]]:
         """Capitalised words that stand next to each other."""

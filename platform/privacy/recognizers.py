@@ -9,6 +9,7 @@ from functools import lru_cache
 from privacy.addresses import AddressScan
 from privacy.analyzer import OfflineAnalyzer
 from privacy.credentials import credential_recognizers
+from privacy.features import Features
 from privacy.identity_numbers import identity_recognizers
 from privacy.names import NameFinder
 from privacy.national_numbers import NationalScan
@@ -29,7 +30,11 @@ class PersonScan(ScanRecognizer):
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits of the name finder."""
-        return self._finder.people(text)
+        return self.read(Features(text))
+
+    def read(self, features: Features) -> Iterator[Hit]:
+        """As `scan`."""
+        return self._finder.people(features)
 
 
 class PlaceScan(ScanRecognizer):
@@ -41,7 +46,11 @@ class PlaceScan(ScanRecognizer):
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits of the name finder."""
-        return self._finder.places(text)
+        return self.read(Features(text))
+
+    def read(self, features: Features) -> Iterator[Hit]:
+        """As `scan`."""
+        return self._finder.places(features)
 
 
 def build_recognizers(regions: tuple[str, ...]) -> list[EntityRecognizer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from privacy.cues import TITLES
 from privacy.gazetteer import FUNCTION_WORDS, fold, gazetteer
@@ -20,8 +20,7 @@ _MIN_LONE_LENGTH = 3
 _MIN_LONE_DIGITS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class TextWord:
+class TextWord(NamedTuple):
     """A run of letters and digits: [start, end), folded, and whether it starts with a capital."""
 
     start: int
@@ -33,12 +32,14 @@ class TextWord:
 def words_of(text: str) -> list[TextWord]:
     """The words of a text, a possessive 's left out."""
     found: list[TextWord] = []
+    # Of plain text the words need no folding one by one.
+    lower = text.lower() if text.isascii() else None
     for match in _WORD.finditer(text):
         start, end = match.span()
-        word = match.group()
-        if word in {"s", "S"} and found and found[-1].end == start - 1 and text[start - 1] in "'’":
+        if end - start == 1 and text[start] in "sS" and found and found[-1].end == start - 1 and text[end - 2] in "'’":
             continue
-        found.append(TextWord(start, end, fold(word), word[0].isupper()))
+        folded = fold(match.group()) if lower is None else lower[start:end]
+        found.append(TextWord(start, end, folded, text[start].isupper()))
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy import scrubber as module
+from privacy import turn as module
 from privacy.documents import FILLER, Document
 from privacy.findings import ALL_TYPES, Finding
 from privacy.name_model.decode import Reading

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from privacy.entities import EntityTable, Value
 from privacy.findings import PLACEHOLDER, ScrubError, TextTooLong
+from privacy.gazetteer import fold
 from privacy.measure import _read, measure, over_scrub, standard_library_prose
 from privacy.normalise import normalise
 from privacy.policy import Policy
 from privacy.scrubber import Scrubber, ScrubText
+from privacy.values import words_of
 
 from .conftest import KEY
 
@@ -232,3 +234,20 @@ def test_recall_on_labelled_texts(scrubber: Scrubber) -> None:
     assert figures["promised"]["texts_leaking"] < 0.05
     for label in ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "US_SSN", "IP_ADDRESS"):
         assert figures["recall"][label] == 1.0
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("aZs'’ İıſßÉe\u0301éﬁΣς한글.\ue000S-1_")) | st.text())
+def test_a_word_of_a_text_is_in_the_folded_text(text: str) -> None:
+    """So texts without a value are told by one look, and words need not be made of them."""
+    assert all(word.folded in fold(text) for word in words_of(text))
+
+
+def test_few_values_and_many_are_masked_wherever_they_stand() -> None:
+    """Few are looked for one by one before the words of a text are made."""
+    for count in (1, 300):
+        names = ["Zbrvenka Tolquist", *(f"Qorvath{chr(945 + number)} Mendrick" for number in range(1, count))]
+        asked, answered = "ask zbrvenka tolquist", "or £5 to Zbrvenka Tolquist, not me"
+        texts = [ScrubText("user", asked), ScrubText("response", answered)]
+        masked = [item.text for item in Scrubber().scrub_turn(texts, EntityTable(b"k" * 32), deny=names)]
+        assert masked == ["ask [PERSON_1]", "or £5 to [PERSON_1], not me"]

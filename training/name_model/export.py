@@ -19,6 +19,7 @@ from privacy.name_model.finder import NameModel
 from privacy.name_model.labels import LABELS, TYPES
 from privacy.name_model.network import load_network
 from privacy.name_model.pieces import load_tokenizer, read_pieces
+from privacy.name_model.probes import PROBES
 from privacy.name_model.weights import (
     CONFIG,
     DELTA,
@@ -122,7 +123,10 @@ def main() -> None:
     )
     write(arguments.run, arguments.out, curves)
     size = (arguments.out / DELTA).stat().st_size
-    print(json.dumps({"bytes": size, "digest": NameModel(arguments.out).config.digest, "calibration": curves}))
+    model = NameModel(arguments.out)
+    print(json.dumps({"bytes": size, "digest": model.config.digest, "calibration": curves}))
+    if model.failed_probes():
+        raise SystemExit(f"It fails {model.failed_probes()} of {len(PROBES)} probes, so no process will load it.")
 
 
 if __name__ == "__main__":

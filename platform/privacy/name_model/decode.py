@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.name_model.labels import TYPES
-from privacy.name_model.pieces import Pieces
+from privacy.name_model.pieces import Pieces, first_and_last
 from privacy.name_model.weights import Matrix
 
 _WITHIN = 0.25
@@ -78,8 +78,7 @@ def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[
     """Hits of a text from the label probabilities of its pieces, shape (n, labels)."""
     if not len(pieces):
         return NOTHING
-    firsts = np.flatnonzero(np.diff(pieces.words, prepend=-1))
-    lasts = np.append(firsts[1:], len(pieces)) - 1
+    firsts, lasts = first_and_last(pieces.words)
     counts = (lasts - firsts + 1).astype(np.float32)[:, None]
     words: Matrix = (np.add.reduceat(probabilities, firsts, axis=0) / counts).astype(np.float32)
     starts, ends = pieces.starts[firsts], pieces.ends[lasts]

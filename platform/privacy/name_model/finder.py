@@ -15,9 +15,14 @@ from privacy.name_model.decode import NOTHING, Reading, joined, read
 from privacy.name_model.labels import LABELS, OVERLAP, WINDOW
 from privacy.name_model.network import Window, load_network
 from privacy.name_model.pieces import Pieces, load_tokenizer, read_pieces
+from privacy.name_model.probes import PROBES, failed
+from privacy.name_model.refusals import Refusals
 from privacy.name_model.segments import segments
 from privacy.name_model.weights import (
+    CONFIG,
+    DELTA,
     FOLDER,
+    GRAPH,
     Matrix,
     NameModelError,
     encoder_folder,
@@ -41,7 +46,6 @@ _PASSAGE = ("passage",)
 _ENTRY_BYTES = 320
 _ARRAYS_BYTES = 400
 _HIT_BYTES = 200
-_LOADING = threading.Lock()
 
 
 class NameModel:
@@ -60,6 +64,10 @@ class NameModel:
         text, expected = self.config.check
         named = 1 - self.piece_probabilities(text)[:, 0]
         return named.shape == expected.shape and float(np.abs(named - expected).max()) < _AS_EXPORTED
+
+    def failed_probes(self) -> int:
+        """In how many of the sentences of `privacy.name_model.probes` it finds something else than what is there."""
+        return failed(self._read([text for text, _ in PROBES]))
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
         """What the model says about each text, of any length.
@@ -134,13 +142,38 @@ def _loaded() -> NameModel:
 
     # One thread: the processes of this house share few cores, and products of this size gain little from more.
     threadpool_limits(limits=1, user_api="blas")
-    return NameModel()
+    model = NameModel()
+    wrong = model.failed_probes()
+    if wrong:
+        told = f"in {wrong} of {len(PROBES)} sentences it finds something else than what is there"
+        raise NameModelError(f"the name model cannot be trusted on this machine, {told}: report it")
+    return model
 
 
 def name_model() -> NameModel:
-    """The process-wide model; the first call takes about half a second. Raises NameModelError."""
+    """The process-wide model; the first call takes about half a second. Raises NameModelError, and the same one for a
+    while without loading anything."""
     with _LOADING:
-        return _loaded()
+        known = _REFUSALS.known()
+        if known is not None:
+            raise NameModelError(known)
+        try:
+            return _loaded()
+        except NameModelError as error:
+            _REFUSALS.remember(str(error))
+            raise
+
+
+def _files() -> list[Path]:
+    try:
+        encoder = [encoder_folder() / "model.safetensors"]
+    except NameModelError:
+        encoder = []
+    return [*(FOLDER / name for name in (CONFIG, DELTA, GRAPH)), *encoder]
+
+
+_LOADING = threading.Lock()
+_REFUSALS = Refusals(_files)
 
 
 def _tokenizer() -> Tokenizer:

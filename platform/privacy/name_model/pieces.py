@@ -78,21 +78,29 @@ def _features(text: str, offsets: NDArray[np.int32], words: NDArray[np.int32]) -
     features = np.zeros((len(words), FEATURES), dtype=np.float32)
     if not len(words):
         return features
-    firsts = np.flatnonzero(np.diff(words, prepend=-1))
-    lasts = np.append(firsts[1:], len(words)) - 1
+    firsts, lasts = first_and_last(words)
     lines = _line_cases(text)
-    rows = []
+    cells: list[int] = []
     line = 0
-    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-        start, end = int(offsets[first, 0]), int(offsets[last, 1])
+    places = zip(offsets[firsts, 0].tolist(), offsets[lasts, 1].tolist(), strict=True)
+    for number, (start, end) in enumerate(places):
         while lines[line][0] <= start and line + 1 < len(lines):
             line += 1
-        rows.append(_word_features(text, start, end, lines[line][1]))
-    features[:] = np.array(rows, dtype=np.float32)[np.repeat(np.arange(len(firsts)), lasts - firsts + 1)]
+        row = FEATURES * number
+        cells += [row + column for column in _word_features(text, start, end, lines[line][1])]
+    rows = np.zeros(FEATURES * len(firsts), dtype=np.float32)
+    rows[cells] = 1.0
+    features[:] = rows.reshape(-1, FEATURES)[np.repeat(np.arange(len(firsts)), lasts - firsts + 1)]
     continued = np.ones(len(words), dtype=bool)
     continued[firsts] = False
     features[continued, _CONTINUES] = 1.0
     return features
+
+
+def first_and_last(words: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first and the last piece of each word; there is at least one."""
+    ends = np.flatnonzero(words[1:] != words[:-1])
+    return np.concatenate([[0], ends + 1]), np.concatenate([ends, [len(words) - 1]])
 
 
 def _line_cases(text: str) -> list[tuple[int, int]]:
@@ -108,32 +116,31 @@ def _line_cases(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _word_features(text: str, start: int, end: int, line_case: int) -> list[float]:
-    row = [0.0] * FEATURES
+def _word_features(text: str, start: int, end: int, line_case: int) -> list[int]:
+    """The columns that say yes of a word."""
     word = text[start:end]
-    row[_shape(word)] = 1.0
-    row[line_case] = 1.0
+    found = [_shape(word), line_case]
     before = start - 1
     while before >= 0 and text[before] in " \t'’":
         before -= 1
     if before < 0 or text[before] in _OPENERS:
-        row[_STARTS] = 1.0
+        found.append(_STARTS)
     left = text[start - 1] if start else " "
     right = text[end] if end < len(text) else " "
     beyond = text[end + 1] if end + 1 < len(text) else " "
     if left in _CODE_BEFORE or right in _CODE_AFTER or (right in ".:" and (beyond.islower() or beyond == ":")):
-        row[_CODE] = 1.0
+        found.append(_CODE)
     if not word.isascii():
-        row[_ACCENTS] = 1.0
+        found.append(_ACCENTS)
     if "-" in (left, right):
-        row[_HYPHENATED] = 1.0
+        found.append(_HYPHENATED)
     if right == "." and end - start <= 4:
-        row[_TITLED] = 1.0
+        found.append(_TITLED)
     if left == " " and start >= 2 and text[start - 2] == ".":
-        row[_AFTER_SHORT] = 1.0
+        found.append(_AFTER_SHORT)
     if end - start > 9:
-        row[_LONG] = 1.0
-    return row
+        found.append(_LONG)
+    return found
 
 
 def _shape(word: str) -> int:
