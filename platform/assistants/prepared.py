@@ -14,11 +14,15 @@ import psycopg
 from django.db import connection
 
 
-def run_prepared(statement: LiteralString, values: Mapping[str, Any], *, binary: bool = True) -> list[tuple[Any, ...]]:
+def run_prepared(
+    statement: LiteralString, values: Mapping[str, Any], *, binary: bool = True, plan_once: bool = True
+) -> list[tuple[Any, ...]]:
     """The rows that ``statement`` gives. Values are bound on the server; ``%(name)b`` sends bytes as they are.
 
     Args:
         binary: of the results. Where Django's converters are to read them: False.
+        plan_once: False where a table grows by what is run: a plan that was made while it was small reads all of it,
+            and is kept until the table is analysed.
 
     Raises:
         django.db.Error: as its own cursors do.
@@ -28,7 +32,7 @@ def run_prepared(statement: LiteralString, values: Mapping[str, Any], *, binary:
     begun = time.monotonic()
     try:
         with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
-            cursor.execute(statement, values, binary=binary, prepare=True)
+            cursor.execute(statement, values, binary=binary, prepare=plan_once)
             return cursor.fetchall()
     finally:
         if connection.queries_logged:  # as of any other statement

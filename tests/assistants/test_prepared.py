@@ -31,6 +31,11 @@ def test_a_statement_is_prepared_once_and_nothing_else_is() -> None:
     assert not [statement for statement in remembered() if "pg_prepared" in statement or "EXISTS" in statement]
 
 
+def test_what_may_not_be_planned_once_is_not_remembered() -> None:
+    assert run_prepared("SELECT %(n)s::int AS afresh", {"n": 1}, plan_once=False) == [(1,)]
+    assert not [statement for statement in remembered() if "afresh" in statement]
+
+
 def test_it_is_counted_like_every_other_statement() -> None:
     with CaptureQueriesContext(connection) as seen:
         run_prepared("SELECT %(n)s::int", {"n": 1})

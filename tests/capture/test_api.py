@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from assistants.services import issue_key, revoke_key
@@ -208,6 +209,9 @@ def test_a_write_costs_two_statements(api: Call, monkeypatch: Any, django_assert
     monkeypatch.setattr(receiving, "_QUICK_SECONDS", 0)
     with django_assert_num_queries(3):  # is there still work before mine
         api("post", "turns", turn_item(id="slow"))
+    with connection.cursor() as cursor:  # a plan that is kept would be one for an empty table
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%capture_%'")
+        assert cursor.fetchone() == (0,)
 
 
 def test_work_that_was_seen_counts_only_where_the_insert_was_quick(api: Call, monkeypatch: Any) -> None:
