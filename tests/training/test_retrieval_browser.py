@@ -14,7 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 from assistants.performing import perform_here
 from knowledge.configuration import RetrievalSettings
 from knowledge.configuring import save_configuration
-from knowledge.models import RetrievalCheck
+from knowledge.models import RetrievalCheck, VectorIndex
 from knowledge.services import load_document
 from tests.annotations.browsing import DESK, PHONE, log_in, resize, shoot, width_of
 from tests.annotations.conftest import quiet
@@ -58,6 +58,9 @@ def addresses(ada: User) -> dict[str, str]:
     for i in range(24):
         resolved(bot, 0.55 + i / 100, "The fee is £35. [1]")
         resolved(bot, 0.30 + i / 70, bot.decline_sentence)
+    index = VectorIndex.objects.create(
+        assistant=bot, state="succeeded", chunks=60_000, ef_search=150, recall=0.9972, size=70 * 2**20
+    )
     lab = reverse("admin:knowledge_retrieval_lab")
     return {
         "versions": reverse("admin:knowledge_retrievalconfiguration_changelist"),
@@ -65,6 +68,8 @@ def addresses(ada: User) -> dict[str, str]:
         "new": reverse("admin:knowledge_retrievalconfiguration_add"),
         "lab": f"{lab}?assistant=bot&q=What+is+the+exit+fee%3F&first={first.number}&second={second.number}",
         "check": reverse("admin:knowledge_retrievalcheck_change", args=[check.pk]),
+        "indexes": reverse("admin:knowledge_vectorindex_changelist"),
+        "index": reverse("admin:knowledge_vectorindex_change", args=[index.pk]),
         "comparisons": reverse("admin:training_retrievalcomparison_changelist"),
         "comparison": reverse("admin:training_retrievalcomparison_change", args=[comparison.pk]) + "?show=all",
         "compare": reverse("admin:training_retrievalcomparison_add"),
