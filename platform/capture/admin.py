@@ -8,7 +8,8 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
@@ -223,9 +224,12 @@ class ConversationAdmin(ScopedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
         rows: QuerySet[Conversation] = super().get_queryset(request)
-        return rows.defer("entities").annotate(turn_count=Count("turns"))
+        # Counted for the rows of the page alone: a join would count the turns of every conversation first.
+        turns = Turn.objects.filter(conversation=OuterRef("pk")).order_by().values("conversation")
+        counted = turns.annotate(n=Count("pk")).values("n")
+        return rows.defer("entities").annotate(turn_count=Coalesce(Subquery(counted), 0))
 
-    @display(description="Turns", ordering="turn_count")
+    @display(description="Turns")
     def n_turns(self, conversation: Conversation) -> int:
         return conversation.turn_count  # type: ignore[attr-defined]
 
@@ -241,6 +245,7 @@ class FeedbackAdmin(AuditedViews, ScopedAdmin):
     list_select_related = ("turn", "assistant")
     search_fields = ("text",)
     show_full_result_count = False
+    ordering = ("-pk",)  # as it came: by the time when it was given, all of it would be sorted for each page
     fields = ("kind", "metric", "value", "text", "turn", "given_at", "received_at")
 
     @display(description="Text")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, Q, Sum
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -16,13 +16,17 @@ from assistants.access import assistants_of, roles_of
 from assistants.models import Assistant, Role
 from capture.models import Quarantine, Turn
 from knowledge.models import Document
-from serving.models import Alert, Deployment, Promotion
+from serving.models import Alert, Deployment, Promotion, TrafficHour
 from training.models import Adapter, DatasetVersion, Evaluation, GateVerdict, Run
 
 READERS = frozenset({Role.ADMIN.value, Role.REVIEWER.value})
 """Who sees the whole loop; others see what waits for them."""
 RETRAIN_AFTER = 40
 """New resolved labels from which a retraining is worth its minutes."""
+
+WEEK = timedelta(days=7)
+EXACTLY = 100_000
+"""Turns that are counted one by one; of more, those of users are added up from the hours of `serving.traffic`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if roles & READERS:
         counts = loop_counts(chosen)
         steps = next_steps(chosen, counts)
-        shown = {"stages": stages(counts), "steps": steps, "week": week(chosen), "counts": counts}
+        shown = {"stages": stages(counts), "steps": steps, "week": week(chosen, counts), "counts": counts}
         return context | shown | {"alerts": open_alerts(chosen)}
     return context | {"steps": own_steps(chosen, roles)}
 
@@ -106,11 +110,13 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
     frozen = DatasetVersion.objects.filter(assistant=assistant, state=DatasetVersion.State.SUCCEEDED)
     dataset = frozen.select_related("leak_report").first()
     since = {"resolved_at__gt": dataset.created_at} if dataset else {}
+    turns, turns_of_week = _turns(assistant)
     return {
         "documents": documents,
         "quarantine": quarantine,
         "items": items,
-        "turns": Turn.objects.of(assistant).count(),
+        "turns": turns,
+        "turns_of_week": turns_of_week,
         "resolved": Resolution.objects.filter(turn__assistant=assistant).count(),
         "resolved_since": Resolution.objects.filter(turn__assistant=assistant, **since).count(),
         "dataset": dataset,
@@ -119,6 +125,19 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
         "adapters": Adapter.objects.filter(assistant=assistant).count(),
         "deployment": Deployment.objects.filter(assistant=assistant).select_related("adapter__run__dataset").first(),
     }
+
+
+def _turns(assistant: Assistant) -> tuple[int, int]:
+    """(all, captured within a week). Three queries, of which none grows with the turns."""
+    since = timezone.now() - WEEK
+    hours = TrafficHour.objects.filter(assistant=assistant)
+    by_hours = hours.aggregate(all=Sum("turns"), week=Sum("turns", filter=Q(hour__gte=since)))
+    turns = Turn.objects.of(assistant).order_by()
+    found = []
+    for rows, name in ((turns, "all"), (turns.filter(created_at__gte=since), "week")):
+        counted = rows[: EXACTLY + 1].count()
+        found.append(max(counted, by_hours[name] or 0) if counted > EXACTLY else counted)
+    return found[0], found[1]
 
 
 def stages(c: dict[str, Any]) -> list[Stage]:
@@ -220,10 +239,10 @@ def _taken_back(evaluation: Evaluation) -> bool:
     return Promotion.objects.filter(from_adapter=evaluation.adapter_id, action__in=back).exists()
 
 
-def week(assistant: Assistant) -> dict[str, int]:
-    since = timezone.now() - timedelta(days=7)
+def week(assistant: Assistant, counts: dict[str, Any]) -> dict[str, int]:
+    since = timezone.now() - WEEK
     return {
-        "turns": Turn.objects.of(assistant).filter(created_at__gte=since).count(),
+        "turns": counts["turns_of_week"],
         "labels": Annotation.objects.filter(turn__assistant=assistant, created_at__gte=since).count(),
         "runs": Run.objects.filter(assistant=assistant, created_at__gte=since).count(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from annotations.models import QueueItem, Resolution
 from assistants.models import Assistant
-from capture.models import Quarantine
-from serving.models import Deployment, Promotion
+from capture.models import Quarantine, Turn
+from serving.dashboards import loop
+from serving.models import Deployment, Promotion, TrafficHour
 from serving.services import promote
 from tests.factories import (
     add_member,
@@ -309,6 +312,20 @@ def test_home_costs_the_same_however_much_there_is(assistant: Assistant) -> None
         measured(assistant, verdict="passed", items=1)
     assert QueueItem.objects.count() == 11
     assert queries(alice, reverse("admin:index")) == few <= 30
+
+
+def test_home_counts_no_more_turns_than_it_must(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(assistant, 4)
+    exact = loop.loop_counts(assistant)["turns"]
+    assert exact == Turn.objects.of(assistant).count() > 3
+    numbers = ("declined", "up", "down", "escalated", "prompt_tokens", "completion_tokens")
+    hour: dict[str, Any] = {"latencies": [], **dict.fromkeys(numbers, 0)}
+    for days, turns in ((1, 1_000), (30, 234)):
+        TrafficHour.objects.create(assistant=assistant, hour=timezone.now() - timedelta(days=days), turns=turns, **hour)
+    assert loop.loop_counts(assistant)["turns"] == exact
+    monkeypatch.setattr(loop, "EXACTLY", 3)
+    counts = loop.loop_counts(assistant)
+    assert (counts["turns"], counts["turns_of_week"]) == (1_234, 1_000)
 
 
 def test_two_assistants_are_chosen_between(assistant: Assistant) -> None:
