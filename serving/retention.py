@@ -13,7 +13,7 @@ from collections import Counter
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from annotations.comparing.models import ComparisonPair
@@ -47,9 +47,11 @@ def due(assistant: Assistant) -> QuerySet[Conversation]:
     limit = timezone.now() - timedelta(days=assistant.keep_turns_days)
     models = (Annotation, Resolution, QueueItem, ComparisonPair)
     worked = [model._default_manager.filter(turn__conversation=OuterRef("pk")) for model in models]
-    young = Turn.objects.filter(conversation=OuterRef("pk"), asked_at__gte=limit)
-    rows = Conversation.objects.filter(assistant=assistant).annotate(last=Max("turns__asked_at")).filter(last__lt=limit)
-    return rows.filter(~Exists(young), *(~Exists(work) for work in worked))
+    turns = Turn.objects.filter(conversation=OuterRef("pk")).order_by()
+    # Whether a turn exists is looked up by conversation and ends with the batch; the newest turn of each, which says
+    # the same, was added up over all turns of the assistant, for each batch anew.
+    rows = Conversation.objects.filter(Exists(turns), assistant=assistant)
+    return rows.filter(~Exists(turns.filter(asked_at__gte=limit)), *(~Exists(work) for work in worked))
 
 
 def forget_old_of(assistant: Assistant) -> int:
