@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -51,8 +52,12 @@ def start(
     programs = binaries(user)
     _wait_for_leaving(spot)
     _refuse_if_alive(spot)
-    if not (spot.data / "PG_VERSION").exists():
-        _make_cluster(spot, user, programs, password, durable=durable)
+    with (spot.home / "making.lock").open("a") as handle:
+        # Of two commands that begin at once in a new folder, the second would delete what the first has half made. The
+        # kernel lets go of the lock with the process.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not (spot.data / "PG_VERSION").exists():
+            _make_cluster(spot, user, programs, password, durable=durable)
     settings = SETTINGS if durable else {**SETTINGS, **UNSAFE_SETTINGS}
     command = [str(programs / "postgres"), "-D", str(spot.data), "-k", str(spot.run), "-p", str(PORT)]
     for name, value in settings.items():

@@ -5,6 +5,7 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
+import dj_database_url
 import psycopg
 import pytest
 from django.conf import settings
@@ -147,3 +148,15 @@ def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
         programs.dump(nowhere, tmp_path / "x")
     assert "secret-word" not in str(failed.value)
     assert settings.SECRETS_DIR
+
+
+def test_client_programs_reach_a_server_behind_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DATABASE_URL=postgresql://user@/name?host=/folder&port=5433: Django has both among its options."""
+    told = tmp_path / "told"
+    program = tmp_path / "pg_dump"
+    program.write_text(f'#!/bin/sh\necho "$PGHOST $PGPORT $PGUSER $PGDATABASE $PGSSLMODE" > {told}\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(programs, "program", lambda name: str(program))
+    url = "postgresql://ratchet@/name?host=/run/somewhere&port=5433&sslmode=disable"
+    programs.run("pg_dump", [], dict(dj_database_url.parse(url)))
+    assert told.read_text().split() == ["/run/somewhere", "5433", "ratchet", "name", "disable"]

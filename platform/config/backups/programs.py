@@ -11,6 +11,11 @@ from typing import Any
 
 from config.postgres import PostgresError, binaries
 
+_OPTIONS = {
+    "host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY",
+}  # fmt: skip
+
 
 class BackupError(Exception):
     """It cannot be done. The message is one sentence with what to do."""
@@ -41,10 +46,10 @@ def run(name: str, arguments: Sequence[str], database: Mapping[str, Any]) -> Non
         BackupError: it failed; with its last line.
     """
     names = {"PGHOST": "HOST", "PGPORT": "PORT", "PGUSER": "USER", "PGPASSWORD": "PASSWORD", "PGDATABASE": "NAME"}
-    given = {variable: str(database[key]) for variable, key in names.items() if database.get(key)}
-    for option, variable in (("sslmode", "PGSSLMODE"), ("sslrootcert", "PGSSLROOTCERT")):
-        if value := database.get("OPTIONS", {}).get(option):
-            given[variable] = str(value)
+    # What stands behind the question mark of DATABASE_URL: the folder of a socket can stand nowhere else.
+    options = database.get("OPTIONS", {})
+    given = {variable: str(options[name]) for name, variable in _OPTIONS.items() if options.get(name)}
+    given |= {variable: str(database[key]) for variable, key in names.items() if database.get(key)}
     env = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
     done = subprocess.run(
         [program(name), "--no-password", *arguments],
