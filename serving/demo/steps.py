@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.utils import timezone
 
 from assistants.background import BackgroundWork
@@ -20,7 +21,8 @@ from assistants.services import create_assistant, issue_key, revoke_key
 from capture.models import Quarantine, Turn
 from generation.prompts import PromptStyle
 from knowledge.configuration import checked, settings_of
-from knowledge.configuring import activate, save_configuration, saved
+from knowledge.configuring import activate, save_configuration
+from knowledge.retrieval_models import RetrievalConfiguration
 from knowledge.services import load_folder
 from privacy.policy import Policy
 from serving.demo import content
@@ -144,19 +146,23 @@ def benchmark_step(assistant: Assistant, progress: Progress, *, development: boo
 def calibrate_step(assistant: Assistant, progress: Progress) -> str:
     """The threshold for declining, read off the questions for development, as the page Threshold would suggest it.
     Before questions are written: only such as lie above it are. The old chatbot's turns knew no threshold, and teach
-    wherever they lie."""
+    wherever they lie. One that somebody has taken back stays away."""
+    once = RetrievalConfiguration.objects.filter(assistant=assistant, settings__evidence_threshold__gt=0)
+    if not assistant.evidence_threshold and once.exists():
+        return "somebody has taken the threshold back; it stays so"
     if not assistant.evidence_threshold:
         benchmark = benchmark_step(assistant, progress, development=True)
         proposed = calibrate(labelled_items(benchmark)).proposed
         if proposed is None or not proposed.declined:
             return "no threshold helps"
         wanted = checked(settings_of(assistant).model_dump() | {"evidence_threshold": proposed.threshold})
-        version = saved(assistant=assistant, settings=wanted) or save_configuration(
-            assistant=assistant, name=f"Threshold {proposed.threshold:g}", settings=wanted,
-            note=f"Read off the benchmark “{benchmark.name}”: declining is right for {proposed.precision:.0%} of what "
-            f"it declines, and {proposed.lost:.1%} of the answers are lost.",
-        )  # fmt: skip
-        activate(configuration=version)
+        with transaction.atomic():  # stored and not active, it would look as if somebody had taken it back
+            version = save_configuration(
+                assistant=assistant, name=f"Threshold {proposed.threshold:g}", settings=wanted,
+                note=f"Read off the benchmark “{benchmark.name}”: declining is right for {proposed.precision:.0%} of "
+                f"what it declines, and {proposed.lost:.1%} of the answers are lost.",
+            )  # fmt: skip
+            activate(configuration=version)
         assistant.refresh_from_db()
     return f"below a similarity of {assistant.evidence_threshold:g} no model is asked"
 

@@ -62,8 +62,10 @@ def same_recipe(evaluation: Evaluation) -> list[Evaluation]:
 
 
 def over_seeds(evaluations: Sequence[Evaluation]) -> OverSeeds | None:
-    """None when they have no question in common. Two queries, and none where this process has told it before."""
-    gain = _gain_over(evaluations[0].benchmark_id, tuple((one.pk, one.finished_at) for one in evaluations))
+    """None when they have no question in common. Three queries, and one where this process has told it before."""
+    benchmark = evaluations[0].benchmark_id
+    questions = BenchmarkItem.objects.filter(benchmark=benchmark).count()  # fewer after an erasure, never others
+    gain = _gain_over(benchmark, questions, tuple((one.pk, one.finished_at) for one in evaluations))
     if gain is None:
         return None
     gains = [_gain(one) for one in evaluations]
@@ -76,9 +78,9 @@ def over_seeds(evaluations: Sequence[Evaluation]) -> OverSeeds | None:
 
 
 @lru_cache(maxsize=256)
-def _gain_over(benchmark: int, finished: tuple[tuple[int, datetime | None], ...]) -> Estimate | None:
-    """Of evaluations by key and when they finished. Finished ones never change, and twenty seeds of two thousand
-    questions take seconds: a page asks for the same numbers again and again."""
+def _gain_over(benchmark: int, questions: int, finished: tuple[tuple[int, datetime | None], ...]) -> Estimate | None:
+    """Of evaluations by key and when they finished, on a benchmark with so many ``questions``. Only an erasure changes
+    finished ones, and twenty seeds of two thousand questions take seconds: a page asks for the same numbers again."""
     items = BenchmarkItem.objects.filter(benchmark=benchmark).only("key", "gold")
     clusters = {item.pk: cluster_of(item) for item in items}
     differences: dict[int, list[float]] = defaultdict(list)
