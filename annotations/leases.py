@@ -151,8 +151,11 @@ def lease_to(*, item: QueueItem, annotator: User, ahead: bool = False) -> dateti
     return expires_at
 
 
-def holds_lease(item: QueueItem, annotator: User) -> bool:
-    return Assignment.objects.live().filter(item=item, annotator=annotator).exists()
+def holds_lease(item: QueueItem, annotator: User, *, lock: bool = False) -> bool:
+    """``lock``: until the transaction ends nobody ends it; the caller holds the lock on the item."""
+    rows = Assignment.objects.live().filter(item=item, annotator=annotator)
+    rows = rows.select_for_update(no_key=True) if lock else rows
+    return rows.values_list("pk", flat=True).first() is not None
 
 
 def _leases(queue: Queue, annotator: User, now: datetime) -> AssignmentQuerySet:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
 
 from annotations.drafts import Draft
@@ -32,15 +33,23 @@ def save_draft(*, item: QueueItem, annotator: User, draft: Draft, at: float) -> 
         at: milliseconds since 1970 by the browser's clock, by which that browser tells whether its own draft is newer.
     """
     plain = json.dumps({"at": at, **asdict(draft)}).encode()
-    if len(plain) > MAX_BYTES or not holds_lease(item, annotator):
+    if len(plain) > MAX_BYTES:
         return False
     now = timezone.now()
-    SavedDraft.objects.bulk_create(
-        [SavedDraft(item=item, annotator=annotator, sealed=encrypt(plain), saved_at=now)],
-        update_conflicts=True,
-        unique_fields=["item", "annotator"],
-        update_fields=["sealed", "saved_at"],
-    )
+    with transaction.atomic():
+        # A label or a skip that comes meanwhile waits, and then finds this draft to drop; one that was first has ended
+        # the lease.
+        locked = (
+            QueueItem.objects.select_for_update(no_key=True).filter(pk=item.pk).values_list("pk", flat=True).first()
+        )
+        if locked is None or not holds_lease(item, annotator, lock=True):
+            return False
+        SavedDraft.objects.bulk_create(
+            [SavedDraft(item=item, annotator=annotator, sealed=encrypt(plain), saved_at=now)],
+            update_conflicts=True,
+            unique_fields=["item", "annotator"],
+            update_fields=["sealed", "saved_at"],
+        )
     old = SavedDraft.objects.filter(saved_at__lt=now - KEPT).order_by("saved_at").values("pk")[:_PURGED]
     SavedDraft.objects.filter(pk__in=old).delete()
     return True
