@@ -122,9 +122,7 @@ class EvaluationHelper(BackgroundWork):
 
     class Meta:
         ordering = ("-created_at",)
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["evaluation", "place"], name="evaluation_helper_once")
-        ]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["evaluation", "place"], name="evaluation_helper_once")]
 
     def __str__(self) -> str:
         return f"Helper {self.place} of {self.evaluation}"
