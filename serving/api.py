@@ -245,5 +245,8 @@ def from_engine(error: EngineError) -> WireError:
     if isinstance(error, EngineBusy):
         wait = {"Retry-After": str(int(error.retry_after) + 1)}
         return WireError(503, str(error), kind=UNAVAILABLE, code="engine_busy", headers=wait)
+    # Its words name the socket or address behind this server: nothing for whoever asks.
     logger.warning("engine: %s", error)
-    return WireError(503, str(error), kind=UNAVAILABLE, code="engine_unavailable")
+    return WireError(
+        503, "The model does not answer just now. Try again in a moment.", kind=UNAVAILABLE, code="engine_unavailable"
+    )

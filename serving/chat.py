@@ -84,9 +84,12 @@ def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> 
     if slug != assistant.slug:
         raise UnknownModel(f"The model {name!r} does not exist; this key asks {assistant.slug!r}.")
     if not version:
-        related = ("adapter__assistant", "experiment__candidate__assistant")
-        deployment = Deployment.objects.filter(assistant=assistant).select_related(*related).first()
+        deployment = (
+            Deployment.objects.filter(assistant=assistant).select_related("adapter", "experiment__candidate").first()
+        )
         live, exposed = choose_arm(deployment, unit or Unit())
+        if live is not None:
+            live.assistant = assistant  # its own: two joins with all columns of that wide row less
         if live is not None and live.prompt_digest != assistant.prompt_digest:
             logger.warning("%s is live but has another prompt format; the base model answers.", live.engine_name)
             live = exposed = None

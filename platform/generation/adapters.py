@@ -163,7 +163,9 @@ def check_adapter(folder: Path, *, base_digest: str | None = None, prompt_digest
 
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise AdapterRefused(f"There is no adapter folder {folder}.", "Train the adapter again.", reason="missing")
+        raise AdapterRefused(
+            f"There is no adapter folder {'/'.join(folder.parts[-2:])}.", "Train the adapter again.", reason="missing"
+        )
     found = {path.name: path for path in folder.iterdir()}
     for name in (CONFIG, WEIGHTS, MANIFEST):
         if name not in found:

@@ -295,6 +295,7 @@ def test_without_an_engine_there_is_a_clear_answer(shop: Shop, settings: Any) ->
         assert away.value.status_code == 503
         assert away.value.response.headers["retry-after"]
         assert "does not answer" in str(away.value)
+        assert "nonexistent" not in away.value.response.text  # where the engine is, is nobody's business
 
 
 def test_without_a_database_there_is_a_clear_answer(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
