@@ -3,16 +3,18 @@
 The answer's turn is stored a moment after it was given, feedback comes when users give it, and whether the same was
 asked again shows only later; each pass fills in what became known since the last one. Its work grows with that, and not
 with the experiment: questions that still wait for something are found by partial indexes, feedback and updates by the
-number of the newest row that an earlier pass has seen. What a pass touches it marks as not counted, see `units`.
+number of the newest row that an earlier pass has seen. What a pass touches it marks as not counted, see `units`; it
+writes under the lock that is described there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max
 
 from annotations.groundedness import is_supported
@@ -20,6 +22,7 @@ from capture.late import TurnUpdate
 from capture.models import Feedback, Turn
 from generation.overlap import content_words
 from serving.experiments.models import Experiment, Exposure
+from serving.experiments.units import hold
 
 MAY_COME = timedelta(days=2)
 """A spooled or held turn may come that late."""
@@ -132,7 +135,7 @@ def _support(experiment: Experiment, now: datetime) -> None:
         passages = [(one.rank, one.passage.text) for one in turn.retrievals.all()]
         found[is_supported(turn.response, passages)].append(met[turn.pk])
     for supported, keys in found.items():
-        Exposure.objects.filter(pk__in=keys).update(unsupported=not supported, counted=False)
+        _note(experiment, keys, unsupported=not supported)
 
 
 def _repeats(experiment: Experiment, now: datetime) -> None:
@@ -163,7 +166,7 @@ def _repeats(experiment: Experiment, now: datetime) -> None:
         rows = cursor.fetchall()
     again = {key for key, asked, following, _ in rows if following and asks_again(asked, following)}
     for found, keys in ((True, again), (False, {row[0] for row in rows} - again)):
-        Exposure.objects.filter(pk__in=keys).update(reformulated=found, counted=False)
+        _note(experiment, keys, reformulated=found)
 
 
 def asks_again(question: str, following: str) -> bool:
@@ -173,7 +176,14 @@ def asks_again(question: str, following: str) -> bool:
     return shorter >= 2 and len(first & second) >= SAME_WORDS * shorter
 
 
-def _changed(statement: str, **values: Any) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
+def _note(experiment: Experiment, keys: Collection[int], **values: bool) -> None:
+    with transaction.atomic():
+        hold(experiment.pk)
+        Exposure.objects.filter(pk__in=keys).update(**values, counted=False)
+
+
+def _changed(statement: str, *, experiment: int, **values: Any) -> list[int]:
+    with transaction.atomic(), connection.cursor() as cursor:
+        hold(experiment)
+        cursor.execute(statement, {"experiment": experiment, **values})
         return [key for (key,) in cursor.fetchall()]

@@ -49,6 +49,14 @@ ON CONFLICT (experiment_id, epoch, unit, arm) DO UPDATE
 SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 """  # noqa: S608 - the columns are ours
 
+# Also those that run and have not found these turns yet: the next pass would, while they are being deleted.
+_OF_TURNS = """
+SELECT experiment_id FROM serving_exposure WHERE turn_id = ANY(%(turns)s)
+UNION
+SELECT id FROM serving_experiment WHERE stage <> 'ended'
+    AND assistant_id IN (SELECT assistant_id FROM capture_turn WHERE id = ANY(%(turns)s))
+"""
+
 
 def count_units(experiment: Experiment) -> int:
     """Brings units up to date; how many rows of questions were new or had changed."""
@@ -58,10 +66,17 @@ def count_units(experiment: Experiment) -> int:
     return done
 
 
+def hold(experiment: int) -> None:
+    """Until the transaction ends nobody else measures, counts or forgets questions of the experiment. They change many
+    rows of questions in whatever order, and turns are deleted behind them: two at once would wait for each other."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, experiment])
+
+
 @transaction.atomic
 def _count_some(experiment: Experiment) -> int:
+    hold(experiment.pk)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, experiment.pk])
         cursor.execute(_TAKE, [experiment.pk, AT_ONCE])
         rows = cursor.fetchall()
         if rows:
@@ -74,9 +89,9 @@ def forget_units_of(turns: Sequence[uuid.UUID]) -> None:
     """Before turns are deleted, and their exposures with them, in the same transaction: their units go, and are counted
     anew from what is left of them."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT experiment_id FROM serving_exposure WHERE turn_id = ANY(%s)", [list(turns)])
+        cursor.execute(_OF_TURNS, {"turns": list(turns)})
         for experiment in sorted(key for (key,) in cursor.fetchall()):
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, experiment])
+            hold(experiment)
         cursor.execute(
             """
             UPDATE serving_exposure AS met SET counted = false

@@ -172,6 +172,35 @@ def test_two_passes_at_once_lose_no_question(bot: Bot) -> None:
     assert [one.questions for one in ExposedUnit.objects.all()] == [3]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_pass_waits_for_an_erasure_and_the_two_never_for_each_other(bot: Bot) -> None:
+    """The pass would change the row of a question whose turn is being deleted, and others that the erasure wants."""
+    experiment = bot.in_ab()
+    turns = [bot.ask(name) for name in ("one", "two")]
+    exposures.flush()
+    errors: list[BaseException] = []
+
+    def a_pass() -> None:
+        try:
+            measure(experiment, now=timezone.now())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=a_pass)
+    with transaction.atomic():
+        forget_units_of([turns[0].pk])  # not linked yet: the pass would find it now
+        other.start()
+        other.join(1)
+        assert other.is_alive()
+        erase_turns(bot.assistant, [turns[0].pk])
+    other.join(30)
+    assert errors == []
+    found = dict(Exposure.objects.filter(experiment=experiment).values_list("client_id", "turn"))
+    assert found == {turns[0].client_id: None, turns[1].client_id: turns[1].pk}
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_units_are_kept_as_long_as_the_experiment_runs(bot: Bot, runs: bool) -> None:
     experiment = bot.in_ab()
