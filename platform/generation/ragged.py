@@ -30,19 +30,19 @@ class RaggedBatch(Batch):
         for row in rows:  # one prompt fills a processor's caches already
             store = self._model.store(len(row.prompt) + row.max_new_tokens + LONGEST_GUESS)
             self._open(row, store)
-            token = self._read(row, store)
+            token = self._read(row.prompt, store, row.adapter)
             self.rows.append(row)
             self._stores.append(store)
             self._append(row, token)
         self._drop_finished()
 
-    def _read(self, row: Row, store: Store) -> int:
-        """The prompt, as far as it is not read yet; what follows it."""
-        token = -1
-        while store.length < len(row.prompt):
-            part = row.prompt[store.length : store.length + AT_ONCE]
-            ((token,),) = self._model.next_tokens([Piece(part, store, row.adapter)])
-        return token
+    def _read(self, tokens: Sequence[int], store: Store, adapter: str | None) -> int:
+        """The tokens, as far as they are not read yet; what follows them."""
+        following = -1
+        while store.length < len(tokens):
+            part = tokens[store.length : store.length + AT_ONCE]
+            ((following,),) = self._model.next_tokens([Piece(part, store, adapter)])
+        return following
 
     def _open(self, row: Row, store: Store) -> None:
         """What the prompt begins with, if other prompts begin with it too, is fetched, or read once and kept."""
@@ -52,7 +52,7 @@ class RaggedBatch(Batch):
         kept = self._prefixes.get(key)
         if kept is None:
             opening = self._model.store(row.shared)
-            self._model.next_tokens([Piece(key[1], opening, row.adapter)])
+            self._read(key[1], opening, row.adapter)
             kept = opening.values
             self._prefixes.put(key, kept)
         else:

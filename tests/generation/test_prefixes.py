@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from generation.engines import GenerationRequest
+from generation.fused import FusedDecoder, Piece
 from generation.local import TransformersEngine
 from generation.prefixes import MAX_KEPT_TOKENS, Prefixes
+from generation.ragged import AT_ONCE
 
 SYSTEM = "Answer from the passages and cite them. If they do not say, reply: I cannot find that in our documents."
 
@@ -64,6 +67,25 @@ def test_a_prompt_without_a_system_message_or_with_a_short_one_is_read_whole(eng
         for _ in range(2):
             engine.generate([request])
     assert engine.prefixes.reused == 0
+
+
+def test_a_long_one_is_read_in_parts(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any prompt: what lies between two products of one pass takes memory for each of its tokens."""
+    engine = TransformersEngine(models / "base", cut_loops=False)
+    request = ask(2, system=SYSTEM * 40)
+    assert AT_ONCE < engine.row(request).shared < engine.context - 60
+    (expected,) = without(engine, [request])
+    lengths: list[int] = []
+    once = FusedDecoder.next_tokens
+
+    def noting(decoder: FusedDecoder, pieces: Sequence[Piece]) -> list[list[int]]:
+        lengths.extend(len(piece.tokens) for piece in pieces)
+        return once(decoder, pieces)
+
+    monkeypatch.setattr(FusedDecoder, "next_tokens", noting)
+    assert [engine.generate([request])[0].text for _ in range(2)] == [expected, expected]
+    assert engine.prefixes.reused == 1
+    assert max(lengths) == AT_ONCE
 
 
 def test_an_adapter_that_goes_takes_its_beginnings_along(engine: TransformersEngine, models: Path) -> None:
