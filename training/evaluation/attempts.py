@@ -4,6 +4,9 @@ Whoever measures often enough passes by luck: under other thresholds, on parts o
 each further attempt is held to less of α (`training.evaluation.statistics.attempt_share`), and all of them are shown.
 What is the same in everything that decides the gain (the adapter, the questions, the threshold, the measure, and what
 came out) is no further attempt: another margin of a guardrail cannot turn a gain that is none into one.
+
+What was measured beside the benchmark that the gate names is none either, as long as the gate goes on naming that one:
+else one would measure anywhere for nothing, and declare the benchmark afterwards on which it went well.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ def attempts_before(evaluation: Evaluation, *, outcome: tuple[int, int]) -> Trie
 
     Seven queries at most, whatever the number of evaluations.
     """
-    family = _family(evaluation.adapter)
+    family, own_rule = _family(evaluation.adapter), GateRule.from_dict(evaluation.gate_rule)
     before = Q(created_at__lt=evaluation.created_at) | Q(created_at=evaluation.created_at, pk__lt=evaluation.pk)
     rows = (
         Evaluation.objects.filter(assistant=evaluation.assistant_id)
@@ -58,7 +61,8 @@ def attempts_before(evaluation: Evaluation, *, outcome: tuple[int, int]) -> Trie
     earlier = []
     for one in rows:
         rule = GateRule.from_dict(one.gate_rule)
-        if not rule.may_pass(one.benchmark.content_hash) or not family.holds(one.adapter):
+        informed = not rule.may_pass(one.benchmark.content_hash) and rule.benchmark == own_rule.benchmark
+        if informed or not family.holds(one.adapter):
             continue
         place = seen.setdefault(_key(one, _outcome(one)), one.counted or len(seen) + 1)
         earlier.append(_told(one, place))

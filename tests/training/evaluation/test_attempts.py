@@ -217,6 +217,22 @@ def test_where_the_gate_names_a_benchmark_others_inform(assistant: Assistant, be
             GateRule.from_dict(wrong)
 
 
+def test_who_declares_the_benchmark_on_which_it_went_well_has_tried_all_that_was_looked_at(
+    assistant: Assistant, benchmark: Benchmark
+) -> None:
+    dataset, development = make_dataset(assistant), filled(assistant, "dev")
+    adapters = [trained(assistant, dataset, n, seed=n) for n in (1, 2, 3)]
+    elsewhere = GateRule(margins={}, benchmark=benchmark.content_hash)
+    for better, adapter in enumerate(adapters, start=6):
+        assert number_of(evaluated(adapter, development, better=better, rule=elsewhere)) is None
+    here = GateRule(margins={}, benchmark=development.content_hash)
+    best = evaluated(adapters[2], development, better=8, rule=here)
+    assert (number_of(best), best.verdict) == (3, "passed")  # its place among those that were measured, best or not
+    assert number_of(evaluated(trained(assistant, dataset, 4, seed=4), development, better=9, rule=here)) == 4
+    anywhere = evaluated(adapters[0], benchmark, better=9)
+    assert number_of(anywhere) == 5
+
+
 def test_cancelled_and_failed_ones_told_nobody_anything(assistant: Assistant, benchmark: Benchmark) -> None:
     adapter = trained(assistant, make_dataset(assistant), 1)
     for state in ("cancelled", "failed"):
