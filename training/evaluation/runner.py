@@ -76,8 +76,11 @@ def examination_of(evaluation: Evaluation, work: BackgroundWork) -> Examination:
     """What every process that asks needs, the same in each; its conditions are frozen. ``work``: who asks, and beats.
 
     Raises:
-        EvaluationRefused, generation.engines.EngineError: the base or an adapter is not on this machine.
+        EvaluationRefused, generation.engines.EngineError: the base or an adapter is not on this machine, or the
+            assistant's prompt format is another one by now.
     """
+    for adapter in _adapters(evaluation):
+        refuse_unfit(evaluation, adapter)  # a helper starts later, when the assistant may speak another prompt format
     plan = _plan(evaluation)
     work.beat(stage="loading the model")
     engine = _engine(evaluation)

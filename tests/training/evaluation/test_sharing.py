@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 
 from assistants.background import BackgroundWork
+from assistants.models import Assistant
 from tests.training.evaluation.conftest import evaluate
 from training.evaluation import asking, runner, sharing
 from training.evaluation.gate import GateRule
@@ -129,6 +130,19 @@ def test_a_helper_asks_what_is_free_and_loads_no_model_for_nothing(
     late = helper_of(evaluation, 2)
     monkeypatch.setattr(runner, "examination_of", None)
     help_out(late)
+
+
+def test_a_helper_that_comes_after_the_prompt_format_has_changed_asks_nothing(
+    tuned: Adapter, frozen: Benchmark
+) -> None:
+    """Else one evaluation would hold answers to two prompts."""
+    evaluation = queued(tuned, frozen)
+    assert evaluation.claim()
+    cut(examination_of(evaluation, evaluation))
+    Assistant.objects.filter(pk=evaluation.assistant_id).update(decline_sentence="Our documents do not say.")
+    with pytest.raises(runner.EvaluationRefused, match="prompt format"):
+        help_out(helper_of(evaluation))
+    assert not evaluation.answers.exists()
 
 
 def test_as_many_as_are_set_and_never_more_than_there_is_to_ask(settings: Any) -> None:
