@@ -145,8 +145,8 @@ def benchmark_step(assistant: Assistant, progress: Progress, *, development: boo
 
 def calibrate_step(assistant: Assistant, progress: Progress) -> str:
     """The threshold for declining, read off the questions for development, as the page Threshold would suggest it.
-    Before questions are written: only such as lie above it are. The old chatbot's turns knew no threshold, and teach
-    wherever they lie. One that somebody has taken back stays away."""
+    Before questions are written and a dataset is made: only what lies above it is learnt. One that somebody has taken
+    back stays away."""
     once = RetrievalConfiguration.objects.filter(assistant=assistant, settings__evidence_threshold__gt=0)
     if not assistant.evidence_threshold and once.exists():
         return "somebody has taken the threshold back; it stays so"
