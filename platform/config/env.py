@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -78,6 +78,14 @@ def envint(name: str, default: int, *, minimum: int | None = None, maximum: int 
         raise ImproperlyConfigured(
             f"{name}={value} is outside {minimum if minimum is not None else ''}..{maximum or ''}."
         )
+    return value
+
+
+def envchoice(name: str, default: str, choices: Collection[str]) -> str:
+    """One of ``choices``; ``default`` where nothing is set."""
+    value = envstr(name).strip() or default
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name}={value!r} is none of {', '.join(choices)}.")
     return value
 
 

@@ -16,7 +16,7 @@ import dj_database_url
 from django.templatetags.static import static
 
 from config import postgres
-from config.env import envbool, envint, envlist, envpath, envsecret, envstr, load_env_file
+from config.env import envbool, envchoice, envint, envlist, envpath, envsecret, envstr, load_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 load_env_file(Path(os.environ.get("RATCHET_ENV_FILE", BASE_DIR / ".env")))
@@ -204,7 +204,7 @@ if RATCHET_ENGINE_URL.startswith("unix:"):
 # Ours runs beside the web process on a socket; an address with http(s) is somebody else's to start.
 RATCHET_ENGINE_IS_OURS = RATCHET_ENGINE_URL.startswith("unix:")
 # How our engine multiplies; evaluations and other bulk work do the same, so that what was proved is what is served.
-RATCHET_ENGINE_DTYPE = envstr("RATCHET_ENGINE_DTYPE", "float32")
+RATCHET_ENGINE_DTYPE = envchoice("RATCHET_ENGINE_DTYPE", "float32", ("float32", "bfloat16", "auto"))
 # Seconds for one answer of the chat, from whichever engine.
 RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1, maximum=600)
 # Any OpenAI-compatible server (vLLM, say) instead of our engine for answers; embeddings stay with ours.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from config.env import envbool, envint, envlist, envpath, envsecret, envstr, load_env_file
+from config.env import envbool, envchoice, envint, envlist, envpath, envsecret, envstr, load_env_file
 
 
 @pytest.mark.parametrize(("raw", "value"), [("1", True), ("Yes", True), ("on", True), ("0", False), ("", False)])
@@ -31,6 +31,15 @@ def test_integers_have_defaults_and_bounds(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("X_NUMBER", "twelve")
     with pytest.raises(ImproperlyConfigured, match="not a whole number"):
         envint("X_NUMBER", 7)
+
+
+def test_a_choice_is_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert envchoice("X_KIND", "plain", ("plain", "fine")) == "plain"
+    monkeypatch.setenv("X_KIND", " fine ")
+    assert envchoice("X_KIND", "plain", ("plain", "fine")) == "fine"
+    monkeypatch.setenv("X_KIND", "fien")
+    with pytest.raises(ImproperlyConfigured, match="X_KIND='fien' is none of plain, fine"):
+        envchoice("X_KIND", "plain", ("plain", "fine"))
 
 
 def test_lists_drop_empty_items(monkeypatch: pytest.MonkeyPatch) -> None:
