@@ -39,9 +39,11 @@ def about(request: HttpRequest) -> dict[str, Any]:
 
 def index_page(request: HttpRequest, row: VectorIndex, panel: dict[str, Any]) -> HttpResponse:
     """One that `knowledge.retrieval_admin` found readable for this person."""
+    # One that is still being made, or of which nothing came, replaces nothing.
+    later = VectorIndex.objects.filter(assistant=row.assistant, pk__gt=row.pk, ef_search__isnull=False)
     context = {
         "title": str(row), "index": row, "panel": panel, "found": f"{100 * (row.recall or 0):.4g}",
-        "latest": not VectorIndex.objects.filter(assistant=row.assistant, pk__gt=row.pk).exists(),
+        "latest": not later.exists(),
         "may_rebuild": not row.is_active and has_role(request.user, row.assistant, *ADMINS),
     }  # fmt: skip
     return TemplateResponse(request, "knowledge/index.html", {**admin.site.each_context(request), **context})

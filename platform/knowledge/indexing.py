@@ -107,7 +107,7 @@ def perform(work: VectorIndex, *, workers: int | None = None) -> None:
             vector_indexes.drop(vector_indexes.name_of(assistant.pk) + ("_ccnew" if anew else ""))
             vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=0)
     with connection.cursor() as cursor:
-        # Prepares the covering index for searches that read nothing else, and gives the planner its figures.
+        # Gives the planner its figures: a table that was filled a moment ago has none.
         cursor.execute("ANALYZE knowledge_chunk")
         cursor.execute("SELECT pg_relation_size(%s::regclass)", [vector_indexes.name_of(assistant.pk)])
         work.size = cursor.fetchone()[0]

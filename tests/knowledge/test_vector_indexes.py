@@ -217,6 +217,8 @@ def test_an_admin_makes_it_anew(assistant: Assistant) -> None:
     first = VectorIndex.objects.order_by("pk")[0]
     page = reverse("admin:knowledge_vectorindex_change", args=[first.pk])
     assert "made anew since" in ada.get(page).content.decode()
+    VectorIndex.objects.create(assistant=assistant, state=BackgroundWork.State.FAILED)
+    assert "is searched through it" in ada.get(answer["Location"]).content.decode()
     assert AuditEvent.objects.filter(assistant=assistant, action="retrieval.index_rebuilt").count() == 1
 
 
