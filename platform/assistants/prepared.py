@@ -1,17 +1,31 @@
 """Statements that PostgreSQL plans once per connection: the few that every request of a program begins or ends with.
 
 Django writes each statement anew, values and all, and switches psycopg's prepared statements off; then ``prepare=True``
-is left out without a word. `prepare_threshold` in the settings lets what asks for it be prepared, and nothing else.
+is left out without a word.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
 from django.db import connection
+
+_WHEN_ASKED = 2**31 - 1
+
+
+@contextmanager
+def preparing(raw: psycopg.Connection[Any]) -> Iterator[None]:
+    """What asks to be prepared is, and nothing else. Only meanwhile: as long as it may prepare anything, psycopg keeps
+    the texts of the last hundred statements to count them, and in Django's stand all values, megabytes of them."""
+    raw.prepare_threshold = _WHEN_ASKED
+    try:
+        yield
+    finally:
+        raw.prepare_threshold = None
 
 
 def run_prepared(
@@ -31,7 +45,8 @@ def run_prepared(
     connection.ensure_connection()
     begun = time.monotonic()
     try:
-        with psycopg.Cursor(connection.connection) as cursor, connection.wrap_database_errors:
+        raw: psycopg.Connection[Any] = connection.connection
+        with preparing(raw), psycopg.Cursor(raw) as cursor, connection.wrap_database_errors:
             cursor.execute(statement, values, binary=binary, prepare=plan_once)
             return cursor.fetchall()
     finally:

@@ -141,8 +141,6 @@ def _database() -> dict[str, Any]:
         }
     options = config.setdefault("OPTIONS", {})
     options.setdefault("connect_timeout", 10)
-    # What asks to be prepared is; nothing else ever is (Django's default keeps both from it).
-    options.setdefault("prepare_threshold", 2**31 - 1)
     config["CONN_HEALTH_CHECKS"] = True
     if PROCESS == "web":
         config["CONN_MAX_AGE"] = 0

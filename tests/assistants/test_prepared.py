@@ -36,6 +36,17 @@ def test_what_may_not_be_planned_once_is_not_remembered() -> None:
     assert not [statement for statement in remembered() if "afresh" in statement]
 
 
+def test_no_text_of_an_ordinary_statement_is_kept() -> None:
+    run_prepared("SELECT %(n)s::int AS kept", {"n": 1})
+    raw: Any = connection.connection
+    assert raw.prepare_threshold is None
+    ApiKey.objects.filter(name="Erika Mustermann").exists()
+    assert not [key for key in raw._prepared._counts if b"Mustermann" in key[0]]
+    before = len([statement for statement in remembered() if "AS kept" in statement])
+    run_prepared("SELECT %(n)s::int AS kept", {"n": 2})
+    assert before == len([statement for statement in remembered() if "AS kept" in statement]) == 1
+
+
 def test_it_is_counted_like_every_other_statement() -> None:
     with CaptureQueriesContext(connection) as seen:
         run_prepared("SELECT %(n)s::int", {"n": 1})
