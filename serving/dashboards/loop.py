@@ -131,6 +131,8 @@ def _turns(assistant: Assistant) -> tuple[int, int]:
     """(all, captured within a week). Three queries, of which none grows with the turns."""
     since = timezone.now() - WEEK
     hours = TrafficHour.objects.filter(assistant=assistant)
+    if assistant.keep_turns_days is not None:  # hours stay when their turns go
+        hours = hours.filter(hour__gte=timezone.now() - timedelta(days=assistant.keep_turns_days))
     by_hours = hours.aggregate(all=Sum("turns"), week=Sum("turns", filter=Q(hour__gte=since)))
     turns = Turn.objects.of(assistant).order_by()
     found = []

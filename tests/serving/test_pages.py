@@ -326,6 +326,8 @@ def test_home_counts_no_more_turns_than_it_must(assistant: Assistant, monkeypatc
     monkeypatch.setattr(loop, "EXACTLY", 3)
     counts = loop.loop_counts(assistant)
     assert (counts["turns"], counts["turns_of_week"]) == (1_234, 1_000)
+    assistant.keep_turns_days = 20  # hours stay when their turns go
+    assert loop.loop_counts(assistant)["turns"] == 1_000
 
 
 def test_two_assistants_are_chosen_between(assistant: Assistant) -> None:
