@@ -22,6 +22,7 @@ from assistants.models import AuditEvent
 from knowledge.models import RetrievalConfiguration
 from training.evaluation.gate import GateRule
 from training.models import Adapter, Benchmark, BenchmarkItem, DatasetVersion, Evaluation
+from training.registry.lineage import MAX_DEPTH
 
 NEW_DATA = 0.1
 """Share of a dataset's questions that another one must lack for it to be other data. Judgement."""
@@ -44,7 +45,7 @@ def attempts_before(evaluation: Evaluation, *, outcome: tuple[int, int]) -> Trie
     Args:
         outcome: (better, worse) questions of this one: what repeats another one to the last question is no attempt.
 
-    Seven queries at most, whatever the number of evaluations.
+    Eight queries at most, whatever the number of evaluations.
     """
     family, own_rule = _family(evaluation.adapter), GateRule.from_dict(evaluation.gate_rule)
     before = Q(created_at__lt=evaluation.created_at) | Q(created_at=evaluation.created_at, pk__lt=evaluation.pk)
@@ -100,6 +101,8 @@ class _Family:
     weights: str
     content: str
     datasets: frozenset[int]
+    learnt: Mapping[int, frozenset[int]]
+    """Of each adapter of the assistant the datasets of itself and of those that it continues."""
     unknown: bool
 
     def holds(self, other: Adapter) -> bool:
@@ -107,40 +110,60 @@ class _Family:
             return True
         if self.unknown:
             return _unknown(other)
-        dataset = other.run.dataset_id if other.run is not None else None
-        return dataset in self.datasets or bool(self.content and _content(other) == self.content)
+        learnt = self.learnt.get(other.pk, frozenset())
+        return bool(learnt & self.datasets) or bool(self.content and _content(other) == self.content)
 
 
 def _family(adapter: Adapter) -> _Family:
     own = adapter.run.dataset if adapter.run is not None else None
+    learnt = _learnt(adapter.assistant_id)
     return _Family(
         adapter=adapter.pk,
         weights=_weights(adapter),
         content=own.content_hash if own is not None else _content(adapter),
-        datasets=frozenset(_same_data(own)) if own is not None else frozenset(),
+        datasets=frozenset(_same_data(own, learnt[adapter.pk])) if own is not None else frozenset(),
+        learnt=learnt,
         unknown=_unknown(adapter),
     )
 
 
-def _same_data(dataset: DatasetVersion) -> set[int]:
-    """Versions of the assistant that were evaluated and hold nine of ten questions of this one: other settings of a
-    build, another seed, rows left out. One query."""
+def _learnt(assistant: int) -> dict[int, frozenset[int]]:
+    """One query."""
+    rows = Adapter.objects.filter(assistant=assistant).values_list("pk", "parent_id", "run__dataset_id")
+    known = {pk: (parent, dataset) for pk, parent, dataset in rows}
+    found = {}
+    for pk in known:
+        chain: list[int | None] = []
+        at: int | None = pk
+        while at in known and len(chain) < MAX_DEPTH:
+            at, dataset = known[at]
+            chain.append(dataset)
+        found[pk] = frozenset(dataset for dataset in chain if dataset is not None)
+    return found
+
+
+def _same_data(dataset: DatasetVersion, learnt: frozenset[int]) -> set[int]:
+    """This one, and versions of the assistant that were evaluated and hold nine of ten questions of all that the
+    adapter has learnt from: other settings of a build, another seed, rows left out, and what it continues when it has
+    learnt little since. One query."""
     statement = """
         WITH own AS (
-            SELECT DISTINCT question FROM training_example WHERE dataset_id = %s AND erased_at IS NULL
+            SELECT DISTINCT question FROM training_example WHERE dataset_id = ANY(%s) AND erased_at IS NULL
         )
         SELECT others.dataset_id FROM (
             SELECT DISTINCT e.dataset_id, e.question FROM training_example e
             JOIN training_datasetversion d ON d.id = e.dataset_id
-            WHERE d.assistant_id = %s AND e.question IN (SELECT question FROM own) AND EXISTS (
-                SELECT 1 FROM training_run r JOIN training_adapter a ON a.run_id = r.id
-                JOIN training_evaluation v ON v.adapter_id = a.id WHERE r.dataset_id = d.id
+            WHERE d.assistant_id = %s AND e.question IN (SELECT question FROM own) AND (
+                d.id = ANY(%s) OR EXISTS (
+                    SELECT 1 FROM training_run r JOIN training_adapter a ON a.run_id = r.id
+                    JOIN training_evaluation v ON v.adapter_id = a.id WHERE r.dataset_id = d.id
+                )
             )
         ) AS others
         GROUP BY others.dataset_id HAVING count(*) > %s * (SELECT count(*) FROM own)
     """
     with connection.cursor() as cursor:
-        cursor.execute(statement, [dataset.pk, dataset.assistant_id, 1 - NEW_DATA])
+        cursor.execute(statement, [list(learnt), dataset.assistant_id, list(learnt), 1 - NEW_DATA])
         return {dataset.pk, *(pk for (pk,) in cursor.fetchall())}
 
 

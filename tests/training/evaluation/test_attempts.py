@@ -198,6 +198,29 @@ def test_the_same_data_built_anew_or_weights_under_another_number_stay_what_they
     assert number_of(evaluated(make_adapter(make_assistant(), seed=9), benchmark, better=8)) == 1  # nobody else's
 
 
+def test_a_little_learnt_on_top_of_an_adapter_makes_no_new_first_attempt(
+    assistant: Assistant, benchmark: Benchmark
+) -> None:
+    def asking(number: int, questions: int) -> DatasetVersion:
+        made = data(assistant, f"data {number}", rows=questions, validation=0)
+        for row in made.examples.all():
+            row.question = f"{number}: question {row.position}?"
+            row.save(update_fields=["question"])
+        return made
+
+    first = trained(assistant, asking(1, 40), 1)
+    evaluated(first, benchmark, better=7, worse=1)
+    for number in (2, 3):  # both continue the first one, each with rows of its own
+        more = trained(assistant, asking(number, 2), number)
+        Adapter.objects.filter(pk=more.pk).update(parent=first)
+        more.refresh_from_db()
+        assert number_of(evaluated(more, benchmark, better=8, worse=number)) == number
+    much = trained(assistant, asking(4, 30), 4)
+    Adapter.objects.filter(pk=much.pk).update(parent=first)
+    much.refresh_from_db()
+    assert number_of(evaluated(much, benchmark, better=8, worse=1)) == 1
+
+
 def test_where_the_gate_names_a_benchmark_others_inform(assistant: Assistant, benchmark: Benchmark) -> None:
     adapter = trained(assistant, make_dataset(assistant), 1)
     development = filled(assistant, "dev")
@@ -270,7 +293,7 @@ def test_counting_costs_the_same_however_many_there_are(
 ) -> None:
     adapter = trained(assistant, make_dataset(assistant), 1)
     last = [evaluated(adapter, benchmark, better=8, worse=worse) for worse in range(6)][-1]
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(8):
         assert attempts_before(Evaluation.objects.get(pk=last.pk), outcome=(8, 5)).number == 6
 
 
