@@ -85,7 +85,7 @@ def perform(work: VectorIndex, *, workers: int | None = None) -> None:
     """
     assistant = work.assistant
     work.chunks, work.last_chunk = _counted(assistant)
-    work.save(update_fields=["chunks", "last_chunk"])
+    work.keep("chunks", "last_chunk")
     if work.chunks <= EXACT_UP_TO:
         work.beat(stage=f"nothing to make: {work.chunks} chunks are searched exactly", done=1, total=1)
         return
@@ -115,7 +115,7 @@ def perform(work: VectorIndex, *, workers: int | None = None) -> None:
     work.ef_search, work.recall = calibrate(
         assistant, progress=lambda done, total: work.beat(done=done, total=total) if done % 10 == 0 else None
     )
-    work.save(update_fields=["ef_search", "recall", "size"])
+    work.keep("ef_search", "recall", "size")
 
 
 def memory_for(chunks: int) -> int:
