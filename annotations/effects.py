@@ -119,15 +119,9 @@ def served_evidence(turn: Turn, retrievals: Iterable[Placed]) -> tuple[list[list
     return ([], True) if below else (evidence, False)
 
 
-def offered_evidence(turn: Turn) -> list[list[float]]:
-    """[[rank, sentence, similarity], …] in the order in which they were offered; as many as serving offers now,
-    whatever the setting was when the turn was captured; none of a turn that was offered none (what today's threshold
-    makes of it says `served_evidence`)."""
-    return [] if turn.withheld else ranked_evidence(turn)
-
-
 def ranked_evidence(turn: Turn) -> list[list[float]]:
-    """As `offered_evidence`, also of a turn that was offered nothing: what another threshold would have offered."""
+    """[[rank, sentence, similarity], …] in the order in which they were ranked; as many as serving offers now, whatever
+    the setting was when the turn was captured, and whether or not a threshold offered them (`served_evidence`)."""
     return _ranked(turn.retrievals.all(), turn.assistant.evidence_sentences)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from annotations.becoming import NOT_ASKED
-from annotations.effects import offered_evidence
+from annotations.effects import served_evidence
 from annotations.models import Resolution
 from assistants.services import issue_key
 from capture.models import Quarantine, Turn
@@ -94,7 +94,7 @@ def test_a_turn_below_the_threshold_is_declined_without_a_model_and_kept_as_such
     # What was ranked is kept as it was: how far below the threshold the best sentence lay calibrates the next one.
     ranked = {similarity for r in turn.retrievals.all() for _, _, similarity in r.evidence}
     assert ranked == {one.similarity for one in asked.retrieval.below}
-    assert offered_evidence(turn) == []
+    assert served_evidence(turn, turn.retrievals.all()) == ([], True)
     assert turn_prompt(turn).messages == asked.prompt.messages
     resolution = Resolution.objects.create(turn=turn, verdict="good", response=turn.response, how="single")
     assert from_turn(turn, resolution, assistant) == Refused(NOT_ASKED)

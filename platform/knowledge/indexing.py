@@ -38,6 +38,10 @@ PATIENCE = timedelta(days=1)
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('knowledge.indexing'))"
 
 
+class IndexRefused(RuntimeError):
+    """The server could not make the index; the message is what it said."""
+
+
 def tend() -> str:
     """Drops what is of no use, and starts the making of what is missing or worn: one at a time, the largest first."""
     if VectorIndex.objects.active().exists():
@@ -101,9 +105,9 @@ def perform(work: VectorIndex, *, workers: int | None = None) -> None:
         try:
             vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=processes)
         except OperationalError as error:
-            work.beat()  # says so when somebody cancelled it
+            work.beat()  # says so when somebody cancelled it, and fails when there is no database any more
             if not processes or not vector_indexes.is_short_of_memory(error):
-                raise
+                raise IndexRefused(str(error)) from error
             vector_indexes.drop(vector_indexes.name_of(assistant.pk) + ("_ccnew" if anew else ""))
             vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=0)
     with connection.cursor() as cursor:

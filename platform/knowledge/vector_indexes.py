@@ -86,7 +86,7 @@ def make(assistant: int, *, anew: bool, memory: int, workers: int) -> None:
 
 
 def drop(name: str) -> None:
-    """Whatever there is of this name, unless somebody uses it at this moment for longer than a few seconds."""
+    """Whatever there is of this name; waits for the transactions that may be using it."""
     if not name.startswith(PREFIX):
         raise ValueError("not an index of one assistant")
     beside = "" if connection.in_atomic_block else "CONCURRENTLY"

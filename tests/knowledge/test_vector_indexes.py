@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -163,6 +164,22 @@ def test_after_a_failure_it_is_left_alone_for_a_day(assistant: Assistant) -> Non
     assert indexing.tend() == "0 dropped, nothing to make"
     VectorIndex.objects.filter(pk=failed.pk).update(finished_at=timezone.now() - indexing.PATIENCE)
     assert indexing.tend() == "0 dropped, one begun"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_server_refuses_is_said_and_not_tried_again(assistant: Assistant) -> None:
+    with psycopg.connect(**connection.get_connection_params()) as other:
+        other.execute("LOCK TABLE knowledge_chunk IN SHARE MODE")  # reading goes on, making an index waits
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '200ms'")
+        try:
+            made = indexing.start_index(assistant=assistant)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("RESET lock_timeout")
+    made.refresh_from_db()
+    assert (made.state, made.attempt) == (BackgroundWork.State.FAILED, 1)
+    assert "lock timeout" in made.error
 
 
 def test_only_one_is_made_at_a_time(assistant: Assistant) -> None:

@@ -204,7 +204,9 @@ def write_version(
         dataset.documents = ready.documents
         dataset.rows = len(ready.lines)
         told = {"rows": ready.budget.rows, "dropped": ready.budget.dropped, "most": ready.budget.most}
-        dataset.stats = {**ready.stats.as_dict(), "budget": told}
+        # The same recipe on the same turns gives other rows under another threshold.
+        threshold = dataset.assistant.evidence_threshold
+        dataset.stats = {**ready.stats.as_dict(), "budget": told, "threshold": threshold}
         report.save()
         dataset.leak_report = report
         dataset.save(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
-from annotations.effects import offered_evidence
+from annotations.effects import served_evidence
 from capture.models import Turn
 from generation.alignment import align_sentences
 from generation.engines import GenerationRequest, PromptTooLong
@@ -129,7 +129,7 @@ def _ready(replay: Replay, row: ReplayAnswer) -> Ready:
         evidence, withheld = [[e.rank, e.sentence, e.similarity] for e in found.evidence], found.withheld
         sources = [{"rank": p.rank, "title": p.title, "source": p.source} for p in found.passages]
     else:
-        passages, evidence, withheld = stored_passages(turn), offered_evidence(turn), turn.withheld
+        passages, (evidence, withheld) = stored_passages(turn), served_evidence(turn, turn.retrievals.all())
         sources = [{"rank": r.rank, "title": r.passage.title, "source": r.source} for r in turn.retrievals.all()]
     shown: dict[str, Any] = dict(offered(evidence))
     if not evidence and not withheld and house.style is PromptStyle.PASSAGES and row.mode != ReplayAnswer.Mode.FRESH:

@@ -92,7 +92,19 @@ def test_where_nothing_is_near_enough_nothing_is_shown_as_in_serving(assistant: 
     replay = start_replay(assistant=assistant, adapter=None, chosen="newest", count=1, modes=MODES)
     shown = {row.mode: runner._ready(replay, row).prompt.messages[-1]["content"] for row in replay.answers.all()}
     assert "Passages:" not in shown["fresh"]
-    assert "Passages:" in shown["stored"]
+    assert "Passages:" not in shown["stored"]
+
+
+def test_stored_contexts_are_asked_under_the_threshold_of_now(assistant: Assistant) -> None:
+    replay = start_replay(assistant=assistant, adapter=None, chosen="newest", count=10, modes=["stored"])
+    row = next(one for one in replay.answers.all() if any(r.evidence for r in one.turn.retrievals.all()))
+    best = max(similarity for r in row.turn.retrievals.all() for _, _, similarity in r.evidence)
+    for threshold, withheld_then in ((best + 0.01, False), (best - 0.01, True)):
+        Turn.objects.filter(pk=row.turn_id).update(withheld=withheld_then)
+        row.turn.assistant.evidence_threshold, row.turn.withheld = threshold, withheld_then
+        ready = runner._ready(replay, row)
+        assert ready.withheld == (not withheld_then)
+        assert ("Passages:" in ready.prompt.messages[-1]["content"]) == withheld_then
 
 
 def test_killed_it_asks_nothing_twice(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +156,7 @@ def test_refusals(assistant: Assistant) -> None:
     ):  # fmt: skip
         with pytest.raises(NotPossible, match=said):
             start(**wrong)
-    gone = replayed(assistant, adapter=make_adapter(assistant, number=4))
+    gone = replayed(assistant, adapter=make_adapter(assistant, number=404))
     assert gone.state == "failed"
     assert "not there any more" in gone.error
     changed = start()
