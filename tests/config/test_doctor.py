@@ -25,7 +25,7 @@ def said(found: list[doctor.Finding], level: str) -> str:
 def test_every_group_is_looked_at_and_an_engine_that_is_off_is_no_error_while_nothing_runs() -> None:
     make_assistant("helpdesk")
     found = doctor.examine()
-    groups = ("Installation", "Machine", "Settings", "Database", "Processes", "Capture", "Work", "Live")
+    groups = ("Installation", "Machine", "Settings", "Database", "Processes", "Capture", "Work", "Search", "Live")
     assert list(dict.fromkeys(finding.about for finding in found)) == list(groups)
     assert said(found, "error") == ""
     assert "No engine answers" in said(found, "note")

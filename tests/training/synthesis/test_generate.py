@@ -22,7 +22,7 @@ from knowledge.retrieval import retrieve
 from knowledge.services import load_document
 from tests.factories import make_assistant, make_benchmark, make_turn
 from tests.tiny_model import shared_base
-from training.data.candidates import from_item
+from training.data.candidates import Candidate, from_item
 from training.models import BenchmarkItem, Synthesis, SyntheticItem
 from training.services import NotPossible, build_dataset, go_on_with_synthesis
 from training.synthesis import generate
@@ -298,7 +298,8 @@ def test_every_form_is_built_without_a_model(tariffs: Assistant) -> None:
     forms = Counter(item.form for item in kept)
     assert {"single", "follow_up", "comparison", "near_miss", "out_of_scope", "counterfactual"} <= set(forms), forms
     for item in kept:
-        row = from_item(item)  # what a dataset makes of it
+        row = from_item(item, tariffs)  # what a dataset makes of it
+        assert isinstance(row, Candidate)
         by_rank = {c["rank"]: split_sentences(c["text"]) for c in row.contexts}
         offered = [tuple(e[:2]) for e in row.evidence]
         if item.form in ("near_miss", "out_of_scope", "missing"):
