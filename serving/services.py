@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import transaction
 
 from assistants.models import Assistant
@@ -116,6 +117,11 @@ def gate_problem(*, adapter: Adapter, evaluation: Evaluation | None) -> str:
         return (
             f"The threshold for declining was {evaluation.threshold:g} when {adapter} was evaluated, and is "
             f"{adapter.assistant.evidence_threshold:g} now. Evaluate it again, or override with a reason."
+        )
+    if evaluation.dtype != settings.RATCHET_ENGINE_DTYPE:
+        return (
+            f"{adapter} was evaluated with RATCHET_ENGINE_DTYPE={evaluation.dtype}, and the engine computes in "
+            f"{settings.RATCHET_ENGINE_DTYPE} now. Evaluate it again, or override with a reason."
         )
     return ""
 

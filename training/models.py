@@ -359,6 +359,11 @@ class Evaluation(BackgroundWork):
         """Below this similarity every arm with retrieval declined; 0: each was always asked."""
         return float(self.plan.get("threshold", 0.0))
 
+    @property
+    def dtype(self) -> str:
+        """The format in which the models were multiplied, as `RATCHET_ENGINE_DTYPE` names it."""
+        return str(self.plan.get("dtype", "float32"))
+
     def perform(self) -> None:
         from training.evaluation.runner import perform
 

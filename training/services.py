@@ -322,6 +322,7 @@ def start_evaluation(
             plan=replace(
                 (plan or Plan()).complete(rule),
                 threshold=assistant.evidence_threshold if threshold is None else threshold,
+                dtype=django_settings.RATCHET_ENGINE_DTYPE,
             ).as_dict(),
             gate_rule=rule.as_dict(),
             gate_version=version,

@@ -1,7 +1,8 @@
-"""Statements that PostgreSQL plans once per connection: the few that every request of a program begins or ends with.
+"""Statements that PostgreSQL plans once per connection: the few that every request of a program begins or ends with,
+and those that stand between a question and its answer.
 
 Django writes each statement anew, values and all, and switches psycopg's prepared statements off; then ``prepare=True``
-is left out without a word.
+is left out without a word. For a search, writing and planning was most of its time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from django.db import connection
@@ -29,11 +30,13 @@ def preparing(raw: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 def run_prepared(
-    statement: LiteralString, values: Mapping[str, Any], *, binary: bool = True, plan_once: bool = True
+    statement: str, values: Mapping[str, Any], *, binary: bool = True, plan_once: bool = True
 ) -> list[tuple[Any, ...]]:
-    """The rows that ``statement`` gives. Values are bound on the server; ``%(name)b`` sends bytes as they are.
+    """The rows that ``statement`` gives. Values are bound on the server; ``%(name)b`` sends bytes as they are, and long
+    bytes come back as they are instead of as hexadecimal digits.
 
     Args:
+        statement: each value with a cast where nothing else says its type.
         binary: of the results. Where Django's converters are to read them: False.
         plan_once: False where a table grows by what is run: a plan that was made while it was small reads all of it,
             and is kept until the table is analysed.

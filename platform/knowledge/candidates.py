@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings as django_settings
 
 from assistants.models import Assistant
+from assistants.prepared import run_prepared
 from knowledge.configuration import RetrievalSettings
 from knowledge.lexicon import ASKED, Terms, ensure_counted, terms_of
 from knowledge.query import Query
-from knowledge.statements import rows
 from knowledge.vector_indexes import EF_SEARCH, EXACT_UP_TO, PREFIX
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ SELECT size.*, word.lexeme, word.weight, word.chunks FROM (
 
 def size_and_words(assistant: Assistant, parts: tuple[tuple[str, float], ...]) -> tuple[Size, list[Any]]:
     """How large the assistant is, how it is searched, and (lexeme, weight, chunks) of the words that are asked for."""
-    found = rows(_PREPARING, {
+    found = run_prepared(_PREPARING, {
         "assistant": assistant.pk, "texts": [text for text, _ in parts], "weights": [weight for _, weight in parts],
     })  # fmt: skip
     ef_search, counted, length, here = found[0][:4]
@@ -105,7 +105,7 @@ def find(*, assistant: Assistant, query: Query, settings: RetrievalSettings, exa
             assistant=assistant, vector=query.vector, terms=terms, settings=settings,
             average_length=size.average_length, ef_search=ef_search,
         )  # fmt: skip
-        found = rows(sql, params)
+        found = run_prepared(sql, params)
         # The index gives up after some thousand rows; where folders leave few of them, those are compared one by one.
         if not (settings.folders or not settings.superseded) or sum(row[3] for row in found) >= settings.candidates:
             break

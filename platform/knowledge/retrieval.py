@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assistants.models import Assistant
+from assistants.prepared import run_prepared
 from generation.prompts import Message
-from knowledge import candidates, statements
+from knowledge import candidates
 from knowledge.candidates import Candidates
 from knowledge.configuration import RetrievalSettings, config_digest, settings_of
 from knowledge.configuring import note_active
@@ -189,7 +190,7 @@ def looked_at(
 
 def _rows(keys: Sequence[int]) -> dict[int, Any]:
     """id → (headings, path, text, packed sentence vectors), of the few that may be shown."""
-    found = statements.rows(
+    found = run_prepared(
         "SELECT chunk.id, chunk.headings, document.path, chunk.text, chunk.sentence_embeddings "
         "FROM knowledge_chunk AS chunk JOIN knowledge_document AS document ON document.id = chunk.document_id "
         "WHERE chunk.id = ANY(%(keys)s::bigint[])",

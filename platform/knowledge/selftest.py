@@ -15,11 +15,11 @@ import numpy as np
 from django.db import connection
 
 from assistants.models import Assistant
+from assistants.prepared import run_prepared
 from knowledge import candidates
 from knowledge.configuration import RetrievalSettings, settings_of
 from knowledge.lexicon import Terms
 from knowledge.retrieval_models import RetrievalCheck
-from knowledge.statements import rows
 
 SAMPLE = 100
 MAX_SAMPLE = 1000
@@ -138,7 +138,7 @@ def nearest(
     sql, params = candidates.statement(
         assistant=assistant, vector=vector, terms=Terms(), settings=settings, average_length=1, ef_search=ef_search
     )
-    return {row[0] for row in rows(sql, params)}
+    return {row[0] for row in run_prepared(sql, params)}
 
 
 def sample_vectors(assistant: Assistant, sample: int, seed: int) -> np.ndarray:

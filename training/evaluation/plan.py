@@ -28,17 +28,19 @@ class PlanError(ValueError):
 @dataclass(frozen=True)
 class Plan:
     """``timed``: so many questions are asked one by one, to candidate and today in turn; 0: none. ``threshold``: below
-    this similarity of the best sentence every arm with retrieval declines, as serving does; 0: each is always asked."""
+    this similarity of the best sentence every arm with retrieval declines, as serving does; 0: each is always asked.
+    ``dtype``: in which format it is multiplied (`RATCHET_ENGINE_DTYPE`); another one may give another text."""
 
     arms: Sequence[str] = STANDARD_ARMS
     conditions: Sequence[str] = STANDARD_CONDITIONS
     timed: int = 0
     threshold: float = 0.0
+    dtype: str = "float32"
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "arms": list(self.arms), "conditions": list(self.conditions), "timed": self.timed,
-            "threshold": self.threshold,
+            "threshold": self.threshold, "dtype": self.dtype,
         }  # fmt: skip
 
     @classmethod
@@ -75,6 +77,7 @@ class Plan:
             conditions=[name for name in Condition.values if name in conditions],
             timed=timed,
             threshold=self.threshold,
+            dtype=self.dtype,
         )
 
     def pairs(self) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import transaction
 
 from assistants.background import BackgroundWork, WorkCancelled
@@ -103,6 +104,11 @@ def _plan(evaluation: Evaluation) -> Plan:
 
 def refuse_unfit(evaluation: Evaluation, adapter: Adapter) -> None:
     assistant = evaluation.assistant
+    if evaluation.dtype != settings.RATCHET_ENGINE_DTYPE:
+        raise EvaluationRefused(
+            f"It was begun with RATCHET_ENGINE_DTYPE={evaluation.dtype}, and here it is "
+            f"{settings.RATCHET_ENGINE_DTYPE}. Set it back, or start another evaluation."
+        )
     if adapter.prompt_digest != assistant.prompt_digest:
         raise EvaluationRefused(
             f"{adapter} was trained with prompt format {adapter.prompt_digest}; the assistant now uses "

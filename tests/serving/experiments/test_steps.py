@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -172,6 +173,17 @@ def test_a_gate_that_went_stale_on_the_way_is_overridden_with_a_reason_or_met_an
     assert ended.ending == "promoted"
     last = Promotion.objects.get(experiment=experiment, action="promote")
     assert (last.overrides_gate, last.reason) == (True, "the board wants it")
+
+
+def test_what_passed_in_another_number_format_is_not_stepped_without_a_reason(bot: Bot, settings: Any) -> None:
+    experiment = bot.start()
+    for _ in range(2):
+        experiment = step(experiment=experiment, actor=bot.ada)
+    settings.RATCHET_ENGINE_DTYPE = "bfloat16"
+    with pytest.raises(PromotionRefused, match="RATCHET_ENGINE_DTYPE=float32.*bfloat16 now"):
+        step(experiment=experiment, actor=bot.ada)
+    ended = step(experiment=experiment, actor=bot.ada, override=True, reason="the new engine says the same")
+    assert ended.ending == "promoted"
 
 
 def test_the_page_asks_for_the_reason_where_the_gate_went_stale(bot: Bot) -> None:

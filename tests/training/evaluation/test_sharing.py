@@ -145,6 +145,18 @@ def test_a_helper_that_comes_after_the_prompt_format_has_changed_asks_nothing(
     assert not evaluation.answers.exists()
 
 
+def test_a_helper_that_computes_in_another_number_format_asks_nothing(
+    tuned: Adapter, frozen: Benchmark, settings: Any
+) -> None:
+    evaluation = queued(tuned, frozen)
+    assert evaluation.claim()
+    cut(examination_of(evaluation, evaluation))
+    settings.RATCHET_ENGINE_DTYPE = "bfloat16"
+    with pytest.raises(runner.EvaluationRefused, match="RATCHET_ENGINE_DTYPE=float32"):
+        help_out(helper_of(evaluation))
+    assert not evaluation.answers.exists()
+
+
 def test_as_many_as_are_set_and_never_more_than_there_is_to_ask(settings: Any) -> None:
     settings.RATCHET_EVALUATION_WORKERS = 4
     settings.RATCHET_FOREGROUND = False
