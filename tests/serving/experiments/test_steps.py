@@ -180,7 +180,7 @@ def test_what_passed_in_another_number_format_is_not_stepped_without_a_reason(bo
     for _ in range(2):
         experiment = step(experiment=experiment, actor=bot.ada)
     settings.RATCHET_ENGINE_DTYPE = "bfloat16"
-    with pytest.raises(PromotionRefused, match="RATCHET_ENGINE_DTYPE=float32.*bfloat16 now"):
+    with pytest.raises(PromotionRefused, match=r"RATCHET_ENGINE_DTYPE=float32, .* bfloat16 now"):
         step(experiment=experiment, actor=bot.ada)
     ended = step(experiment=experiment, actor=bot.ada, override=True, reason="the new engine says the same")
     assert ended.ending == "promoted"
