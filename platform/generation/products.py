@@ -15,32 +15,60 @@ ROWS = 64
 class Product:
     """One matrix product: the weights of several linear layers of the same input, one below the other."""
 
-    def __init__(self, layers: Sequence[Any], *, pack: bool) -> None:
+    def __init__(self, layers: Sequence[Any], *, pack: bool, keep: bool = True) -> None:
+        """``pack``: in the order that oneDNN multiplies in. ``keep``: the layers keep their own weights beside those;
+        else they have them only from `lend` to `take_back`, and there is one copy in memory.
+
+        Raises:
+            ValueError: packing would lose a bit of the weights.
+        """
         import torch
 
         self.widths = [layer.weight.shape[0] for layer in layers]
         self.inputs: int = layers[0].weight.shape[1]
         biases = [layer.bias for layer in layers]
         self._bias = None if biases[0] is None else torch.cat(biases).detach()
+        self._layers = layers
         self._packed: Tensor | None = None
+        self._weight: Tensor | None
         if len(layers) == 1:
             self._weight = layers[0].weight.detach()
         else:
             self._weight = torch.cat([layer.weight.detach() for layer in layers])
-            for layer, part in zip(layers, self._weight.split(self.widths), strict=True):
-                layer.weight.data = part  # one copy in memory
+            self._share(self._weight)  # one copy in memory
+        self._dtype = self._weight.dtype
         if pack:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, ROWS)
+            if not keep:
+                if not torch.equal(self._packed.to_dense(), self._weight):
+                    raise ValueError("packed weights are not the same")
+                self._weight = None
+                self.take_back()
 
     def __call__(self, x: Tensor) -> Tensor:
         import torch
 
-        if self._weight.dtype != x.dtype:
-            return torch.nn.functional.linear(x.to(self._weight.dtype), self._weight, self._bias).to(x.dtype)
-        if self._packed is None:
-            return torch.nn.functional.linear(x, self._weight, self._bias)
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
-        return found
+        y = x.to(self._dtype)
+        if self._packed is not None:
+            found: Tensor = torch.ops.mkldnn._linear_pointwise(y, self._packed, self._bias, "none", [], "")
+            return found.to(x.dtype)
+        assert self._weight is not None
+        return torch.nn.functional.linear(y, self._weight, self._bias).to(x.dtype)
+
+    def lend(self) -> None:
+        """The layers have their weights again."""
+        if self._weight is None and self._packed is not None:
+            self._share(self._packed.to_dense())
+
+    def take_back(self) -> None:
+        """What was lent goes."""
+        if self._weight is None:
+            for layer in self._layers:
+                layer.weight.data = layer.weight.data.new_empty(0)
+
+    def _share(self, weight: Tensor) -> None:
+        for layer, part in zip(self._layers, weight.split(self.widths), strict=True):
+            layer.weight.data = part
 
 
 def join(product: Product, pairs: Sequence[tuple[Tensor, Tensor, float] | None]) -> tuple[Tensor, Tensor] | None:

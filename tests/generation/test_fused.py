@@ -11,12 +11,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from generation import fusing
 from generation.decoding import Row
 from generation.engines import AdapterRefused, GenerationRequest
 from generation.fused import FusedDecoder, Piece
 from generation.fusing import fuse
+from generation.layers import knowledge_scores
 from generation.local import TransformersEngine
 from generation.padded import PaddedBatch
 from generation.ragged import AT_ONCE, RaggedBatch
@@ -97,29 +107,55 @@ def test_who_joins_late_or_leaves_early_writes_what_it_writes_alone(shared_engin
         assert one is rows[2] or single.finish == one.finish == "length"
 
 
-def tiny(kind: str) -> Any:
+def tiny(kind: str, **more: Any) -> Any:
     shape: dict[str, Any] = {
         "vocab_size": 99, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 128,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, **more,
     }  # fmt: skip
     torch.manual_seed(0)
     if kind == "llama":
         return LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False)).eval()
+    if kind == "qwen3":  # heads wider than their share, as Qwen3-0.6B has them
+        return Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=16, tie_word_embeddings=True)).eval()
     return Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_kinds_with_biases_and_heads_of_their_own(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_kinds_with_biases_and_heads_and_norms_of_their_own(kind: str) -> None:
     model = tiny(kind)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith("bias") or "norm" in name:
             torch.nn.init.normal_(parameter)
     assert fuse(model, 128) is not None
 
 
-def test_scaled_positions_windows_and_other_kinds_are_left_to_transformers() -> None:
-    model = tiny("llama")
-    model.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    ],
+    ids=lambda scaling: scaling["rope_type"],
+)  # fmt: skip
+def test_positions_that_are_scaled_the_same_for_every_text(scaling: dict[str, Any]) -> None:
+    model = tiny("llama", rope_parameters={"rope_theta": 10000.0, **scaling})
+    plain = tiny("llama")
+    fused = fuse(model, 128)
+    assert fused is not None
+    tokens = list(range(90))
+    with torch.inference_mode():
+        found = fused.logits([Piece(tokens, fused.store(90), last=90)])
+        expected, other = (m(input_ids=torch.tensor([tokens])).logits[0] for m in (model, plain))
+    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(expected, other, atol=1e-4, rtol=0)  # the scaling does something here
+
+
+def test_positions_that_depend_on_the_text_windows_and_other_kinds_are_left_to_transformers() -> None:
+    model = tiny("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
     assert fuse(model, 128) is None
     model = tiny("qwen2")
     model.config.layer_types = ["full_attention", "sliding_attention"]
@@ -127,6 +163,55 @@ def test_scaled_positions_windows_and_other_kinds_are_left_to_transformers() -> 
     model = tiny("llama")
     model.config.model_type = "something"
     assert fuse(model, 128) is None
+
+
+def weights_of(model: Any) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if "_proj" in name and "lora" not in name)
+
+
+def test_a_large_model_has_its_weights_once_and_lends_them_to_passes_of_its_own(
+    plain: TransformersEngine, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "PACKED_BYTES", 0)
+    engine = TransformersEngine(models / "base", cut_loops=False)
+    for name in ("one", "two"):
+        engine.load_adapter(name, models / name)
+    model = engine._adapters._base
+    assert isinstance(engine.batch(), RaggedBatch)
+    assert weights_of(model) == 0
+    requests = [ask(i % 5 + 1, VOICES[i % 3]) for i in range(9)]
+    expected = [r.text for r in plain.generate(requests)]
+    assert [r.text for r in engine.generate(requests)] == expected
+    for voice in VOICES:
+        found, known = (knowledge_scores(e, ask(2, voice), "[1] The exit fee is £35.") for e in (engine, plain))
+        assert found == pytest.approx(known, rel=1e-4, abs=1e-9)
+    with pytest.raises(IndexError):  # no such token: the pass fails behind nothing, and keeps nothing
+        engine._adapters.forward([None], input_ids=torch.tensor([[10**6]]))
+    assert weights_of(model) == 0
+    for name in ("one", "two"):
+        engine.unload_adapter(name)
+    assert [r.text for r in engine.generate(requests[:1])] == expected[:1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_model_that_cannot_be_fused_gets_its_weights_back(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "PACKED_BYTES", 0)
+    model = tiny("qwen3").to(dtype)
+    tokens = torch.tensor([list(range(40))])
+    with torch.inference_mode():
+        expected = model(input_ids=tokens).logits
+        fused = fuse(model, 128)
+        assert fused is not None
+        assert (weights_of(model) == 0) is fusing._packs(dtype)  # not every processor multiplies in bfloat16
+        assert torch.equal(model(input_ids=tokens).logits, expected)  # to the bit, and back again
+    model = tiny("qwen3").to(dtype)
+    model.model.layers[1].mlp.register_forward_hook(lambda *args: args[2] * 1000)
+    with torch.inference_mode():
+        expected = model(input_ids=tokens).logits
+        assert fuse(model, 128) is None
+        assert torch.equal(model(input_ids=tokens).logits, expected)
+    assert weights_of(model) > 0
+    assert not model.model.layers[0]._forward_hooks
 
 
 def test_a_model_that_says_something_else_is_left_to_transformers(caplog: pytest.LogCaptureFixture) -> None:
