@@ -69,13 +69,32 @@ def count_traffic() -> int:
     return count()
 
 
-def forget_old_turns() -> dict[str, int]:
-    """Of the assistants that keep turns for a time; and what only running experiments need. Run each day."""
-    from serving.experiments.units import forget_ended
-    from serving.retention import forget_old
+def forget_old_turns(begun: str = "", assistant: int = 0, asked_at: str = "", turn: str = "") -> dict[str, int]:
+    """Of the assistants that keep turns for a time; and what only running experiments need. Run each day.
 
-    forget_ended()
-    return forget_old()
+    Where more is left than fits in one job it queues itself again behind what waits, from that turn on; after a day the
+    next day's job has taken over.
+    """
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from django.utils import timezone
+    from django_q.tasks import async_task
+
+    from serving.experiments.units import forget_ended
+    from serving.retention import Place, forget_old
+
+    after = Place(assistant, datetime.fromisoformat(asked_at), UUID(turn)) if turn else None
+    if after is None:
+        forget_ended()
+        begun = timezone.now().isoformat()
+    elif timezone.now() - datetime.fromisoformat(begun) > timedelta(days=1):
+        return {}
+    gone, rest = forget_old(after)
+    if rest is not None:
+        place = (rest.assistant, rest.asked_at.isoformat(), str(rest.turn))
+        async_task("serving.jobs.forget_old_turns", begun, *place, task_name="Forget old turns")
+    return gone
 
 
 def ensure_schedules() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
+from io import StringIO
+from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
+from django_q.models import OrmQ
 
 from annotations.comparing.models import ComparisonPair, ComparisonRound
 from annotations.models import Annotation
 from assistants.models import Assistant, AuditEvent
 from capture.models import Conversation, Passage, Receipt, Turn
-from serving import retention
+from serving import jobs, retention
 from tests.factories import make_assistant, make_conversation, make_queue, make_retrieval, make_turn, make_user
+from training.models import DatasetVersion, Example
 
 NOW = timezone.now()
 
@@ -34,7 +41,7 @@ def test_old_conversations_go_with_their_passages_and_their_ids_stay_known(assis
     Receipt.objects.create(assistant=assistant, client_id="old-1", payload_digest="d")
     make_retrieval(gone, rank=9, text="Only there.")
     young = old_turn(assistant, days=20)
-    assert retention.forget_old() == {"helpdesk": 1}
+    assert retention.forget_old() == ({"helpdesk": 1}, None)
     assert list(Turn.objects.all()) == [young]
     assert list(Conversation.objects.all()) == [young.conversation]
     assert not Passage.objects.filter(text="Only there.").exists()
@@ -42,14 +49,14 @@ def test_old_conversations_go_with_their_passages_and_their_ids_stay_known(assis
     assert Receipt.objects.filter(assistant=assistant, payload_digest="d").exists()
     event = AuditEvent.objects.get(action="turns.forgotten")
     assert event.details["turns"] == 1
-    assert retention.forget_old() == {}
+    assert retention.forget_old() == ({}, None)
 
 
 def test_a_conversation_that_goes_on_is_kept_whole(assistant: Assistant) -> None:
     conversation = make_conversation(assistant)
     old_turn(assistant, conversation=conversation)
     old_turn(assistant, days=1, conversation=conversation)
-    assert retention.forget_old() == {}
+    assert retention.forget_old() == ({}, None)
 
 
 def test_what_people_have_worked_on_stays(assistant: Assistant) -> None:
@@ -64,7 +71,7 @@ def test_what_people_have_worked_on_stays(assistant: Assistant) -> None:
     )  # fmt: skip
     ComparisonPair.objects.create(round=pairs, position=1, key=str(compared.pk), turn=compared, question="?")
     old_turn(assistant)
-    assert retention.forget_old() == {"helpdesk": 1}
+    assert retention.forget_old() == ({"helpdesk": 1}, None)
     assert set(Turn.objects.all()) == {labelled, queued, beside, compared}
 
 
@@ -80,21 +87,117 @@ def test_who_labels_while_it_runs_loses_nothing(assistant: Assistant, monkeypatc
 
     monkeypatch.setattr(retention, "MOST_TURNS", 1)
     monkeypatch.setattr(retention, "erase_turns", erased)
-    assert retention.forget_old_of(assistant) == 2
+    assert retention.forget_old_of(assistant) == (2, None)
     assert Turn.objects.get().annotations.count() == 1
 
 
 def test_assistants_that_keep_everything_lose_nothing(db: None) -> None:
     old_turn(make_assistant("for-ever"), days=4000)
-    assert retention.forget_old() == {}
+    assert retention.forget_old() == ({}, None)
 
 
-def test_many_batches_and_a_stop_in_between(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+def test_many_pages_and_a_stop_in_between(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PAGE", 2)
     monkeypatch.setattr(retention, "MOST_TURNS", 1)
+    kept = old_turn(assistant, days=50)
+    make_queue(assistant, turns=[kept])
+    turns = [old_turn(assistant, days=40 - n % 3) for n in range(7)]
+    make_turn(assistant)
+    gone, rest = retention.forget_old(seconds=0.0)
+    assert gone == {"helpdesk": 1}  # of the first page: one stays
+    assert rest is not None
+    assert rest.assistant == assistant.pk
+    seen = 1
+    while rest is not None:
+        gone, rest = retention.forget_old(rest, seconds=0.0)
+        seen += sum(gone.values())
+    assert seen == len(turns)
+    assert Turn.objects.count() == 2
+    assert AuditEvent.objects.filter(action="turns.forgotten").count() >= 3
+
+
+def test_a_conversation_longer_than_a_lot_is_finished_by_the_next_job(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "MOST_TURNS", 2)
+    conversation = make_conversation(assistant)
     for _ in range(5):
+        old_turn(assistant, conversation=conversation)
+    gone, rest = retention.forget_old(seconds=0.0)
+    assert gone == {"helpdesk": 2}
+    assert rest is not None
+    while rest is not None:
+        gone, rest = retention.forget_old(rest, seconds=0.0)
+    assert not Turn.objects.exists()
+    assert not Conversation.objects.exists()
+
+
+def test_what_a_frozen_dataset_was_made_of_stays_though_its_verdict_is_gone(assistant: Assistant) -> None:
+    """Or an erasure would not find the rows."""
+    turn = old_turn(assistant)
+    dataset = DatasetVersion.objects.create(assistant=assistant, number=1, prompt_digest="0", rows=1, state="succeeded")
+    example = Example.objects.create(
+        dataset=dataset, position=0, split="train", origin="good", kind="answer", turn=turn
+    )
+    assert retention.forget_old() == ({}, None)
+    example.refresh_from_db()
+    assert example.turn == turn
+
+
+def test_the_job_goes_on_behind_what_waits_and_is_relieved_after_a_day(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAGE", 1)
+    monkeypatch.setattr(retention.forget_old, "__kwdefaults__", {"seconds": 0.0})
+    for _ in range(3):
         old_turn(assistant)
-    monkeypatch.setattr(retention, "SECONDS", 0.0)
-    assert retention.forget_old_of(assistant) == 0
-    monkeypatch.setattr(retention, "SECONDS", 60.0)
-    assert retention.forget_old_of(assistant) == 5
+    assert jobs.forget_old_turns() == {"helpdesk": 1}
+    (waiting,) = OrmQ.objects.all()
+    assert waiting.func() == "serving.jobs.forget_old_turns"
+    arguments = waiting.task["args"]
+    assert jobs.forget_old_turns(*arguments) == {"helpdesk": 1}
+    late = (timezone.now() - timedelta(days=2)).isoformat()
+    assert jobs.forget_old_turns(late, *arguments[1:]) == {}
+    assert Turn.objects.count() == 1
+
+
+def test_a_page_is_found_along_the_index_of_times_in_as_many_statements_whatever_there_is(
+    assistant: Assistant, django_assert_num_queries: Any
+) -> None:
+    for _ in range(4):
+        make_queue(assistant, turns=[old_turn(assistant)])
+    with django_assert_num_queries(3):  # turns, which of their conversations may go, and that there are no more
+        assert [page.due for page in retention.pages(assistant)] == [[]]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL enable_bitmapscan = off")
+        cursor.execute("SET LOCAL enable_sort = off")
+    limit = retention.forgotten_before(assistant)
+    old = Turn.objects.of(assistant).filter(asked_at__lt=limit).order_by("asked_at", "id")
+    assert "Index Scan Backward using turn_newest" in old[:10].explain()
+
+
+def test_the_command_counts_by_month_and_deletes(assistant: Assistant) -> None:
+    make_queue(assistant, turns=[old_turn(assistant)])
+    gone = old_turn(assistant)
+    make_turn(assistant)
+
+    def said(*arguments: str) -> str:
+        out = StringIO()
+        call_command("forget_turns", *arguments, stdout=out)
+        return out.getvalue()
+
+    counted = said("--dry-run")
+    assert re.search(rf"{gone.asked_at:%Y-%m} +1 go +1 stay", counted)
+    assert "in all              1 go             1 stay" in counted
+    assert Turn.objects.count() == 3
+    assert "in all              0 go             0 stay" in said("--dry-run", "--days", "20000")
+    assert "helpdesk: 1 turns went" in said("--assistant", "helpdesk")
+    assert not Turn.objects.filter(pk=gone.pk).exists()
+    with pytest.raises(CommandError, match="no assistant"):
+        said("--assistant", "none")
+    with pytest.raises(CommandError, match="--dry-run"):
+        said("--days", "3")
+    Assistant.objects.update(keep_turns_days=None)
+    with pytest.raises(CommandError, match="for ever"):
+        said()
