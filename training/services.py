@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from assistants.background import launch
-from assistants.models import Assistant, Rendering
+from assistants.models import ApiKey, Assistant, Rendering
 from assistants.policies import rules_of
 from assistants.services import audit
 from assistants.vault import encrypt
@@ -177,6 +177,7 @@ def start_run(
     method: str = "sft",
     parent: Adapter | None = None,
     provider: TrainingProvider | None = None,
+    key: ApiKey | None = None,
 ) -> Run:
     """Trains an adapter on a frozen dataset version.
 
@@ -184,6 +185,7 @@ def start_run(
         method: one of `training.finetune.methods.METHODS`, or ``auto``: what suits the labels of the dataset.
         parent: the adapter to continue; None begins with the base.
         provider: who trains it; None: this platform.
+        key: the program that asks, for the audit trail.
 
     Raises:
         NotPossible: the dataset is another assistant's, not frozen, empty, of another prompt format, blocked by a leak
@@ -231,7 +233,7 @@ def start_run(
         details: dict[str, Any] = {"dataset": dataset.number, "seed": seed, "method": method}
         if provider is not None:
             details["provider"] = provider.name  # the rows leave this house: who sent them there is written down
-        _start(run, created_by, details)
+        _start(run, created_by, details | _by(key))
     transaction.on_commit(ensure_cleaning)
     return run
 
@@ -334,14 +336,19 @@ def start_evaluation(
     return evaluation
 
 
-def cancel(*, work: Work, actor: User | None) -> bool:
+def cancel(*, work: Work, actor: User | None, key: ApiKey | None = None) -> bool:
     """Asks running work to stop, and takes queued work out of the queue. False when it had ended already."""
     with transaction.atomic():
         asked = work.request_cancel()
         if asked:
             name = f"{work._meta.model_name}.cancelled"
-            audit(assistant=work.assistant, actor=actor, action=name, target=str(work))
+            audit(assistant=work.assistant, actor=actor, action=name, target=str(work), details=_by(key))
     return asked
+
+
+def _by(key: ApiKey | None) -> dict[str, str]:
+    """For the audit trail, where a program has no name but its key's."""
+    return {} if key is None else {"key": str(key)}
 
 
 def _start(work: Work, actor: User | None, details: dict[str, Any]) -> None:

@@ -154,6 +154,7 @@ class Scope(models.TextChoices):
     ANNOTATE = "annotate", "Post labels of programs and judges"
     DOCUMENTS = "documents", "Load, list and delete documents"
     TRAIN = "train", "Start, watch and stop training runs"
+    PROVIDERS = "providers", "Train at a provider: rows leave this platform"
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):

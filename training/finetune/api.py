@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from assistants.auth import ApiKeyAuthentication, HasScope
+from assistants.auth import ApiKeyAuthentication, HasScope, require_scope
 from assistants.errors import ApiError
 from assistants.limits import KeyThrottle
 from assistants.models import ApiKey, Assistant, Scope
@@ -59,7 +59,9 @@ class RunAsked(serializers.Serializer[Any]):
     method = serializers.ChoiceField(choices=("auto", *METHODS), required=False, help_text="Default: auto.")
     continues = serializers.IntegerField(required=False, allow_null=True, help_text="Number of an adapter.")
     provider = serializers.CharField(
-        required=False, allow_null=True, help_text="Name of a provider of the assistant: the rows leave this platform."
+        required=False,
+        allow_null=True,
+        help_text="Name of a provider of the assistant, with the scope `providers`: the rows leave this platform.",
     )
     seed = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1, help_text="Default: 1.")
     settings = serializers.DictField(required=False, help_text="As in docs/training.md; what is left out is chosen.")
@@ -113,7 +115,9 @@ class RunsView(_RunsView):
         responses={201: RunShape, 200: serializers.DictField(), **problems(404, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
-        assistant = _assistant(request)
+        key = request.auth
+        assert isinstance(key, ApiKey)
+        assistant = key.assistant
         body = read_json(request._request)
         asked = _asked(body)
         dataset = DatasetVersion.objects.filter(assistant=assistant, number=asked["dataset"]).first()
@@ -126,6 +130,8 @@ class RunsView(_RunsView):
                 raise ApiError(404, detail="There is no such adapter.", errors=[_wrong("continues", "no such adapter")])
         provider = None
         if asked["provider"] is not None:
+            # A key for this machine's time is no key for sending what people wrote to somebody else's.
+            require_scope(key, Scope.PROVIDERS)
             # By its name: numbers of providers are shown nowhere.
             provider = TrainingProvider.objects.filter(assistant=assistant, name=asked["provider"]).first()
             if provider is None:
@@ -146,6 +152,7 @@ class RunsView(_RunsView):
                 method=asked["method"],
                 parent=parent,
                 provider=provider,
+                key=key,
             )
         except ConfigError as error:
             raise _bad("settings", str(error)) from error
@@ -180,7 +187,8 @@ class RunCancelView(_RunsView):
     )
     def post(self, request: Request, pk: int) -> Response:
         run = _one(request, pk)
-        cancel(work=run, actor=None)
+        assert isinstance(request.auth, ApiKey)
+        cancel(work=run, actor=None, key=request.auth)
         return Response(_shape(_one(request, pk)))
 
 

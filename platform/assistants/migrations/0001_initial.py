@@ -69,7 +69,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=120)),
                 ('prefix', models.CharField(editable=False, max_length=12)),
                 ('digest', models.CharField(editable=False, max_length=64, unique=True)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('log', 'Post turns and feedback'), ('chat', 'Ask the assistant'), ('read', 'Read turns'), ('annotate', 'Post labels of programs and judges'), ('documents', 'Load, list and delete documents'), ('train', 'Start, watch and stop training runs')], max_length=12), default=list, size=None)),
+                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('log', 'Post turns and feedback'), ('chat', 'Ask the assistant'), ('read', 'Read turns'), ('annotate', 'Post labels of programs and judges'), ('documents', 'Load, list and delete documents'), ('train', 'Start, watch and stop training runs'), ('providers', 'Train at a provider: rows leave this platform')], max_length=12), default=list, size=None)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),

@@ -357,9 +357,11 @@ def test_programs_get_one_sentence_for_what_is_wrong(dataset: DatasetVersion, ke
     assert call(key, "get", "/api/v1/runs", {"state": "odd"}).status_code == 422
 
 
-def test_programs_name_a_provider_with_the_checks_of_the_form(
+def test_programs_name_a_provider_with_a_scope_of_its_own_and_the_checks_of_the_form(
     dataset: DatasetVersion, assistant: Assistant, key: str, launched: list[Any]
 ) -> None:
+    local = key
+    named, key = issue_key(assistant=assistant, name="sender", scopes=["train", "providers"], created_by=None)
     provider = save_provider(
         assistant=assistant, name="Elsewhere", base_url="http://127.0.0.1:9/v1", model="small", api_key="s3cret",
         actor=None,
@@ -379,10 +381,17 @@ def test_programs_name_a_provider_with_the_checks_of_the_form(
         answer = call(key, "post", "/api/v1/runs", body)
         assert answer.status_code == status, body
         assert words in answer.json()["detail"], body
+    for body in (asked, {**asked, "check": True}, {**asked, "provider": "Nobody"}):
+        refused = call(local, "post", "/api/v1/runs", body)
+        assert (refused.status_code, "'providers'" in refused.json()["detail"]) == (403, True)
     assert call(key, "post", "/api/v1/runs", {**asked, "check": True}).status_code == 200
     assert not Run.objects.exists()
     made = call(key, "post", "/api/v1/runs", asked)
     assert (made.status_code, made.json()["provider"]) == (201, "Elsewhere")
+    started = AuditEvent.objects.get(action="run.started")
+    assert (started.details["provider"], started.details["key"]) == ("Elsewhere", str(named))
+    call(key, "post", f"/api/v1/runs/{made.json()['id']}/cancel")
+    assert AuditEvent.objects.get(action="run.cancelled").details["key"] == str(named)
     assert Run.objects.get().provider == provider
     assert "s3cret" not in made.content.decode()
     assert AuditEvent.objects.filter(action="run.started").latest("pk").details["provider"] == "Elsewhere"
