@@ -27,7 +27,10 @@ class Command(BaseCommand):
             assistant = Assistant.objects.get(slug=options["assistant"])
         except Assistant.DoesNotExist:
             known = ", ".join(Assistant.objects.values_list("slug", flat=True)[:20]) or "there is none yet"
-            raise CommandError(f"There is no assistant {options['assistant']!r} (known: {known}).") from None
+            raise CommandError(
+                f"There is no assistant {options['assistant']!r} (known: {known}). "
+                f"Make it on the home page, or with manage.py create_assistant {options['assistant']}."
+            ) from None
         days = options["days"]
         try:
             key, secret = issue_key(
