@@ -53,8 +53,9 @@ def _in_openai_shape(view: View) -> View:
             found = _from_api_error(error)
         except EngineError as error:
             found = from_engine(error)
-        except (OperationalError, InterfaceError):
-            logger.exception("The database does not answer.")
+        except (OperationalError, InterfaceError) as error:
+            # One line: a minute without a database is a thousand refused requests, and traces of them bury its cause.
+            logger.error("The database does not answer: %s", str(error).partition("\n")[0])
             found = WireError(503, "The service is busy or starting; try again shortly.", kind=UNAVAILABLE)
         measures.ANSWERS.labels("failed" if found.status >= 500 else "refused").inc()
         return found.response()

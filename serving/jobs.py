@@ -40,8 +40,7 @@ def warm(assistant: int | None = None) -> int:
 
 
 def suggest_answers() -> int:
-    """Passes over queues that ask the live model for suggestions. Run each minute; the asking has processes of its own.
-    """
+    """Passes over queues that ask the live model for suggestions. Run each minute; other processes do the asking."""
     from serving.suggesting.services import begin_due
 
     return begin_due()

@@ -64,6 +64,18 @@ def remaining(columns: Sequence[Column] = OWN) -> int:
     return sum(counts)
 
 
+def unopenable(columns: Sequence[Column] = OWN) -> int:
+    """Payloads that none of our keys has closed."""
+    headers = list(keyring(settings.RATCHET_DATA_KEY).keys)
+    with connection.cursor() as cursor:
+        counts = []
+        for model, name in columns:
+            foreign = f"octet_length({name}) > 0 AND substring({name} FROM 1 FOR %s) <> ALL(%s)"
+            cursor.execute(f"SELECT count(*) FROM {model._meta.db_table} WHERE {foreign}", [HEADER, headers])  # noqa: S608
+            counts.append(int(cursor.fetchone()[0]))
+    return sum(counts)
+
+
 # Stored outside of the row and not compressed, so only the piece that holds these bytes is read. What has been emptied
 # is closed with no key.
 _OTHER = "octet_length({0}) > 0 AND substring({0} FROM 1 FOR %(size)s) <> %(header)s"

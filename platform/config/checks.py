@@ -37,7 +37,7 @@ BASE_MODEL_FILES = (
 def check_database(
     *, app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E001 no pgvector, E002 pgvector too old for halfvec, E006 live adapter of another prompt."""
+    """E001 no pgvector, E002 pgvector too old for halfvec, E006 live adapter of another prompt, E011 other tables."""
     if CHECKED_DATABASE not in (databases or ()):
         return []
     try:
@@ -72,7 +72,17 @@ def check_database(
                 id="ratchet.E002",
             )
         ]
-    return [*_check_stored_dimension(), *_check_live_adapters()]
+    return [*_check_stored_dimension(), *_check_tables(), *_check_live_adapters()]
+
+
+def _check_tables() -> list[CheckMessage]:
+    """Of a database whose migrations are all applied: what is not there yet is said by `migrate` and readyz."""
+    from config.health import database_problem
+    from config.schema import HINT, schema_problem
+
+    if database_problem() or not (problem := schema_problem()):
+        return []
+    return [Error(problem, hint=HINT, id="ratchet.E011")]
 
 
 def _check_stored_dimension() -> list[CheckMessage]:

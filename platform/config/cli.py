@@ -11,7 +11,13 @@ import sys
 from django.core.exceptions import ImproperlyConfigured
 
 DATABASE_HINT = "Start it with `python manage.py up` or `python manage.py dbserver`, or check DATABASE_URL."
-NO_SUCH_TABLE, DISK_FULL, NO_SUCH_EXTENSION = "42P01", "53100", "0A000"
+NO_SUCH_EXTENSION = "0A000"
+SENTENCES = {
+    "53100": "The database's disk is full. Free some space there and try again.",
+    "42P01": "The database has not been set up or updated. Run `python manage.py migrate`.",
+    "42703": "A column is missing ({reason}). `python manage.py doctor` says whether another version made it.",
+}
+"""By PostgreSQL's code: disk full, no such table, no such column."""
 
 
 def run(argv: list[str]) -> None:
@@ -40,10 +46,8 @@ def explain(error: BaseException) -> str | None:
         return None
     state = getattr(error.__cause__, "sqlstate", None)
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
-    if state == DISK_FULL:
-        return "The database's disk is full. Free some space there and try again."
-    if state == NO_SUCH_TABLE:
-        return "The database has not been set up or updated. Run `python manage.py migrate`."
+    if state in SENTENCES:
+        return SENTENCES[state].format(reason=reason)
     if state == NO_SUCH_EXTENSION and "vector" in reason:
         return "The PostgreSQL server has no pgvector. Install it there, or leave DATABASE_URL empty."
     if isinstance(error, OperationalError) and state is None:  # no state: there never was a connection

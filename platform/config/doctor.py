@@ -19,11 +19,13 @@ import psutil
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
+from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 from packaging.requirements import Requirement
 
 from config.health import database_problem
 from config.preflight import MINIMUM_FREE, first_line
+from config.schema import schema_problem
 
 Level = Literal["ok", "note", "warning", "error"]
 MINIMUM_MEMORY = 2 * 2**30
@@ -64,7 +66,7 @@ def examine() -> list[Finding]:
         hint = "Start it with `python manage.py up`, or check DATABASE_URL."
         return [*found, Finding("error", "Database", f"It does not answer: {reached}", hint)]
     found += _look("Database", _database)
-    if database_problem() is None:
+    if database_problem() is None and schema_problem() is None:
         looks = {"Processes": _processes, "Capture": _capture, "Work": _work, "Search": _search, "Live": _live}
         for name, look in looks.items():
             found += _look(name, look)
@@ -151,6 +153,12 @@ def _database() -> Iterator[Found]:
     yield "ok", f"PostgreSQL {server} with pgvector {vector}; the database takes {size / 2**20:,.0f} MB.", ""
     if problem := database_problem():
         yield "error", problem, "Run `python manage.py migrate`, or start with `python manage.py up`."
+    if unknown := _unknown_migrations():
+        yield (
+            "error",
+            f"It was migrated by a later version: this one does not know {unknown[0]}.",
+            "Run the version that was here last, or restore the backup from before its upgrade.",
+        )
     ahead = max(before - float(clock), float(clock) - after, 0.0)
     if ahead > CLOCK_SECONDS:
         yield "warning", f"Its clock differs from ours by {ahead:.0f} s.", "Leases compare times: let both run NTP."
@@ -162,6 +170,16 @@ def _database() -> Iterator[Found]:
             f"A transaction has been open for {oldest / 60:.0f} minutes.",
             "Find it in pg_stat_activity: until it ends, nothing that was deleted since can be cleaned up.",
         )
+
+
+def _unknown_migrations() -> list[str]:
+    """Names of migrations that are applied and not in this code, of apps that are."""
+    loader = MigrationLoader(connection)
+    ours = {app for app, _ in loader.disk_migrations}
+    found = sorted(
+        (loader.applied_migrations or {}).keys() - loader.disk_migrations.keys() - loader.replacements.keys()
+    )
+    return [f"{app}.{name}" for app, name in found if app in ours]
 
 
 def _processes() -> Iterator[Found]:
@@ -201,6 +219,8 @@ def _engine() -> Iterator[Found]:
 def _capture() -> Iterator[Found]:
     from assistants.models import Assistant
     from capture.intake_numbers import intake_of
+    from capture.rotation import unopenable
+    from serving.management.commands.rotate_keys import SEALED
 
     intakes = intake_of(Assistant.objects.only("pk", "slug", "name"))
     for intake in intakes:
@@ -214,6 +234,12 @@ def _capture() -> Iterator[Found]:
         if intake.fullness > MOST_CONNECTIONS:
             text = f"{intake.assistant.slug}: its quarantine is {intake.percent} % full; when it is, posts get 503."
             yield "error", text, "Start a worker, or settle what is held."
+    if foreign := unopenable(SEALED):
+        yield (
+            "error",
+            f"{foreign} encrypted payloads were closed with a key that is not in RATCHET_DATA_KEY.",
+            "Put that key behind the one of now, with a comma between, and restart: nothing of them is lost yet.",
+        )
     spooled = [path for path in (settings.VAR_DIR / "spool").glob("*") if path.is_file()]
     refused = sum(path.suffix == ".refused" for path in spooled)
     if refused:

@@ -4,6 +4,7 @@ import json
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from threading import Timer
 
 import dj_database_url
 import psycopg
@@ -65,6 +66,23 @@ def test_what_is_backed_up_comes_back_beside_what_was_there(state: Path, tmp_pat
     finally:
         admin.execute(f'DROP DATABASE IF EXISTS "{fresh}" WITH (FORCE)')
         admin.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_is_connected_is_waited_for_and_then_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is just ending is none of the platform's: closing takes seconds on a busy machine."""
+    name = str(connection.settings_dict["NAME"])
+    connection.ensure_connection()
+    with restoring._maintenance(connection.settings_dict) as server:
+        monkeypatch.setattr(restoring, "SECONDS", 0.3)
+        with pytest.raises(BackupError, match="Others are connected"):
+            restoring._wait_until_alone(server, name)
+        monkeypatch.setattr(restoring, "SECONDS", 60.0)
+        closing = Timer(0.5, psycopg.Connection.close, [connection.connection])
+        closing.start()
+        restoring._wait_until_alone(server, name)
+        closing.join()
+    connection.close()
 
 
 @pytest.mark.django_db

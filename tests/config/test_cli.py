@@ -28,6 +28,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.ENOSPC, "No space left on device", "/data/run.log"), "The disk is full (/data/run.log)."),
         (caused(OperationalError("could not extend file"), psycopg.errors.DiskFull()), "The database's disk is full."),
         (caused(ProgrammingError("no relation"), psycopg.errors.UndefinedTable()), "The database has not been set up"),
+        (caused(ProgrammingError("no column"), psycopg.errors.UndefinedColumn()), "A column is missing (no column)."),
         (
             caused(OperationalError("connection failed\n\tIs the server running?"), psycopg.OperationalError()),
             "The database does not answer (connection failed). Start it with",

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import base64
 import json
+import time
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 from django.utils import timezone
 
+from assistants.vault import encrypt
 from capture.models import Quarantine, Receipt
 from config import doctor
+from config.management.commands import up
+from config.schema import schema_problem
 from serving.models import Deployment
 from tests.factories import make_adapter, make_assistant
 
@@ -79,6 +88,54 @@ def test_stale_work_is_an_error() -> None:
     old = timezone.now() - timedelta(minutes=5)
     Synthesis.objects.create(assistant=assistant, state="running", heartbeat_at=old)
     assert "show no life" in said(doctor.examine(), "error")
+
+
+def test_a_database_of_another_version_is_named_before_anything_asks_it() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE capture_turn RENAME COLUMN withheld TO held_back")
+    found = doctor.examine()
+    assert "capture_turn has no column withheld. (ratchet.E011)" in said(found, "error")
+    assert {finding.about for finding in found if finding.level == "error"} == {"Settings"}
+    assert "Live" not in {finding.about for finding in found}
+    with pytest.raises(CommandError, match=r"no column withheld.*Check out the version"):
+        up._migrate()
+    with pytest.raises(SystemCheckError, match="E011"):
+        call_command("migrate", skip_checks=False, verbosity=0)
+
+
+def test_a_column_that_nothing_fills_and_a_table_that_is_missing_are_named_too() -> None:
+    assert schema_problem() is None
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE capture_passage ADD COLUMN spare int")
+        assert schema_problem() is None  # somebody's own, and empty: no insert fails
+        cursor.execute("ALTER TABLE capture_passage ALTER COLUMN spare SET NOT NULL")
+        assert "capture_passage has a column spare that nothing fills" in (schema_problem() or "")
+        cursor.execute("DROP TABLE capture_intakecount")
+        assert "no table capture_intakecount" in (schema_problem() or "")
+
+
+def test_a_database_that_a_later_version_has_migrated_is_an_error() -> None:
+    MigrationRecorder(connection).record_applied("capture", "0002_later")
+    MigrationRecorder(connection).record_applied("gone", "0001_initial")  # of an app that was uninstalled: no harm
+    assert "does not know capture.0002_later." in said(doctor.examine(), "error")
+    assert "gone" not in said(doctor.examine(), "error")
+
+
+def test_payloads_of_a_key_that_is_lost_are_an_error() -> None:
+    """After a restore without the secrets, say."""
+    receipt = Receipt.objects.create(assistant=make_assistant("helpdesk"), client_id="t1", payload_digest="0")
+    with override_settings(RATCHET_DATA_KEY=base64.urlsafe_b64encode(b"o" * 32).decode()):
+        payload = encrypt(b"{}")
+        Quarantine.objects.create(assistant=receipt.assistant, receipt=receipt, payload=payload, conversation_key="c")
+        assert "closed with a key" not in said(doctor.examine(), "error")
+    assert "1 encrypted payloads were closed with a key that is not in RATCHET_DATA_KEY" in said(
+        doctor.examine(), "error"
+    )
+
+
+def test_a_clock_that_differs_from_the_database_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "time", SimpleNamespace(time=lambda: time.time() + 90))
+    assert "Its clock differs from ours by 90 s." in said(doctor.examine(), "warning").replace("89 s", "90 s")
 
 
 def test_people_read_signs_and_counts() -> None:

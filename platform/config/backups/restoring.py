@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from config.backups import archive, programs
 from config.backups.archive import DATABASE, Manifest
 from config.backups.making import FOLDERS, SECRETS, SPOOL, schema_digest
 from config.backups.programs import BackupError
+
+SECONDS = 20.0
+"""Until sessions that were closed are gone."""
+OTHERS = "Others are connected to the database. Stop every process of the platform first."
 
 
 def restore(source: Path, *, replace: bool, other_schema: bool = False) -> tuple[Manifest, list[str]]:
@@ -41,8 +46,10 @@ def restore(source: Path, *, replace: bool, other_schema: bool = False) -> tuple
     staged = settings.VAR_DIR / "restore.new"
     shutil.rmtree(staged, ignore_errors=True)
     try:
-        archive.unpack(source, manifest, staged)
         connections.close_all()
+        with _maintenance(database) as server:
+            _wait_until_alone(server, str(database["NAME"]))  # before the long part
+        archive.unpack(source, manifest, staged)
         stamp = timezone.now().strftime("%Y%m%d%H%M%S")
         kept = [fill(staged / DATABASE, database, stamp)]
         if not filled:
@@ -85,18 +92,32 @@ def fill(dumped: Path, database: Mapping[str, Any], stamp: str) -> str:
             raise
         rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
         try:
+            _wait_until_alone(server, name)
             server.execute(rename.format(sql.Identifier(name), sql.Identifier(old)))
-        except psycopg.errors.ObjectInUse as error:
+        except (BackupError, psycopg.errors.ObjectInUse):
             server.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(fresh)))
-            raise BackupError(
-                "Others are connected to the database. Stop every process of the platform first."
-            ) from error
+            raise BackupError(OTHERS) from None
         try:
             server.execute(rename.format(sql.Identifier(fresh), sql.Identifier(name)))
         except psycopg.Error:
             server.execute(rename.format(sql.Identifier(old), sql.Identifier(name)))
             raise
     return old
+
+
+def _wait_until_alone(server: psycopg.Connection, name: str) -> None:
+    """PostgreSQL counts a session until its process has ended, which on a busy machine takes seconds after our own was
+    closed: a restore on a new machine was refused for that.
+
+    Raises:
+        BackupError: others are connected, and stay.
+    """
+    deadline = time.monotonic() + SECONDS
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+    while (row := server.execute(sessions, [name]).fetchone()) and row[0]:
+        if time.monotonic() > deadline:
+            raise BackupError(OTHERS)
+        time.sleep(0.2)
 
 
 def _maintenance(database: Mapping[str, Any]) -> psycopg.Connection:

@@ -52,5 +52,7 @@ class Command(BaseCommand):
             self.stdout.write(f"  kept: {name}")
         if not manifest.with_secrets:
             self.stdout.write(
-                "It held no keys: those of this machine stay. If they differ, put the old var/secrets back."
+                "It held no keys: those of this machine stay. Where it was made with others, put ratchet_data_key and "
+                "ratchet_hash_key of the old var/secrets back before you start. Leave database_password: the server of "
+                "this machine has its own."
             )

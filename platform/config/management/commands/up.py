@@ -22,6 +22,7 @@ from config.dbserver import stop_stray
 from config.env import envsecret
 from config.postgres import place
 from config.processes import Program
+from config.schema import HINT, schema_problem
 from config.supervisor import AlreadyRunning, Lock, Logs, Supervisor
 
 PARTS = ("db", "web", "worker", "train", "engine")
@@ -184,6 +185,8 @@ def _migrate() -> None:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
     except DatabaseError as error:
         raise CommandError(f"The database cannot be migrated: {str(error).strip()}") from error
+    if problem := schema_problem():
+        raise CommandError(f"{problem} {HINT}")
 
 
 def _ensure_admin() -> str:
