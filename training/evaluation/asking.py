@@ -88,7 +88,10 @@ class Examination:
         the same for every arm; a demonstration goes before a sentence does."""
         demonstrations = [len(self.shown)] * len(tasks)
         while True:
-            prompts = [task_prompt(self.evaluation, task, self._kept.get(_key(task))) for task in tasks]
+            prompts = [
+                task_prompt(self.evaluation, task, self._sentences(task, n))
+                for task, n in zip(tasks, demonstrations, strict=True)
+            ]
             asked = zip(tasks, prompts, demonstrations, strict=True)
             requests = [self._request(task, prompt, n) for task, prompt, n in asked]
             try:
@@ -102,6 +105,11 @@ class Examination:
                 if kept <= 1:
                     raise
                 self._kept[_key(task)] = kept - 1
+
+    def _sentences(self, task: Task, demonstrations: int) -> int | None:
+        """How many sentences fit. An arm that still shows examples does not hear of other arms what fits: it would show
+        more of them where the same process has asked those before, and another prompt where another process has."""
+        return None if task.arm == Arm.FEW_SHOT and demonstrations else self._kept.get(_key(task))
 
     def _request(self, task: Task, prompt: Prompt, demonstrations: int) -> GenerationRequest:
         messages: Sequence[Message] = prompt.messages

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PAUSE_SECONDS = 1.0
 """Between two looks at what others still ask."""
+LEAVE_SECONDS = 120.0
+"""Of waiting for helpers before single answers are timed: as long as a large model takes to load."""
 LIBRARY_BYTES = 700 * 1024**2
 """Of torch, transformers and this project in a process of its own (measured: docs/log.md)."""
 HELPED = (Evaluation.State.QUEUED, Evaluation.State.RUNNING)
@@ -78,6 +80,8 @@ def ask_all(examination: Examination, *, helpers: int) -> None:
         )
         _show(evaluation, total)
     evaluation.units.all().delete()
+    if examination.plan.timed:
+        see_off(evaluation)
 
 
 def help_out(helper: EvaluationHelper) -> None:
@@ -170,6 +174,20 @@ def dismiss(evaluation: Evaluation) -> None:
     """Asks helpers to stop that are still at it; they notice it at their next beat."""
     for helper in evaluation.helpers.active():
         helper.request_cancel()
+
+
+def see_off(evaluation: Evaluation) -> None:
+    """Sends helpers home and waits until they are gone: one that loads its model beside what is timed next would be in
+    the times. Not for ever: one that was killed counts as running until the sweep sees it.
+
+    Raises:
+        WorkCancelled, WorkLost: as `BackgroundWork.beat`.
+    """
+    dismiss(evaluation)
+    end = time.monotonic() + LEAVE_SECONDS
+    while evaluation.helpers.active().exists() and time.monotonic() < end:
+        evaluation.beat(stage="waiting for helpers to end")
+        time.sleep(PAUSE_SECONDS)
 
 
 def _call(evaluation: Evaluation, helpers: int) -> None:

@@ -9,15 +9,19 @@ import pytest
 
 from assistants.background import launch
 from assistants.models import Assistant
+from generation.local import TransformersEngine
 from generation.prompts import split_sentences
 from knowledge.services import load_document
 from tests.factories import make_adapter
+from tests.tiny_model import shared_base
 from tests.training.evaluation.conftest import evaluate
 from tests.training.finetune.conftest import make_dataset
-from training.evaluation.asking import Task, task_prompt
+from training.evaluation import asking
+from training.evaluation.asking import Examination, Task, task_prompt
 from training.evaluation.conditions import MAKERS, freeze_conditions, is_gold, sentence_of
 from training.evaluation.counterfactual import edited
 from training.evaluation.extractive import thresholds
+from training.evaluation.few_shot import Demonstration
 from training.evaluation.outside import outside_benchmark
 from training.evaluation.plan import Plan
 from training.evaluation.scoring import expected, gold_of
@@ -246,3 +250,30 @@ def test_an_adapter_that_is_gone_or_holds_erased_rows_is_refused_and_goes_on_whe
     assert "3 rows that Adapter 1 has learned from were erased" in erased.error
     with pytest.raises(NotPossible, match="erased since"):
         start_evaluation(assistant=house, adapter=tuned, benchmark=frozen)
+
+
+def test_examples_are_shown_as_if_no_other_arm_had_been_asked(
+    house: Assistant, tuned: Adapter, frozen: Benchmark
+) -> None:
+    """Else an answer would depend on which process has asked which arm."""
+    plan = Plan(arms=[Arm.BASE_RAG.value], conditions=[Condition.CLEAN.value])
+    evaluation = evaluate(tuned, frozen, plan=plan)
+    item = frozen.items.get(key="a1")
+    pair: Demonstration = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No"})
+    engine = TransformersEngine(shared_base())
+
+    def asked(*arms: Arm) -> int:
+        examination = Examination(evaluation, engine, plan, [item], shown=[pair] * 3)
+        for arm in arms:
+            _, (result,) = examination._generated([Task(item, arm.value, Condition.CLEAN.value)])
+        return result.prompt_tokens
+
+    whole = asked(Arm.BASE_RAG)
+    examples = asked(Arm.FEW_SHOT) - whole
+    assert examples > 0
+    lengths = set()
+    for room in range(whole - 60, whole + examples, 3):
+        engine.context = room + asking.MAX_ANSWER_TOKENS
+        lengths.add(asked(Arm.FEW_SHOT))
+        assert asked(Arm.BASE_RAG, Arm.FEW_SHOT) == asked(Arm.FEW_SHOT) <= room
+    assert len(lengths) > 4  # fewer sentences, no examples, one, two

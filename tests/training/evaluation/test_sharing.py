@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from assistants.background import BackgroundWork
+from assistants.background import BackgroundWork, WorkCancelled
 from assistants.models import Assistant
 from tests.training.evaluation.conftest import evaluate
 from training.evaluation import asking, runner, sharing
@@ -130,6 +130,36 @@ def test_a_helper_asks_what_is_free_and_loads_no_model_for_nothing(
     late = helper_of(evaluation, 2)
     monkeypatch.setattr(runner, "examination_of", None)
     help_out(late)
+
+
+def test_single_answers_are_timed_when_the_helpers_are_gone(
+    tuned: Adapter, frozen: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that still loads its model takes the processor from what is measured."""
+    evaluation = queued(tuned, frozen)
+    assert evaluation.claim()
+    loading = helper_of(evaluation)
+    waiting = EvaluationHelper.objects.create(evaluation=evaluation, assistant=evaluation.assistant, place=2)
+    looks: list[str] = []
+
+    def leave(seconds: float) -> None:
+        evaluation.refresh_from_db()
+        looks.append(evaluation.progress["stage"])
+        if len(looks) == 3:  # the model is there, and its next beat notices that nobody waits for it
+            with pytest.raises(WorkCancelled):
+                loading.beat(stage="answering")
+            loading.finish(BackgroundWork.State.CANCELLED)
+
+    monkeypatch.setattr(sharing.time, "sleep", leave)
+    sharing.see_off(evaluation)
+    waiting.refresh_from_db()
+    assert waiting.state == BackgroundWork.State.CANCELLED  # it never loads anything
+    assert looks == ["waiting for helpers to end"] * 3
+    # One that was killed is not waited for longer than that.
+    EvaluationHelper.objects.filter(pk=loading.pk).update(state="running")
+    monkeypatch.setattr(sharing, "LEAVE_SECONDS", 0.0)
+    sharing.see_off(evaluation)
+    assert len(looks) == 3
 
 
 def test_a_helper_that_comes_after_the_prompt_format_has_changed_asks_nothing(
