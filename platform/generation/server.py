@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_RERANKED = 100
-MAX_EMBED_CALLS = 32
-"""Calls that may wait for the embedder; it answers one question in about 10 ms."""
+MAX_EMBED_CALLS = 96
+"""Calls that may wait for the embedder; it answers one question in about 10 ms. More than completions that run and
+wait: else a crowd would be refused for its questions' vectors while there is room for its answers."""
 LOOK_FOR_DISCONNECT = 0.25
 LOOK_AT_FILES = 30.0
 log = logging.getLogger("ratchet.engine")
