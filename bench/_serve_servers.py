@@ -152,8 +152,12 @@ def random_adapters(base: Path, folder: Path, prompt_digest: str, count: int = 4
     return made
 
 
+VOCABULARY = 151_936
+"""Tokens that Qwen3 knows. What the bundled tokenizer does not know is never the likeliest here, and costs as much."""
+
+
 def random_base(bundled: Path, folder: Path) -> Path:
-    """The shape of Qwen3-0.6B with random weights and the bundled tokenizer (so with a small vocabulary)."""
+    """The shape of Qwen3-0.6B with random weights and the bundled tokenizer."""
     import shutil
 
     import torch
@@ -164,11 +168,13 @@ def random_base(bundled: Path, folder: Path) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(bundled)
         torch.manual_seed(0)
         config = Qwen3Config(
-            vocab_size=len(tokenizer), hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,
+            vocab_size=VOCABULARY, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,
             num_attention_heads=16, num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
             max_position_embeddings=4096, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
-        Qwen3ForCausalLM(config).save_pretrained(folder)
+        model = Qwen3ForCausalLM(config)
+        model.get_input_embeddings().weight.data[len(tokenizer) :] = 0.0
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             shutil.copy(bundled / name, folder / name)
+        model.save_pretrained(folder)
     return folder

@@ -31,6 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", default="1,8,32", help="With commas (%(default)s).")
     parser.add_argument("--seconds", type=float, default=20, help="Of each measurement (%(default)s).")
+    parser.add_argument(
+        "--answers", type=int, default=0, help="Of each user, instead of a time: for models that need long for one."
+    )
     parser.add_argument("--tokens", type=int, default=96, help="Of an answer at most (%(default)s).")
     parser.add_argument("--load-minutes", type=float, default=2, help="Users and promotions (%(default)s); 0: none.")
     parser.add_argument("--load-users", type=int, default=8, help="(%(default)s)")
@@ -44,6 +47,11 @@ def main() -> None:
     )
     parser.add_argument(
         "--peers", default="plain,continuous", help="`transformers serve`, how; with commas (%(default)s)."
+    )
+    parser.add_argument(
+        "--ours",
+        default="one,four,bare",
+        help="Engine with one adapter, with four, the loop; with commas (%(default)s).",
     )
     options = parser.parse_args()
     PLACE.mkdir(parents=True, exist_ok=True)
@@ -70,7 +78,8 @@ def engines(options: argparse.Namespace) -> dict[str, Any]:
     metrics: dict[str, Any] = {"shape": options.shape, "dtype": options.dtype}
     ours = _ours(base, adapters, prompts, users, options)
     metrics |= ours
-    metrics["bare_loop"] = _bare(base, prompts, options)
+    if "bare" in options.ours.split(","):
+        metrics["bare_loop"] = _bare(base, prompts, options)
     peers = {}
     ways: dict[str, Sequence[str]] = {"plain": (), "continuous": CONTINUOUS}
     for name, more in ((name, ways[name]) for name in options.peers.split(",") if name):
@@ -80,12 +89,12 @@ def engines(options: argparse.Namespace) -> dict[str, Any]:
             print(f"transformers serve, {name}: {error}", flush=True)
     metrics["transformers_serve"] = peers
     best = max((figures["8"]["tokens_s"] for figures in peers.values() if "8" in figures), default=0.0)
-    if best and "8" in ours["engine"]:
+    if best and "8" in ours.get("engine", {}):
         metrics["vs_transformers_serve_8"] = round(ours["engine"]["8"]["tokens_s"] / best, 2)
         # The same by processor time, which other work on the machine does not touch.
         busy = max(figures["8"]["tokens_cpu_s"] for figures in peers.values() if "8" in figures)
         metrics["vs_transformers_serve_8_cpu"] = round(ours["engine"]["8"]["tokens_cpu_s"] / busy, 2)
-    if "8" in ours["engine"]:
+    if "8" in ours.get("engine", {}):
         metrics["ttft_ms_8"] = ours["engine"]["8"]["ttft_ms"]
     return metrics
 
@@ -99,29 +108,37 @@ def _ours(
     from generation.client import EngineClient
 
     more = ["--dtype", options.dtype, *(["--keep-loops"] if options.shape != "bundled" else [])]
-    found: dict[str, Any] = {"engine": {}, "engine_four_adapters": {}}
+    wanted = options.ours.split(",")
+    kinds: dict[str, list[str | None]] = {}
+    if "one" in wanted:
+        kinds["engine"] = [adapters[0].name]
+    if "four" in wanted:
+        kinds["engine_four_adapters"] = [folder.name for folder in adapters]
+    found: dict[str, Any] = {name: {} for name in kinds}
+    if not kinds:
+        return found
     with engine(base, PLACE, *more) as (url, pid):
         client = EngineClient(url)
-        for folder in adapters:
+        for folder in adapters if "four" in wanted else adapters[:1]:
             client.load_adapter(folder.name, folder)
-        kinds: dict[str, list[str | None]] = {
-            "engine": [adapters[0].name], "engine_four_adapters": [folder.name for folder in adapters],
-        }  # fmt: skip
 
         async def measure() -> None:
             for name, chosen in kinds.items():
                 answer = engine_answer(client, prompts, chosen, options.tokens)
-                await load(answer, users=2, questions=len(prompts), seconds=0, rounds=4)
+                await load(answer, users=2, questions=len(prompts), seconds=0, rounds=1 if options.answers else 4)
                 for number in users:
-                    measured = await load(
-                        answer, users=number, questions=len(prompts), seconds=options.seconds, pid=pid
-                    )
+                    measured = await load(answer, **_extent(number, prompts, options), pid=pid)
                     found[name][str(number)] = measured.figures()
                     print(f"{name}, {number} users: {measured.figures()}", flush=True)
 
         asyncio.run(measure())
         found["engine_mb"] = round(resident_mb([pid]))
     return found
+
+
+def _extent(users: int, prompts: Sequence[Any], options: argparse.Namespace) -> dict[str, Any]:
+    found = {"users": users, "questions": len(prompts), "seconds": options.seconds}
+    return {**found, "rounds": users * options.answers} if options.answers else found
 
 
 def _peer(
@@ -141,11 +158,9 @@ def _peer(
             async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=300, limits=limits) as http:
                 counter = lambda text: len(tokenizer(text)["input_ids"])  # noqa: E731
                 answer = openai_answer(http, str(base), prompts, options.tokens, counter)
-                await load(answer, users=1, questions=len(prompts), seconds=0, rounds=2)
+                await load(answer, users=1, questions=len(prompts), seconds=0, rounds=1 if options.answers else 2)
                 for number in users:
-                    measured = await load(
-                        answer, users=number, questions=len(prompts), seconds=options.seconds, pid=pid
-                    )
+                    measured = await load(answer, **_extent(number, prompts, options), pid=pid)
                     if not measured.whole:
                         raise RuntimeError("it answered nothing; see var/bench/serve/peer.log")
                     found[str(number)] = measured.figures()
@@ -168,7 +183,7 @@ def _bare(base: Path, prompts: Sequence[Any], options: argparse.Namespace) -> di
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     marks, tokens, done = control_tokens(tokenizer), 0, 0
     began, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - began < options.seconds:
+    while done < options.answers if options.answers else time.perf_counter() - began < options.seconds:
         text = render_chat(tokenizer, prompts[done % len(prompts)], marks)
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
