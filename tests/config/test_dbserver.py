@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import psycopg
@@ -58,6 +59,29 @@ def run(var: Path) -> tuple[subprocess.Popen[bytes], Place]:
     child, spot = start(var, PASSWORD, output=subprocess.DEVNULL)
     wait_ready(spot, PASSWORD, child)
     return child, spot
+
+
+@pytest.mark.parametrize(
+    ("machine", "container", "megabytes"),
+    [(2**30, "max", 256), (16 * 2**30, "max", 2048), (16 * 2**30, str(4 * 2**30), 512), (2**38, "", 4096)],
+)
+def test_the_server_keeps_an_eighth_of_the_memory_for_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: int, container: str, megabytes: int
+) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{container}\n")
+    monkeypatch.setattr(dbserver, "_CGROUP", limit)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=machine))
+    assert dbserver.buffers() == megabytes * 2**20
+
+
+def test_it_is_started_with_them(var: Path) -> None:
+    child, spot = run(var)
+    with connect(spot) as connection:
+        shown = connection.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone()
+    stop(child)
+    assert shown is not None
+    assert shown[0] == dbserver.buffers() // 2**20 * 2**20
 
 
 def test_committed_rows_survive_a_kill_and_the_stale_pid_file(var: Path) -> None:
