@@ -46,7 +46,8 @@ class Receipt(models.Model):
     ``payload_digest`` tells a repeat (same content) from a conflict (other content) after the payload is gone.
     """
 
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    # Unique keys and indexes that begin with a reference serve it too: it has no index of its own here and below.
+    assistant = models.ForeignKey(Assistant, db_index=False, on_delete=models.CASCADE, related_name="+")
     client_id = models.CharField(max_length=200)
     payload_digest = models.CharField(max_length=64)
     received_at = models.DateTimeField(auto_now_add=True)
@@ -112,7 +113,7 @@ class Quarantine(models.Model):
 class Conversation(models.Model):
     """Turns in order. ``entities`` is the conversation's table of masked values as keyed hashes: no value is stored."""
 
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="conversations")
+    assistant = models.ForeignKey(Assistant, db_index=False, on_delete=models.CASCADE, related_name="conversations")
     external_id = models.CharField(max_length=200)
     entities = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -127,7 +128,7 @@ class Conversation(models.Model):
 class Passage(models.Model):
     """A retrieved text, stored once per assistant under the digest of its scrubbed form (most of a log)."""
 
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="+")
+    assistant = models.ForeignKey(Assistant, db_index=False, on_delete=models.CASCADE, related_name="+")
     digest = models.CharField(max_length=64, help_text="SHA-256 of title and scrubbed text.")
     title = models.CharField(max_length=500, blank=True)
     source = models.CharField(max_length=500, blank=True, help_text="Path of the document, as the frontend named it.")
@@ -296,7 +297,7 @@ class RetrievalQuerySet(models.QuerySet["Retrieval"]):
 class Retrieval(models.Model):
     """One passage at one rank of one turn, with the sentences of it that were offered as evidence."""
 
-    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="retrievals")
+    turn = models.ForeignKey(Turn, db_index=False, on_delete=models.CASCADE, related_name="retrievals")
     passage = models.ForeignKey(Passage, on_delete=models.PROTECT, related_name="retrievals")
     rank = models.PositiveSmallIntegerField(help_text="1 is first.")
     score = models.FloatField(null=True)

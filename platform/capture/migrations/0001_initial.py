@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
                 ('external_id', models.CharField(max_length=200)),
                 ('entities', models.JSONField(blank=True, default=dict)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='conversations', to='assistants.assistant')),
+                ('assistant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='conversations', to='assistants.assistant')),
             ],
         ),
         migrations.CreateModel(
@@ -72,7 +72,7 @@ class Migration(migrations.Migration):
                 ('sentence_embeddings', models.BinaryField(help_text='As Chunk.sentence_embeddings.', null=True)),
                 ('trusted', models.BooleanField(default=False, help_text="A text of the assistant's own documents when it was scrubbed: only the worst was masked.")),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
+                ('assistant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
             ],
         ),
         migrations.CreateModel(
@@ -82,7 +82,7 @@ class Migration(migrations.Migration):
                 ('client_id', models.CharField(max_length=200)),
                 ('payload_digest', models.CharField(max_length=64)),
                 ('received_at', models.DateTimeField(auto_now_add=True)),
-                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
+                ('assistant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
             ],
         ),
         migrations.CreateModel(
@@ -152,7 +152,7 @@ class Migration(migrations.Migration):
                 ('own_source', models.CharField(help_text="Where it differs from the passage's.", max_length=500, null=True)),
                 ('own_metadata', models.JSONField(help_text="Where it differs from the passage's.", null=True)),
                 ('passage', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='retrievals', to='capture.passage')),
-                ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='retrievals', to='capture.turn')),
+                ('turn', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='retrievals', to='capture.turn')),
             ],
             options={
                 'ordering': ('turn', 'rank'),
@@ -387,6 +387,14 @@ class Migration(migrations.Migration):
             ALTER TABLE capture_quarantine ALTER COLUMN payload SET STORAGE EXTERNAL;
             ALTER TABLE capture_waitingspans ALTER COLUMN payload SET STORAGE EXTERNAL;
             ALTER TABLE capture_passage ALTER COLUMN sentence_embeddings SET STORAGE EXTERNAL;
+            """,
+            migrations.RunSQL.noop,
+        ),
+        # Of a hundred million rows a fifth is half a year's deletions: VACUUM would come seldom, and take days.
+        migrations.RunSQL(
+            """
+            ALTER TABLE capture_turn SET (autovacuum_vacuum_scale_factor = .05, autovacuum_analyze_scale_factor = .02);
+            ALTER TABLE capture_retrieval SET (autovacuum_vacuum_scale_factor = .05, autovacuum_analyze_scale_factor = .02);
             """,
             migrations.RunSQL.noop,
         ),
