@@ -1,7 +1,9 @@
-"""Takes due deliveries to their channels, again and again for a day."""
+"""Takes due deliveries to their channels, eight times over two hours where they are not taken."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
 from datetime import timedelta
 from smtplib import SMTPException
 from typing import Any
@@ -15,7 +17,9 @@ from serving.alerts import webhooks
 from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 
 AT_ONCE = 50
-"""Deliveries of one look: each may wait ten seconds for somebody who does not answer."""
+"""Deliveries of one look."""
+SECONDS = 20.0
+"""Of one look: each delivery may wait ten seconds for somebody who does not answer, and the worker has other jobs."""
 FIRST_DELAY = timedelta(minutes=1)
 LEASE = timedelta(minutes=5)
 
@@ -23,26 +27,30 @@ LEASE = timedelta(minutes=5)
 def send_due() -> int:
     """Returns how many arrived. A process that is killed after sending and before noting it sends once more: twice told
     is better than never."""
-    sent = 0
+    sent, end = 0, time.monotonic() + SECONDS
+    failing: set[int] = set()
     for _ in range(AT_ONCE):
-        delivery = _claim()
+        delivery = _claim(failing) if time.monotonic() < end else None
         if delivery is None:
             break
         error = deliver(delivery.alert, delivery.channel, cleared=delivery.cleared)
-        if not error:
+        if error:
+            failing.add(delivery.channel_id)  # what else is for it waits for the next look, others do not wait for it
+        else:
             sent += 1
         _note(delivery, error)
     return sent
 
 
 @transaction.atomic
-def _claim() -> AlertDelivery | None:
+def _claim(failing: Collection[int]) -> AlertDelivery | None:
     """The next that is due, put off so that no other worker takes it meanwhile."""
     due = AlertDelivery.objects.filter(
         sent_at=None, due_at__lte=timezone.now(), attempts__lt=AlertDelivery.MOST_ATTEMPTS, channel__enabled=True
     )
     found = (
-        due.select_related("alert__assistant", "channel")
+        due.exclude(channel__in=failing)
+        .select_related("alert__assistant", "channel")
         .select_for_update(of=("self",), skip_locked=True)
         .order_by("due_at")
         .first()

@@ -23,6 +23,8 @@ SECONDS = 10.0
 MOST_PLACES = 3
 """Addresses of one name that are tried."""
 SIGNATURE = "X-Ratchet-Signature"
+CARRYING = [ipaddress.IPv6Network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
+"""IPv6 networks whose last four bytes are an IPv4 address: of NAT64, and the old compatible ones."""
 
 
 def address_problem(address: str) -> str:
@@ -52,11 +54,24 @@ def post(address: str, body: dict[str, Any], *, key: str) -> str:
     headers = {"Content-Type": "application/json", "User-Agent": "ratchet", SIGNATURE: sign(data, key)}
     try:
         found = _looked_up(address)
-        if not settings.RATCHET_WEBHOOK_PRIVATE and not all(ipaddress.ip_address(one).is_global for one in found):
+        if not settings.RATCHET_WEBHOOK_PRIVATE and not all(is_public(one) for one in found):
             return "It lies in a private network; allow that with RATCHET_WEBHOOK_PRIVATE=1."
         return _sent(address, found, data, headers)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that is no name
         return f"No answer ({type(error).__name__})."
+
+
+def is_public(address: str) -> bool:
+    """Also of the IPv4 address that some IPv6 addresses carry: where a gateway translates, they lead to it."""
+    found = ipaddress.ip_address(address)
+    if not found.is_global or found.is_multicast:
+        return False
+    if isinstance(found, ipaddress.IPv4Address):
+        return True
+    carried = found.sixtofour
+    if carried is None and any(found in network for network in CARRYING):
+        carried = ipaddress.IPv4Address(found.packed[-4:])
+    return not found.is_site_local and (carried is None or carried.is_global)
 
 
 def _looked_up(address: str) -> list[str]:
@@ -74,17 +89,18 @@ def _sent(address: str, found: list[str], data: bytes, headers: dict[str, str]) 
     with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
         for place, host in enumerate(found[:MOST_PLACES], start=1):
             try:
-                answer = client.post(
+                # Only the status is read: an answer without an end would hold the worker.
+                with client.stream(
+                    "POST",
                     url.copy_with(host=host),
                     content=data,
                     headers=headers,
                     extensions={"sni_hostname": url.raw_host.decode()},
-                )
-            except httpx.ConnectError:
+                ) as answer:
+                    return "" if 200 <= answer.status_code < 300 else f"It answered {answer.status_code}."
+            except (httpx.ConnectError, httpx.ConnectTimeout):
                 if place == len(found[:MOST_PLACES]):
                     raise
-            else:
-                return "" if 200 <= answer.status_code < 300 else f"It answered {answer.status_code}."
     return "No answer."
 
 

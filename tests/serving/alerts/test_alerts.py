@@ -7,8 +7,10 @@ import hmac
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
 from typing import Any
 
@@ -59,6 +61,36 @@ def receiver() -> Iterator[Any]:
     server.address = f"http://127.0.0.1:{server.server_port}/hook"
     Thread(target=server.serve_forever, daemon=True).start()
     with override_settings(RATCHET_WEBHOOK_PRIVATE=True):
+        yield server
+    server.shutdown()
+    server.server_close()
+
+
+class MailServer(StreamRequestHandler):
+    """As much SMTP as a mail needs."""
+
+    def handle(self) -> None:
+        server: Any = self.server
+        self.wfile.write(b"220 sink\r\n")
+        while line := self.rfile.readline().strip():
+            verb, answer = line[:4].upper(), b"250 sink"
+            if verb == b"RCPT" and server.refuse:
+                answer = b"550 no such box: hunter2"
+            elif verb == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                server.got.append(b"".join(iter(self.rfile.readline, b".\r\n")))
+            self.wfile.write((b"221 bye" if verb == b"QUIT" else answer) + b"\r\n")
+
+
+@pytest.fixture
+def mail_server() -> Iterator[Any]:
+    server: Any = ThreadingTCPServer(("127.0.0.1", 0), MailServer)
+    server.got, server.refuse = [], False
+    Thread(target=server.serve_forever, daemon=True).start()
+    with override_settings(
+        EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend", EMAIL_HOST="127.0.0.1",
+        EMAIL_PORT=server.server_address[1], EMAIL_USE_TLS=False,
+    ):  # fmt: skip
         yield server
     server.shutdown()
     server.server_close()
@@ -222,9 +254,69 @@ def test_addresses_that_cannot_be_meant_are_refused(assistant: Assistant, addres
         AlertChannel(assistant=assistant, kind="webhook", address=address).full_clean()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "10.0.0.1", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "localhost", "169.254.169.254", "10.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "[64:ff9b::10.0.0.1]",
+        "[2002:a00:1::1]", "[fec0::1]", "[::10.0.0.1]", "224.0.0.1", "0.0.0.0", "100.64.0.1", "2130706433",
+    ],
+)  # fmt: skip
 def test_private_networks_are_closed_unless_opened(db: None, host: str) -> None:
     assert "private network" in webhooks.post(f"https://{host}:1/", {}, key="k")
+
+
+def test_public_addresses_are_no_private_network() -> None:
+    assert all(map(webhooks.is_public, ["8.8.8.8", "2606:4700::1", "64:ff9b::8.8.8.8", "2002:808:808::1"]))
+
+
+def test_a_channel_that_fails_holds_up_nobody_else(assistant: Assistant, receiver: Any) -> None:
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        AlertChannel.objects.create(assistant=assistant, kind="webhook", address=address, level="news")
+        AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address, level="news")
+        for number in range(3):
+            Alert.objects.create(
+                assistant=assistant, kind="held", key=str(number), level="warning", sentence="!",
+                raised_at=timezone.now(), seen_at=timezone.now(),
+            )  # fmt: skip
+        for alert in Alert.objects.all():
+            watching._note(alert, cleared=False)
+        assert sending.send_due() == 3
+    tried = AlertDelivery.objects.filter(attempts__gt=0, sent_at=None)
+    assert tried.count() == 1  # the others for it are left to the next look
+    assert tried.get().error == "No answer (ConnectError)."
+
+
+def test_an_answer_without_an_end_is_not_waited_for(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(self: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"x" * 65536)
+
+    monkeypatch.setattr(Receiver, "do_POST", endless)
+    assert webhooks.post(receiver.address, {}, key="k") == ""
+
+
+def test_a_real_mail_server_gets_what_was_said_and_one_that_refuses_is_asked_again(
+    assistant: Assistant, mail_server: Any
+) -> None:
+    AlertChannel.objects.create(assistant=assistant, kind="email", address="ops@example.org", level="news")
+    hold(assistant)
+    watching.look()
+    mail_server.refuse = True
+    assert sending.send_due() == 0
+    delivery = AlertDelivery.objects.get()
+    assert delivery.error.startswith("The mail server did not take it (SMTP")
+    assert "hunter2" not in delivery.error
+    mail_server.refuse = False
+    AlertDelivery.objects.update(due_at=timezone.now())
+    assert sending.send_due() == 1
+    (message,) = mail_server.got
+    assert b"Subject: [helpdesk] warning: 1 captured items are held" in message
+    assert b"To: ops@example.org" in message
 
 
 def test_what_was_looked_at_is_what_is_sent_to(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
