@@ -160,6 +160,16 @@ class BackgroundWork(models.Model):
         if not self._mine().update(**{name: getattr(self, name) for name in fields}):
             raise WorkLost
 
+    def hold(self) -> None:
+        """For what is written to other rows: makes sure, as the last act of a transaction, that the work is still ours,
+        and that nobody takes it over before the transaction ends. Last, since heartbeats and cancels wait meanwhile.
+
+        Raises:
+            WorkLost: another process took over; the transaction must be rolled back.
+        """
+        if not self._mine().select_for_update().values_list("pk"):
+            raise WorkLost
+
     def finish(self, state: State, error: str = "") -> bool:
         """Ends the work; False when the token is no longer ours."""
         done = self._mine().update(state=state, error=error, finished_at=timezone.now(), token=None)

@@ -69,7 +69,7 @@ class _Pass:
         work = self.work
         work.beat(done=self.done)  # first: who lost the work writes nothing
         work.counts = {**self.counts, "masks": dict(self.masks)}
-        Rescrub.objects.filter(pk=work.pk, token=work.token).update(cursor=work.cursor, counts=work.counts)
+        work.keep("cursor", "counts")
 
     def _conversation(self, key: int) -> None:
         changes = Changes()

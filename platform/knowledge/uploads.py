@@ -168,7 +168,7 @@ def _look(file: UploadedFile, path: str, data: bytes, tick: Tick | None) -> None
         return
     preview = preview_of(prepared, file.document)
     file.outcome, file.preview, file.sentence = UploadedFile.Outcome.READY, preview.as_json(), preview.sentence
-    file.save(update_fields=["outcome", "sentence", "preview", "path", "document"])
+    _store(file, "outcome", "sentence", "preview", "path", "document")
 
 
 def _unpack(file: UploadedFile, path: str, data: bytes) -> None:
@@ -203,7 +203,14 @@ def _unpack(file: UploadedFile, path: str, data: bytes) -> None:
 
 def _note(file: UploadedFile, outcome: str, sentence: str) -> None:
     file.outcome, file.sentence, file.data, file.preview = outcome, sentence, b"", None
-    file.save(update_fields=["outcome", "sentence", "document", "data", "path", "preview"])
+    _store(file, "outcome", "sentence", "document", "data", "path", "preview")
+
+
+def _store(file: UploadedFile, *fields: str) -> None:
+    """Raises WorkLost: another process goes on with the upload."""
+    with transaction.atomic():
+        file.save(update_fields=fields)
+        file.upload.hold()
 
 
 def _row(upload: Upload, path: str, size: int, content: Callable[[], bytes], rules: Rules | None) -> UploadedFile:

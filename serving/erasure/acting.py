@@ -126,7 +126,7 @@ def _begin(erasure: Erasure, scope: Scope) -> Targets:
     targets = Targets(keys, conversations, scope.wanted(assistant))
     erasure.affected = affected(assistant, turns)
     erasure.sealed = seal(scope, targets=targets.plain())
-    erasure.save(update_fields=["affected", "sealed"])
+    erasure.keep("affected", "sealed")
     return targets
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from assistants.background import WorkLost
 from assistants.services import audit
 from assistants.vault import keyed_hash
 from serving.erasure.record import Erasure
@@ -41,14 +40,13 @@ def sign_off(erasure: Erasure, *, unreadable: int) -> None:
     }
     receipt = {**content, "signature": signature(content)}
     with transaction.atomic():
-        if not erasure._mine().update(receipt=receipt, sealed=None, affected=erasure.affected):
-            raise WorkLost
+        erasure.receipt, erasure.sealed = receipt, None
+        erasure.keep("receipt", "sealed", "affected")
         audit(
             assistant=erasure.assistant, actor=erasure.confirmed_by, action="erasure.done", target=str(erasure),
             reason=erasure.reason,
             details={"scope": erasure.scope_digest, "kind": erasure.kind, "counts": erasure.counts},
         )  # fmt: skip
-    erasure.receipt, erasure.sealed = receipt, None
 
 
 def signature(content: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from assistants.background import BackgroundQuerySet, BackgroundWork, WorkLost
+from assistants.background import BackgroundQuerySet, BackgroundWork
 from assistants.models import Assistant
 
 
@@ -81,8 +81,7 @@ class Erasure(BackgroundWork):
         for name, count in counts.items():
             if count:
                 self.counts[name] = self.counts.get(name, 0) + count
-        if not self._mine().update(counts=self.counts):
-            raise WorkLost
+        self.keep("counts")
 
     def perform(self) -> None:
         from serving.erasure import acting, survey

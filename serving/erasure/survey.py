@@ -37,7 +37,7 @@ def perform(erasure: Erasure) -> None:
     scope, _ = unseal(erasure)
     erasure.beat(stage="looking", done=0, total=0)
     erasure.plan = survey(erasure.assistant, scope, beat=beater(erasure))
-    erasure.save(update_fields=["plan"])
+    erasure.keep("plan")
 
 
 def beater(erasure: Erasure) -> Callable[[], None]:

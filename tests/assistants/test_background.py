@@ -15,11 +15,12 @@ import psutil
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from assistants import background, performing
 from assistants.background import BackgroundWork, WorkCancelled, WorkLost, launch, sweep
+from assistants.models import Assistant
 from tests.factories import make_assistant
 from training.models import Synthesis
 
@@ -86,6 +87,26 @@ def test_a_lost_token_stops_the_loser_and_keeps_its_result_out(work: Synthesis) 
     other.progress = {"stage": "of the one that has it"}
     other.keep("progress")
     assert again(work).progress == other.progress
+
+
+def test_what_a_ghost_writes_to_other_rows_goes_with_its_transaction(work: Synthesis) -> None:
+    work.claim()
+    other = again(work)
+    other.take_back()
+    assert other.claim()
+
+    def make(slug: str, holder: Synthesis) -> None:
+        with transaction.atomic():
+            make_assistant(slug)
+            holder.hold()
+
+    with pytest.raises(WorkLost):
+        make("of-the-ghost", work)
+    make("of-its-successor", other)
+    assert set(Assistant.objects.filter(slug__startswith="of-").values_list("slug", flat=True)) == {"of-its-successor"}
+    assert other.finish(State.SUCCEEDED)
+    with pytest.raises(WorkLost):
+        make("of-one-that-has-ended", other)
 
 
 def test_foreground_performs_and_finishes(work: Synthesis, monkeypatch: pytest.MonkeyPatch) -> None:

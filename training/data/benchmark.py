@@ -145,7 +145,7 @@ def perform(upload: BenchmarkUpload) -> None:
         progress=lambda done, total: upload.beat(stage="freezing what is retrieved", done=done, total=total),
     )
     upload.sealed = None
-    upload.save(update_fields=["benchmark", "sealed"])
+    upload.keep("benchmark", "sealed")
 
 
 def _row(assistant: Assistant, item: Item, deep: list[RetrievedPassage], vector: Any) -> BenchmarkItem:

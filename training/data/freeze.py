@@ -209,12 +209,9 @@ def write_version(
         dataset.stats = {**ready.stats.as_dict(), "budget": told, "threshold": threshold}
         report.save()
         dataset.leak_report = report
-        dataset.save(
-            update_fields=[
-                "prompt_digest", "content_hash", "funnel", "mix", "blocked", "documents", "rows", "stats",
-                "leak_report",
-            ]
-        )  # fmt: skip
+        dataset.keep(
+            "prompt_digest", "content_hash", "funnel", "mix", "blocked", "documents", "rows", "stats", "leak_report"
+        )
 
 
 def copy_rows(dataset: DatasetVersion, pool: Pool, lines: Sequence[Line]) -> None:

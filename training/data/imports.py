@@ -99,7 +99,7 @@ def perform(curated: CuratedSet) -> None:
         CuratedRow.objects.bulk_create(rows, batch_size=500)
         curated.rows, curated.refused, curated.masked = len(rows), reader.refused, reader.masked
         curated.problems, curated.content_hash, curated.sealed = reader.problems, digest.hexdigest(), None
-        curated.save(update_fields=["rows", "refused", "masked", "problems", "content_hash", "sealed"])
+        curated.keep("rows", "refused", "masked", "problems", "content_hash", "sealed")
 
 
 class _Reader:

@@ -51,7 +51,7 @@ def perform(preview: DatasetPreview) -> None:
             "nothing": nothing,
         }
     preview.beat(stage="counted")
-    preview.save(update_fields=["result"])
+    preview.keep("result")
 
 
 def _within_budget(order: Order, pool: Pool, rows: list[Head], funnel: Funnel) -> list[Head]:

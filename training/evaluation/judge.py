@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 
 from annotations.comparing.models import Choice, ComparisonChoice
 from annotations.comparing.results import WORTH
@@ -63,8 +64,9 @@ def perform(judging: Judging) -> None:
         _ask(judging, engine, todo[start : start + BATCH])
         judging.beat(done=min(total, total - len(todo) + start + BATCH))
     judging.results = _results(judging, pairs)
-    judging.save(update_fields=["results"])
-    _gate_again(judging.evaluation)
+    with transaction.atomic():
+        _gate_again(judging.evaluation)
+        judging.keep("results")
 
 
 Pair = tuple[EvaluationAnswer, EvaluationAnswer]

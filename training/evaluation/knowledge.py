@@ -57,7 +57,7 @@ def perform(score: KnowledgeScore) -> None:
         },
         "answers": len(answers),
     }
-    score.save(update_fields=["results"])
+    score.keep("results")
 
 
 def _answers(score: KnowledgeScore) -> list[dict[str, EvaluationAnswer]]:

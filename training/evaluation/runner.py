@@ -71,6 +71,7 @@ def perform(evaluation: Evaluation) -> None:
     mark_private(evaluation)
     with transaction.atomic():
         summarise(evaluation, examination.items, latency=latency)
+        evaluation.hold()
 
 
 def examination_of(evaluation: Evaluation, work: BackgroundWork) -> Examination:

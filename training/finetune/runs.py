@@ -67,7 +67,7 @@ def run_folder(run: Run) -> Path:
     stored = relative_to_state(folder)
     if run.folder != stored:
         run.folder = stored
-        run.save(update_fields=["folder"])
+        run.save(update_fields=["folder"])  # the same for every attempt
     return folder
 
 

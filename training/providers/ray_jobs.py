@@ -255,5 +255,4 @@ def _stop_there(run: Run, client: Any) -> None:
 def _remember(run: Run, **what: Any) -> None:
     """Raises WorkLost: another process has the run now."""
     run.remote = {**run.remote, **what}
-    if not Run.objects.filter(pk=run.pk, token=run.token).update(remote=run.remote):
-        raise WorkLost
+    run.keep("remote")

@@ -217,8 +217,7 @@ def _number(value: Any) -> float | None:
 def _remember(run: Run, **what: Any) -> None:
     """Raises WorkLost: another process has the run now."""
     run.remote = {**run.remote, **what}
-    if not Run.objects.filter(pk=run.pk, token=run.token).update(remote=run.remote):
-        raise WorkLost
+    run.keep("remote")
 
 
 def _tidy(run: Run, client: FineTuningClient) -> None:

@@ -75,7 +75,7 @@ def perform(merge: AdapterMerge) -> None:
     _merge_apart(merge, base, folder, home)
     merge.folder, merge.digest = relative_to_state(home), base_digest(home)
     merge.size_bytes = sum(path.stat().st_size for path in home.iterdir())
-    merge.save(update_fields=["folder", "digest", "size_bytes"])
+    merge.keep("folder", "digest", "size_bytes")
 
 
 def _merge_apart(merge: AdapterMerge, base: Path, folder: Path, home: Path) -> None:

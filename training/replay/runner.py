@@ -66,7 +66,7 @@ def perform(replay: Replay) -> None:
         replay.beat(done=total - len(left) + min(start + BATCH, len(left)))
     replay.results = {mode: _results(replay, mode) for mode in ReplayAnswer.Mode.values}
     replay.results = {mode: found for mode, found in replay.results.items() if found}
-    replay.save(update_fields=["results"])
+    replay.keep("results")
 
 
 def _engine(replay: Replay) -> Engine:

@@ -75,7 +75,7 @@ def perform(comparison: RetrievalComparison) -> None:
             )
         )
     comparison.result = compare(*both)
-    comparison.save(update_fields=["result"])
+    comparison.keep("result")
 
 
 def compare(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Any]:

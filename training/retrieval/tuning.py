@@ -127,7 +127,7 @@ def _finish(tuning: RetrieverTuning, found: Gathered, weights: Weights, result: 
         )  # fmt: skip
         tuning.result = result
         tuning.configuration = _version(tuning, made)
-        tuning.save(update_fields=["result", "configuration"])
+        tuning.keep("result", "configuration")
 
 
 def _compare(tuning: RetrieverTuning) -> None:
@@ -141,7 +141,7 @@ def _compare(tuning: RetrieverTuning) -> None:
     tuning.comparison = start_comparison(
         benchmark=tuning.benchmark, first=active, second=tuning.configuration, actor=tuning.created_by
     )
-    tuning.save(update_fields=["comparison"])
+    tuning.keep("comparison")
 
 
 def _version(tuning: RetrieverTuning, made: QueryMap) -> RetrievalConfiguration:

@@ -137,7 +137,7 @@ def _close(synthesis: Synthesis, why: str, desk: Desk, spent: dict[str, float]) 
         "tokens": int(spent["tokens"]),
     }
     synthesis.stopped_by = why[:300]
-    synthesis.save(update_fields=["funnel", "stopped_by"])
+    synthesis.keep("funnel", "stopped_by")
 
 
 def _accepted(synthesis: Synthesis, judge: Judge, desk: Desk, judged: list[Judged]) -> list[SyntheticItem]:

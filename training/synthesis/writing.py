@@ -192,7 +192,7 @@ class Writer:
                 {"path": path, "text": text} for text in named if not self._screen.kinds([("persona", text)])
             ]
         self.synthesis.personas = self.personas
-        self.synthesis.save(update_fields=["personas"])
+        self.synthesis.keep("personas")
 
     def _persona(self, task: Task, rng: random.Random) -> str:
         own = [p["text"] for p in self.personas if task.places and p["path"] == task.places[0].path]
