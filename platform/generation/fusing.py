@@ -75,6 +75,8 @@ def _build(model: Any, context: int, made: list[Product], hooks: list[Any]) -> F
     queries = first.q_proj.weight.shape[0] // first.head_dim
     keys = first.k_proj.weight.shape[0] // first.head_dim
     paths = {id(module): path for path, module in model.named_modules()}
+    if pack and not keep:
+        _leave_file(inner)
     layers = []
     for layer in inner.layers:
         attention, block = layer.self_attn, layer.mlp
@@ -123,6 +125,16 @@ def _packs(dtype: Any) -> bool:
     if dtype == torch.bfloat16:
         return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.backends.mkldnn.is_available() and dtype == torch.float32
+
+
+def _leave_file(model: Any) -> None:
+    """Weights of the right kind are mapped from their file in one piece: while one norm of it is used, all stays."""
+    import torch
+
+    for module in model.modules():
+        if not isinstance(module, torch.nn.Linear):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.clone()
 
 
 def _lending(layer: Any, products: Sequence[Product]) -> list[Any]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from generation import prefixes
 from generation.engines import GenerationRequest
 from generation.fused import FusedDecoder, Piece
 from generation.local import TransformersEngine
@@ -106,3 +108,15 @@ def test_the_least_used_is_forgotten() -> None:
     assert kept.get((None, tokens)) is not None
     kept.forget("b")
     assert kept.get(("b", tokens)) is None
+
+
+@pytest.mark.parametrize("layers", [torch.zeros(2, 2, 1, 25, 3), [(torch.zeros(75), torch.zeros(75))] * 2])
+def test_a_large_model_keeps_as_much_as_there_is_room_for(layers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "MAX_KEPT_BYTES", 2500)  # two of 1,200
+    kept, tokens = Prefixes(), tuple(range(25))
+    for name in ("a", "b", "c", "d"):
+        kept.put((name, tokens), layers)
+    assert [name for name in "abcd" if kept.get((name, tokens)) is not None] == ["c", "d"]
+    kept.forget("c")
+    kept.put(("e", tokens), layers)
+    assert [name for name in "abcde" if kept.get((name, tokens)) is not None] == ["d", "e"]
