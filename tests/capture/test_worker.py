@@ -8,7 +8,12 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule, Task
 
-from capture.management.commands.worker import OVERDUE, queue_stands_still, schedule_is_late
+from capture.management.commands.worker import (
+    OVERDUE,
+    queue_stands_still,
+    schedule_is_late,
+    stands_still,
+)
 
 
 @pytest.mark.django_db
@@ -26,6 +31,18 @@ def test_a_schedule_is_late_when_a_job_should_have_begun_long_ago(behind: timede
     assert not schedule_is_late()
     Schedule.objects.create(func="capture.jobs.scrub", next_run=timezone.now() - behind, repeats=repeats)
     assert schedule_is_late() is late
+
+
+@pytest.mark.django_db
+def test_a_worker_that_computes_has_longer() -> None:
+    """Under load a new worker found the schedule of its own start late, and ended itself before it had begun."""
+    Schedule.objects.all().delete()
+    job = Schedule.objects.create(func="capture.jobs.scrub", next_run=timezone.now() - timedelta(minutes=3), repeats=-1)
+    assert stands_still(idle=True)
+    assert not stands_still(idle=False)
+    job.next_run = timezone.now() - timedelta(minutes=6)
+    job.save()
+    assert stands_still(idle=False)
 
 
 @pytest.mark.django_db

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 10
 OVERDUE = timedelta(seconds=75)
 """The schedule is looked at every 30 seconds, and knows jobs of every minute."""
+OVERDUE_THOUGH_BUSY = timedelta(minutes=5)
+"""A machine with more to do than it can takes minutes to start a cluster: one that computes is not ended for that."""
 IDLE_SHARE = 0.02
 """Of a core: what processes that wait for each other use at most, looking at clocks."""
 
@@ -56,7 +58,7 @@ def watch() -> None:
         before, used = used, _processor_seconds()
         idle = abs(used - before) < IDLE_SHARE * LOOK_SECONDS
         try:
-            still = schedule_is_late() or (idle and queue_stands_still())
+            still = stands_still(idle=idle)
         except DatabaseError:
             still = False
         finally:
@@ -69,6 +71,13 @@ def watch() -> None:
     os._exit(1)
 
 
+def stands_still(*, idle: bool) -> bool:
+    """Whether the schedule or the queue does; ``idle``: none of the worker's processes computes."""
+    if schedule_is_late(OVERDUE if idle else OVERDUE_THOUGH_BUSY):
+        return True
+    return idle and queue_stands_still()
+
+
 def queue_stands_still() -> bool:
     """Whether jobs wait and none has ended for long. Of a worker whose processes use no processor time: a job may take
     longer than that."""
@@ -76,9 +85,9 @@ def queue_stands_still() -> bool:
     return OrmQ.objects.filter(key=Conf.PREFIX).exists() and not ended.exists()
 
 
-def schedule_is_late() -> bool:
+def schedule_is_late(by: timedelta = OVERDUE) -> bool:
     """Whether a job of the schedule should have begun long ago."""
-    return Schedule.objects.filter(next_run__lt=timezone.now() - OVERDUE).exclude(repeats=0).exists()
+    return Schedule.objects.filter(next_run__lt=timezone.now() - by).exclude(repeats=0).exists()
 
 
 def _age() -> float:
