@@ -17,7 +17,7 @@ import uvicorn
 
 
 @contextmanager
-def serving(app: Any, *, uds: Path | None = None, lifespan: str = "off") -> Iterator[str]:
+def serving(app: Any, *, uds: Path | None = None, lifespan: str = "off", http: Any = "auto") -> Iterator[str]:
     """Runs an ASGI application until the block ends; yields its address (``unix:…`` or ``http://…``)."""
     if uds is not None:
         listening = socket.socket(socket.AF_UNIX)
@@ -27,7 +27,7 @@ def serving(app: Any, *, uds: Path | None = None, lifespan: str = "off") -> Iter
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan, ws="none")
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan, ws="none", http=http)
     config.timeout_graceful_shutdown = 5
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

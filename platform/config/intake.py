@@ -2,8 +2,9 @@
 
 Django's asynchronous handler gives each request a thread of its own and crosses between it and the event loop about ten
 times, once or twice for every middleware. For an answer that is streamed that is the price; for a batch that is parsed,
-sealed and inserted it cost more than the work itself (docs/log.md). The same middleware, views, errors and limits run
-here, in a fixed number of threads, each with the request from its first middleware to its last.
+sealed and inserted it cost more than the work itself (docs/log.md). The same views, errors and limits run here, and the
+same middleware but for what only pages have, in a fixed number of threads, each with the request from its first
+middleware to its last.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from django.urls import set_script_prefix
 
 from config.bounds import bounded, limit_of
 from config.doorman import Refused, guarded
+from config.receiving import timely
 from config.sending import impatient
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -30,6 +32,17 @@ Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 PATHS = frozenset({"/api/v1/turns", "/api/v1/turns/batch", "/api/v1/feedback", "/api/v1/traces", "/v1/traces"})
 """Taken here when they are posted to. None of them streams its answer."""
 THREADS = 8
+OF_PAGES = frozenset(
+    {
+        "config.middleware.HealthMiddleware",
+        "config.middleware.static_files",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+    }
+)
+"""Left out here: what has a cookie, or another address. A key says who posts, and none of `PATHS` asks for more."""
 
 
 def dispatching(application: Application) -> Application:
@@ -43,7 +56,7 @@ def dispatching(application: Application) -> Application:
         if scope["type"] != "http":
             await others(scope, receive, send)
             return
-        asked = guarded(scope, receive, limit_of(scope["path"]))
+        asked = guarded(scope, timely(scope, receive), limit_of(scope["path"]))
         try:
             if scope["method"] == "POST" and scope["path"] in PATHS:
                 await intake.handle(scope, asked, send)
@@ -60,7 +73,12 @@ class IntakeHandler(ASGIHandler):
 
     def __init__(self) -> None:
         super(ASGIHandler, self).__init__()  # its own loads the asynchronous middleware
-        self.load_middleware(is_async=False)
+        every = settings.MIDDLEWARE
+        try:  # Django reads the list from the settings, and nowhere else
+            settings.MIDDLEWARE = [name for name in every if name not in OF_PAGES]
+            self.load_middleware(is_async=False)
+        finally:
+            settings.MIDDLEWARE = every
         self._threads = ThreadPoolExecutor(_threads(), thread_name_prefix="intake")
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -243,6 +243,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = envint("RATCHET_MAX_BODY_BYTES", 20 * 1024 * 1024,
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 # Seconds in which a client must take the next piece of an answer (64 kB or so); then the answer is broken off.
 RATCHET_SEND_TIMEOUT = envint("RATCHET_SEND_TIMEOUT", 60, minimum=1, maximum=3600)
+# Seconds for a request's headers, and for its body, to which each KiB that has come adds one.
+RATCHET_RECEIVE_TIMEOUT = envint("RATCHET_RECEIVE_TIMEOUT", 60, minimum=1, maximum=3600)
 RATCHET_RATE_LIMIT = envstr("RATCHET_RATE_LIMIT", "6000/min")
 # How much of an assistant may wait in quarantine, or be held there.
 RATCHET_QUARANTINE_MAX_ITEMS = envint("RATCHET_QUARANTINE_MAX_ITEMS", 200_000, minimum=1)

@@ -1,0 +1,130 @@
+"""Who keeps a connection and sends little or nothing: over sockets, to the application that serves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from config import processes, receiving, wire
+from tests import servers
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    from config.asgi import application
+
+    os.environ.pop("RATCHET_PROCESS", None)  # its mark for a process of its own, which this one is not
+    with servers.serving(application, http=wire.PatientProtocol) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def hurry(settings: Any) -> None:
+    settings.RATCHET_RECEIVE_TIMEOUT = 1
+
+
+def line(web: str, *said: bytes, wait: float = 0.0) -> socket.socket:
+    place = urlsplit(web)
+    found = socket.create_connection((place.hostname, place.port), timeout=20)
+    for piece in said:
+        found.sendall(piece)
+        time.sleep(wait)
+    return found
+
+
+def rest(found: socket.socket) -> bytes:
+    """What comes until the server closes; fails when it does not."""
+    said = b""
+    with found:
+        while piece := found.recv(65536):
+            said += piece
+    return said
+
+
+HEAD = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
+WHOLE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /api/v1/tu", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: "])
+def test_a_head_that_does_not_come_ends_the_connection(web: str, said: bytes) -> None:
+    assert rest(line(web, said)) == b""
+
+
+def test_a_second_request_that_stops_in_its_head_ends_too(web: str) -> None:
+    assert rest(line(web, WHOLE + WHOLE[:-4])).count(b"200 OK") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        (b"/api/v1/turns", b"application/problem+json"),
+        (b"/api/v1/documents", b"application/problem+json"),
+        (b"/v1/chat/completions", b'"error"'),
+        (b"/admin/login/", b"text/plain"),
+    ],
+)
+def test_a_body_that_does_not_come_is_answered_and_ended(web: str, path: bytes, shape: bytes) -> None:
+    said = rest(line(web, HEAD % path + b"{"))
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert shape in said
+
+
+def test_a_byte_now_and_then_does_not_help(web: str) -> None:
+    began = time.monotonic()
+    found = line(web, HEAD % b"/api/v1/turns")
+    with pytest.raises(OSError, match=r"."):  # noqa: PT012 - it may break in any of them
+        for _ in range(100):
+            found.sendall(b" ")
+            time.sleep(0.1)
+    found.close()
+    assert time.monotonic() - began < 9
+
+
+def test_slow_and_steady_is_let_through(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "SLOWEST", 1)
+    body = b" " * 500
+    found = line(web, HEAD % b"/api/v1/turns", *(body[i : i + 50] for i in range(0, 500, 50)), wait=0.15)
+    found.sendall(b"")
+    assert found.recv(65536).startswith(b"HTTP/1.1 401 ")
+    found.close()
+
+
+def test_headers_without_end_are_cut_off(web: str, settings: Any) -> None:
+    settings.RATCHET_RECEIVE_TIMEOUT = 60
+    found = line(web, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: ")
+    sent = 0
+    with pytest.raises(OSError, match=r"."):  # noqa: PT012 - as above
+        while sent < 64 * 2**20:
+            found.sendall(b"a" * 65536)
+            sent += 65536
+    found.close()
+    assert sent < 32 * 2**20  # what the kernel holds for both sides, and no more
+
+
+def test_many_silent_connections_keep_nobody_waiting(web: str, settings: Any) -> None:
+    settings.RATCHET_RECEIVE_TIMEOUT = 3
+    silent = [line(web, b"POST /api/v1/turns HTTP/1.1\r\nX-A: ") for _ in range(300)]
+    assert httpx.get(f"{web}/healthz", trust_env=False, timeout=20).status_code == 200
+    assert [rest(found) for found in silent] == [b""] * 300
+
+
+def test_a_request_that_waits_for_its_answer_is_not_meant(web: str) -> None:
+    """The time counts for what the client sends, and a kept connection is the server's business."""
+    with httpx.Client(base_url=web, trust_env=False, timeout=20) as http:
+        assert http.get("/healthz").status_code == 200
+        time.sleep(1.5)
+        assert http.get("/healthz").status_code == 200
+
+
+def test_the_supervisor_starts_the_web_process_with_it() -> None:
+    command = processes.web("127.0.0.1", 8000).command
+    assert command[command.index("--http") + 1] == f"{wire.__name__}:{wire.PatientProtocol.__qualname__}"
