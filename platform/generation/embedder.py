@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from generation.adapters import file_digest
 from generation.engines import EngineUnavailable
 from generation.folders import BUNDLED_EMBEDDER, model_folder
+from generation.reading import Reader, reader_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,7 @@ class Embedder:
         self._tokenizer = _tokenizer(folder, self.max_tokens)
         self._counter = _tokenizer(folder, None)
         self._model: Any = None
+        self._reader: Reader | None = None
         self._pooling = _pooling(folder) if self._simple else ""
 
     @property
@@ -87,6 +89,12 @@ class Embedder:
     def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
         import torch
 
+        if self._reader is not None:
+            with torch.inference_mode():
+                read = self._reader.read(rows)
+                pooled = torch.stack([text[0] if self._pooling == "cls" else text.mean(0) for text in read])
+                own: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            return own
         width = max(len(row) for row in rows)
         ids = torch.zeros((len(rows), width), dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -120,6 +128,8 @@ class Embedder:
                 self._model = AutoModel.from_pretrained(
                     self.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
                 ).eval()
+            with torch_threads(self.threads):
+                self._reader = reader_of(self._model)
         else:
             from sentence_transformers import SentenceTransformer
 

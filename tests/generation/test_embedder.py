@@ -11,6 +11,7 @@ import pytest
 
 from generation.embedder import BUNDLED_SHA256, Embedder, load_embedder, weights_digest
 from generation.engines import EngineUnavailable
+from generation.products import Product
 
 TEXTS = [
     "The exit fee is £35.",
@@ -35,6 +36,28 @@ def test_the_same_vectors_as_sentence_transformers(embedder: Embedder) -> None:
     assert ours.dtype == np.float32
     assert ours.shape == (len(TEXTS), 384)
     assert ((ours * theirs).sum(1) > 0.99999).all()
+
+
+def test_passes_of_our_own_say_what_the_model_says(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = embedder.embed(TEXTS)
+    assert embedder._reader is not None
+    monkeypatch.setattr("generation.embedder.reader_of", lambda model: None)
+    plain = Embedder(embedder.folder)
+    assert np.abs(plain.embed(TEXTS) - found).max() < 1e-6
+    assert plain._reader is None
+
+
+def test_a_model_that_says_something_else_is_left_as_it_was(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rightly = Product.__call__
+    monkeypatch.setattr(Product, "__call__", lambda self, x: rightly(self, x) * 1.01)
+    other = Embedder(embedder.folder)
+    vectors = other.embed(TEXTS)
+    monkeypatch.undo()
+    assert other._reader is None
+    assert np.abs(vectors - embedder.embed(TEXTS)).max() < 1e-6
+    assert "what it says differs" in caplog.text
 
 
 def test_vectors_have_length_one_and_mean_something(embedder: Embedder) -> None:
