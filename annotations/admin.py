@@ -6,7 +6,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Model, Q, QuerySet
+from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
@@ -23,7 +24,7 @@ from annotations.machine.admin import MachineLabelAdmin
 from annotations.machine.agreement import machine_agreement
 from annotations.machine.jobs import enqueue_recount
 from annotations.missed_admin import MissedPassageAdmin
-from annotations.models import Annotation, Queue, Resolution
+from annotations.models import Annotation, Queue, QueueItem, Resolution
 from annotations.people import WORKERS, visible_to, with_share, workers_of
 from annotations.progress import labelled_today_by, people_progress, queue_progress
 from annotations.queue_form import form_for
@@ -35,6 +36,7 @@ from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
+from assistants.when import when
 
 __all__ = [
     "AnnotationAdmin",
@@ -74,12 +76,10 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         user: Any = request.user
         rows = with_share(visible_to(super().get_queryset(request), user), user)
-        work = Q(items__gold=None)
-        done = work & Q(items__done=True)
         return rows.annotate(
-            n_items=Count("items", filter=work),
-            n_done=Count("items", filter=done),
-            n_split=Count("items", filter=done & Q(items__turn__resolution=None)),
+            n_items=_in_queue(QueueItem.objects.all()),
+            n_done=_in_queue(QueueItem.objects.filter(done=True)),
+            n_split=_in_queue(QueueItem.objects.split()),
             n_today=labelled_today_by(user),
         )
 
@@ -194,9 +194,11 @@ class ReadOnlyAdmin(AuditedViews, ScopedAdmin):
     """Rows that only services write."""
 
     assistant_path = "turn__assistant"
+    ordering = ("-pk",)  # as they were written: by any other column all of them, with their turns, are sorted first
+    show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("turn__embedding")
+        return super().get_queryset(request).defer("turn__embedding", "turn__words")
 
 
 @admin.register(Annotation)
@@ -204,10 +206,9 @@ class AnnotationAdmin(ReadOnlyAdmin):
     viewed_as = "annotation"
     view_roles = SETTLERS
     list_display = ("question", "verdict_shown", "why", "corrected", "annotator", "queue", "created_at", "status")
-    list_filter = ("verdict", "queue", "annotator", ("created_at", admin.DateFieldListFilter))
+    list_filter = ("verdict", "queue", "annotator", when("created_at", "given"))
     list_select_related = ("turn", "annotator", "queue")
     search_fields = ("turn__question", "turn__client_id", "correction", "note", "annotator__username")
-    date_hierarchy = "created_at"
     actions = ("export_selected",)
     fields = (
         "question", "logged", "verdict", "why", "correction", "note", "annotator", "queue", "seconds",
@@ -235,7 +236,9 @@ class AnnotationAdmin(ReadOnlyAdmin):
         return "yes" if label.correction else "–"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).select_related("turn__resolution").prefetch_related("resolutions")
+        # Django looks at `list_select_related` only where nothing else is joined.
+        rows = super().get_queryset(request).select_related("turn__resolution", "annotator", "queue")
+        return rows.prefetch_related("resolutions")
 
     @display(description="Status", label={COUNTS: "success", "waits": "info"})
     def status(self, label: Annotation) -> str:
@@ -264,8 +267,15 @@ class ResolutionAdmin(ReadOnlyAdmin):
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Resolution]:
-        counts = {"n_labels": Count("annotations", distinct=True), "n_machines": Count("machine_labels", distinct=True)}
-        return super().get_queryset(request).annotate(**counts)
+        # For the rows of the page alone: joins would count the labels of every verdict first.
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                n_labels=_how_many(Resolution.annotations.through),
+                n_machines=_how_many(Resolution.machine_labels.through),
+            )
+        )
 
     @display(description="Question")
     def question(self, resolution: Resolution) -> str:
@@ -299,6 +309,17 @@ class ResolutionAdmin(ReadOnlyAdmin):
     def labels(self, resolution: Any) -> str:
         machines = f" + {resolution.n_machines} of machines" if resolution.n_machines else ""
         return f"{resolution.n_labels}{machines}"
+
+
+def _in_queue(items: QuerySet[QueueItem]) -> Coalesce:
+    """How many of these a queue holds, without those whose answer is known: they measure people."""
+    rows = items.filter(queue=OuterRef("pk"), gold=None).order_by().values("queue")
+    return Coalesce(Subquery(rows.annotate(n=Count("pk")).values("n")), 0)
+
+
+def _how_many(through: Any) -> Coalesce:
+    rows = through.objects.filter(resolution=OuterRef("pk")).order_by().values("resolution")
+    return Coalesce(Subquery(rows.annotate(n=Count("pk")).values("n")), 0)
 
 
 def _standing(label: Annotation) -> Standing:

@@ -1,7 +1,7 @@
 """Rows for the bench of pages, and what it asks of DATABASE_URL itself: `python _pages_rows.py STEP N`.
 
-Steps: ``fill`` stored turns, feedback and a running experiment on all of them; ``statements`` of each page; ``look``,
-the minute's pass over the experiment.
+Steps: ``fill`` stored turns, what stands beside them (`_pages_beside`), feedback and a running experiment on a quarter
+of them; ``statements`` of each page; ``look``, the minute's pass over the experiment.
 """
 
 from __future__ import annotations
@@ -20,17 +20,70 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 ADMIN = "bench-admin"
 SLUG = "stored"
+WRITTEN = 5_000
+"""Turns with words and vectors of their own. The others are copies of them under other names, in other conversations
+and at other times, made by the database: no page can tell, and a million rows take minutes instead of an hour."""
+PASSAGES = 2_000
+EVERY = "12 seconds"
+"""Between two turns; the last comes now. A million are 139 days: each overview has its full 90."""
 NEW = 600
 """Questions that somebody says something about in one minute: ten a second, if one of them were said about each."""
 
-# Which arm is drawn by conversation; how often something happens, by the number of the question.
+_TIMES = """
+UPDATE capture_turn SET asked_at = now() - (%(last)s - substr(client_id, 8)::int) * %(every)s::interval,
+                        created_at = now() - (%(last)s - substr(client_id, 8)::int) * %(every)s::interval,
+                        latency_ms = 200 + substr(client_id, 8)::int %% 900
+WHERE assistant_id = %(assistant)s
+"""
+_WRITTEN = """
+CREATE TEMPORARY TABLE written AS
+SELECT id, substr(client_id, 8)::int AS number, question, response, embedding FROM capture_turn
+WHERE assistant_id = %(assistant)s
+"""
+_TALKS = """
+INSERT INTO capture_conversation (assistant_id, external_id, entities, created_at)
+SELECT %(assistant)s, 'talk-' || n, '{}', now() FROM generate_series(%(written)s / 4, %(last)s / 4) AS n
+"""
+_PEOPLE = """
+INSERT INTO auth_user (username, password, is_superuser, is_staff, is_active, first_name, last_name, email, date_joined)
+SELECT 'person-' || n, '!', false, true, true, '', '', '', now() FROM generate_series(1, %(people)s) AS n
+ON CONFLICT DO NOTHING
+"""
+# Named as the first ones are: version 4 of a digest, see `turn_key`.
+_COPIES = """
+CREATE TEMPORARY TABLE copies AS
+SELECT overlay(overlay(md5('turn' || n) placing '4' from 13) placing
+               substr('89ab', 1 + (('x' || substr(md5('turn' || n), 17, 1))::bit(4)::int & 3), 1) from 17)::uuid AS id,
+       n, n %% %(written)s AS source, talk.id AS talk
+FROM generate_series(%(written)s, %(last)s) AS n
+JOIN capture_conversation talk ON talk.assistant_id = %(assistant)s AND talk.external_id = 'talk-' || n / 4
+ORDER BY n
+"""
+_TURNS = """
+INSERT INTO capture_turn (id, assistant_id, conversation_id, client_id, question, history, response, completion,
+    citations, declined, asked_at, created_at, model, adapter, prompt_digest, retrieval_config, withheld, policy_digest,
+    client, outcome, tags, metadata, pii, embedding, latency_ms)
+SELECT copies.id, %(assistant)s, talk, 'stored-' || n, question, '[]', response, '', '[]', n %% 11 = 0,
+       now() - (%(last)s - n) * %(every)s::interval, now() - (%(last)s - n) * %(every)s::interval, 'model-' || n %% 7,
+       CASE WHEN n %% 5 = 0 THEN 'adapter-3' ELSE '' END, '', '', false, '', '', '', ARRAY['tag-' || n %% 40], '{}',
+       '[]', embedding, 200 + n %% 900
+FROM copies JOIN written ON written.number = copies.source
+"""
+_RETRIEVALS = """
+INSERT INTO capture_retrieval (turn_id, passage_id, rank, score, evidence)
+SELECT copies.id, passage_id, rank, score, evidence
+FROM copies JOIN written ON written.number = copies.source JOIN capture_retrieval ON turn_id = written.id
+"""
+# A quarter of the turns met an experiment. Which arm is drawn by conversation; how often something happens, by the
+# number of the question.
 _EXPOSURES = """
 INSERT INTO serving_exposure (experiment_id, client_id, unit, arm, epoch, at, turn_id, latency_ms, slow, declined,
                               unsupported, reformulated, down, corrected, escalated, failed, counted)
 SELECT %(experiment)s, client_id, md5(conversation_id::text), CASE WHEN conversation_id %% 2 = 0 THEN 'control' ELSE
        'candidate' END, 2, now() - n * interval '200 ms', id, 200 + n %% 900, n %% 20 = 0, declined, n %% 9 = 0,
        n %% 12 = 0, CASE WHEN n %% 8 = 0 THEN n %% 24 = 0 END, false, n %% 40 = 0, false, false
-FROM (SELECT *, row_number() OVER (ORDER BY id) AS n FROM capture_turn WHERE assistant_id = %(assistant)s) AS turn
+FROM (SELECT *, row_number() OVER (ORDER BY id) AS n FROM capture_turn
+      WHERE assistant_id = %(assistant)s AND substr(client_id, 8)::int %% 4 = 0) AS turn
 """
 _FEEDBACK = """
 INSERT INTO capture_feedback (assistant_id, turn_id, kind, metric, value, boolean, text, given_at, received_at)
@@ -50,8 +103,7 @@ GROUP BY arm
 
 
 def fill(count: int) -> dict[str, Any]:
-    """Returns {"cookie": of an admin's session}."""
-    from _capture_million import fill as fill_turns
+    """Returns {"cookie": of an admin's session, "paths": what to open}."""
     from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.auth.models import User
@@ -64,7 +116,7 @@ def fill(count: int) -> dict[str, Any]:
     from serving.traffic.counting import count as count_traffic
 
     assistant, _ = Assistant.objects.get_or_create(slug=SLUG, defaults={"name": "Stored"})
-    fill_turns(assistant.pk, count, lambda line: print(line, file=sys.stderr, flush=True))
+    _fill_turns(assistant.pk, count)
     user, _ = User.objects.get_or_create(username=ADMIN, defaults={"is_staff": True, "is_superuser": True})
     Membership.objects.get_or_create(user=user, assistant=assistant, role="admin")
     if not Experiment.objects.exists():
@@ -83,18 +135,59 @@ def fill(count: int) -> dict[str, Any]:
     return {"cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}", "paths": paths()}
 
 
+def _fill_turns(assistant: int, count: int) -> None:
+    """The first turns as the bench of the log API writes them, the others as copies. Copies have vectors too, but the
+    index over them, which would take longer than all else and which no page of these asks, is dropped."""
+    import _capture_million
+    import _pages_beside
+    from django.db import connection, transaction
+
+    from capture.models import Turn
+
+    written = min(count, WRITTEN)
+    values = {"assistant": assistant, "written": written, "last": count - 1, "every": EVERY}
+    if Turn.objects.filter(assistant=assistant).count() >= count:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX IF EXISTS turn_embedding_hnsw")
+        cursor.execute("SET work_mem = '256MB'")
+        _capture_million.PASSAGES = PASSAGES
+        _capture_million.fill(assistant, written, lambda line: print(line, file=sys.stderr, flush=True))
+        with transaction.atomic():
+            cursor.execute(_TIMES, values)
+            dropped = [*_capture_million._drop_indexes(connection.connection), *_drop_keys(connection.connection)]
+            for name, statement in (
+                ("written", _WRITTEN), ("conversations", _TALKS), ("copies", _COPIES), ("turns", _TURNS),
+                ("passages of turns", _RETRIEVALS),
+            ):  # fmt: skip
+                timed(name, lambda made=statement: cursor.execute(made, values))
+                if name in ("written", "copies"):
+                    cursor.execute(f"ANALYZE {name}")
+            for name, made in dropped:
+                timed(name, lambda made=made: cursor.execute(made))
+            cursor.execute("ANALYZE capture_turn, capture_retrieval")
+            cursor.execute(_PEOPLE, {**values, "people": _pages_beside.PEOPLE})
+            _pages_beside.fill(connection.connection, assistant, count, timed)
+
+
+def _drop_keys(raw: Any) -> list[tuple[str, str]]:
+    """(name, what makes it again) of foreign keys: checked at once behind the rows, instead of row by row."""
+    query = """SELECT conname, format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
+        pg_get_constraintdef(oid)), format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
+        FROM pg_constraint WHERE contype = 'f' AND conrelid IN ('capture_turn'::regclass, 'capture_retrieval'::regclass)
+        """
+    found = [(str(name), str(add), str(drop)) for name, add, drop in raw.execute(query)]
+    for _, _, drop in found:
+        raw.execute(drop)
+    return [(name, add) for name, add, _ in found]
+
+
 def _experiment(assistant: Any) -> Any:
     from serving.experiments.plan import Plan
     from serving.models import Deployment, Experiment
     from training.models import Adapter
 
-    live, candidate = (
-        Adapter.objects.create(
-            assistant=assistant, number=number, folder=f"bench/{number}", base_digest="0" * 64,
-            prompt_digest=assistant.prompt_digest,
-        )
-        for number in (1, 2)
-    )  # fmt: skip
+    live, candidate = Adapter.objects.filter(assistant=assistant).order_by("number")[:2]
     experiment = Experiment.objects.create(
         assistant=assistant, candidate=candidate, control=live, stage="ab", share=0.5, epoch=2, plan=Plan().plain()
     )
@@ -124,7 +217,10 @@ def paths() -> list[str]:
         except NoReverseMatch:
             continue
     turns = reverse("admin:capture_turn_changelist")
-    return [*found, f"{turns}?q=ada", f"{turns}?declined__exact=1", f"{turns}?p=2"]
+    chosen = ("q=ada", "declined__exact=1", "p=2", "p=150", "when=7d", "when=30d", "adapter=adapter-3",
+              *(f"verdict={one}" for one in ("good", "bad", "open", "none")),
+              *(f"feedback={one}" for one in ("up", "down", "none")))  # fmt: skip
+    return [*found, *(f"{turns}?{query}" for query in chosen), reverse("annotations:agreement")]
 
 
 def statements(_: int) -> dict[str, int]:
@@ -177,8 +273,8 @@ def look(_: int) -> dict[str, float]:
 
 def timed(name: str, work: Callable[[], object]) -> None:
     begun = time.monotonic()
-    done = work()
-    print(f"  {name}: {done}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    work()
+    print(f"  {name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

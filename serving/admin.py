@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
+from assistants.when import when
 from serving.alerts.admin import AlertAdmin, AlertChannelAdmin
 from serving.dashboards.adapters import deployment_context
 from serving.erasure_admin import ErasureAdmin
@@ -67,6 +68,5 @@ class PromotionAdmin(ScopedAdmin):
     list_display: ClassVar = (
         "at", "assistant", "action", "from_adapter", "to_adapter", "share", "overrides_gate", "actor", "reason",
     )  # fmt: skip
-    list_filter: ClassVar = ("action", "overrides_gate", "assistant")
+    list_filter: ClassVar = (when("at"), "action", "overrides_gate", "assistant")
     list_select_related: ClassVar = ("assistant", "from_adapter", "to_adapter", "actor")
-    date_hierarchy = "at"

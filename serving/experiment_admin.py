@@ -38,8 +38,11 @@ class ExperimentAdmin(ScopedAdmin):
     def beside(self, obj: Experiment) -> str:
         return str(obj.control or "base model")
 
-    @display(description="Stage", ordering="stage", label={"shadow": "info", "canary": "warning", "ab": "warning",
-                                                           "promoted": "success", "guardrail": "danger"})  # fmt: skip
+    @display(
+        description="Stage", ordering="stage",
+        label={"shadow": "info", "canary": "warning", "ab": "warning", "promoted": "success", "guardrail": "danger",
+               "taken_back": "info", "stopped": "info"},
+    )  # fmt: skip
     def stage_label(self, obj: Experiment) -> tuple[str, str]:
         return obj.ending or obj.stage, obj.get_ending_display() or obj.get_stage_display()
 
@@ -83,7 +86,10 @@ class DriftReportAdmin(WorkPageAdmin):
     def window(self, obj: DriftReport) -> str:
         return f"{obj.since:%Y-%m-%d} to {obj.until:%Y-%m-%d}"
 
-    @display(description="Verdict", label={"same": "success", "drift": "warning", "alarm": "danger"})
+    @display(
+        description="Verdict",
+        label={"same": "success", "drift": "warning", "alarm": "danger", "too_few": "info", "": "info"},
+    )
     def verdict_label(self, obj: DriftReport) -> tuple[str, str]:
         if obj.alarm:
             return "alarm", "✗ Alarm"

@@ -152,6 +152,6 @@ def layer_tables(score: KnowledgeScore) -> dict[str, Any]:
             }
             for number, layer in enumerate(layers, start=1)
         ]
-        chart = {"bars": bars, "axis": "Score difference, thousandths", "signed": True}
+        chart = {"bars": bars, "axis": "Score difference, thousandths", "across": "Layer", "signed": True}
         shown.append({"id": f"layers-{name}", "title": TITLES[name], "chart": chart})
     return {"tables": shown}

@@ -11,6 +11,7 @@ from annotations.machine.models import MachineLabel
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews
+from assistants.when import when
 
 
 @admin.register(MachineLabel)
@@ -18,12 +19,11 @@ class MachineLabelAdmin(AuditedViews, ScopedAdmin):
     viewed_as = "machine_label"
     view_roles = (Role.REVIEWER.value, Role.ADMIN.value)
     list_display = ("question", "verdict_shown", "score", "why", "kind", "name", "version", "created_at")
-    list_filter = ("assistant", "kind", "name", "version", "verdict", ("created_at", admin.DateFieldListFilter))
+    list_filter = ("assistant", "kind", "name", "version", "verdict", when("created_at", "said"))
     list_select_related = ("turn",)
     list_per_page = 50
     show_full_result_count = False
     search_fields = ("turn__question", "turn__client_id", "client_id", "name", "explanation")
-    date_hierarchy = "created_at"
     fields = (
         "question", "logged", "verdict", "score", "why", "explanation", "kind", "name", "version", "client_id",
         "api_key", "created_at",

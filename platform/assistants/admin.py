@@ -21,6 +21,7 @@ from assistants.models import VIEWED, ApiKey, Assistant, AuditEvent, Membership,
 from assistants.policy_admin import PrivacyPolicyAdmin
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit, issue_key, revoke_key
+from assistants.when import when
 
 __all__ = ["ApiKeyAdmin", "AssistantAdmin", "AuditEventAdmin", "MembershipAdmin", "PersonAdmin", "PrivacyPolicyAdmin"]
 
@@ -211,10 +212,9 @@ class LooksFilter(admin.SimpleListFilter):
 class AuditEventAdmin(ScopedAdmin):
     view_roles = ADMIN_ONLY
     list_display = ("at", "actor_name", "action", "target", "assistant", "reason")
-    list_filter = (LooksFilter, "action", "assistant")
+    list_filter = (LooksFilter, when("at"), "action", "assistant")
     list_select_related = ("assistant",)
     search_fields = ("actor_name", "target", "action")
-    date_hierarchy = "at"
     show_full_result_count = False
 
 

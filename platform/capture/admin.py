@@ -20,6 +20,7 @@ from assistants.errors import ApiError
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews, note_view
+from assistants.when import when
 from capture.admin_parts import actor_of, excerpt, moment
 from capture.exporting import CONTENT_TYPES, Export, Format, open_export
 from capture.filters import AdapterFilter, DocumentFilter, FeedbackFilter, VerdictFilter
@@ -59,9 +60,11 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
     viewed_as = "turn"
     list_display = ("asked", "answered", "passages", "verdict", "thumbs", "made_by", "when")
     list_display_links = ("asked",)
-    list_filter = (LikeFilter, VerdictFilter, FeedbackFilter, AdapterFilter, DocumentFilter, "declined", "assistant")
+    list_filter = (
+        LikeFilter, when("asked_at", "asked"), VerdictFilter, FeedbackFilter, AdapterFilter, DocumentFilter, "declined",
+        "assistant",
+    )  # fmt: skip
     list_before_template = "capture/turn_list_top.html"
-    date_hierarchy = "asked_at"
     search_fields = ("question",)
     search_help_text = "Words of the question or the answer: boiler pressure, “exit fee”, -meter"
     show_full_result_count = False

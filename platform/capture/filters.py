@@ -20,7 +20,7 @@ class VerdictFilter(SimpleListFilter):
     _lookups: ClassVar[dict[str, dict[str, Any]]] = {
         "good": {"resolution__verdict": "good"},
         "bad": {"resolution__verdict": "bad"},
-        "open": {"resolution": None, "queue_items__done": False},
+        "open": {"resolution": None},
         "none": {"resolution": None, "queue_items": None},
     }
 
@@ -28,8 +28,12 @@ class VerdictFilter(SimpleListFilter):
         return [("good", "✓ Good"), ("bad", "✗ Bad"), ("open", "Being labelled"), ("none", "Not in a queue")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
-        lookup = self._lookups.get(self.value() or "")
-        return queryset.filter(**lookup).distinct() if lookup else queryset
+        value = self.value() or ""
+        if value == "open":
+            # A turn may be in several queues. Not `distinct()` over a join: it would sort all columns of all turns.
+            labelled_now = Turn.objects.filter(queue_items__done=False).order_by()
+            queryset = queryset.filter(pk__in=labelled_now.values("pk"))
+        return queryset.filter(**self._lookups[value]) if value in self._lookups else queryset
 
 
 class FeedbackFilter(SimpleListFilter):

@@ -212,7 +212,8 @@ class Turn(models.Model):
         ABANDONED = "abandoned", "Given up by the user"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="turns")
+    # The first column of several indexes below.
+    assistant = models.ForeignKey(Assistant, on_delete=models.CASCADE, related_name="turns", db_index=False)
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="turns")
     client_id = models.CharField(max_length=200)
     question = models.TextField()
@@ -264,6 +265,10 @@ class Turn(models.Model):
             # Every list of turns walks one of these and stops after a page. The id is in them because the pages go on
             # by (time, id), and an import can bring a million turns of the same moment.
             models.Index(fields=["assistant", "-asked_at", "-id"], name="turn_newest"),
+            # The list of who sees several assistants: from one index of each, all their turns would be sorted.
+            models.Index(fields=["-asked_at", "-id"], name="turn_newest_of_all"),
+            # Whose turn is it? Labels and verdicts are counted by the assistant of their turn, and rows are wide.
+            models.Index(fields=["assistant", "id"], name="turn_of_assistant"),
             models.Index(fields=["assistant", "adapter", "-asked_at", "-id"], name="turn_newest_of_adapter"),
             models.Index(fields=["assistant", "model", "-asked_at", "-id"], name="turn_newest_of_model"),
             models.Index(

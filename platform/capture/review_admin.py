@@ -144,7 +144,10 @@ class UncertainMaskAdmin(ScopedAdmin):
     def sure(self, row: UncertainMask) -> str:
         return f"{row.score:.2f}"
 
-    @display(description="State", label={"open": "warning", "accepted": "success", "released": "info"})
+    @display(
+        description="State",
+        label={"open": "warning", "accepted": "success", "released": "info", "confirmed": "info", "expired": "info"},
+    )
     def status(self, row: UncertainMask) -> tuple[str, str]:
         signs = {"open": "● ", "accepted": "✓ ", "released": "↩ "}
         return row.state, signs.get(row.state, "") + row.state

@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from annotations.languages import LANGUAGES
 from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
 from assistants.viewing import note_view
@@ -44,7 +45,8 @@ def drift_page(request: HttpRequest, pk: int) -> HttpResponse:
         "report": report,
         "panel": panel.panel(request, report),
         "r": report.results,
-        "questions": _questions(report),
+        "questions": (questions := _questions(report)),
+        "scored": any(one["score"] is not None for one in questions),
         "more": more,
         "less": less,
         "rows": rows_of(report.results),
@@ -126,7 +128,15 @@ def _languages(results: dict[str, Any]) -> list[dict[str, Any]]:
     wording = results.get("wording") or {}
     now, before = ((wording.get(side) or {}).get("languages") or {} for side in ("now", "before"))
     codes = sorted({*now, *before}, key=lambda code: -max(now.get(code, 0), before.get(code, 0)))
-    return [{"code": code, "now": now.get(code, 0.0), "before": before.get(code, 0.0)} for code in codes]
+    names = dict(LANGUAGES)
+    return [
+        {
+            "name": names.get(code, f"another language ({code})"),
+            "now": now.get(code, 0.0),
+            "before": before.get(code, 0.0),
+        }
+        for code in codes
+    ]
 
 
 def _questions(report: DriftReport) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ def experiment_page(request: HttpRequest, pk: int) -> HttpResponse:
     blind = bool(still_judging(user, rounds))
     page = page_of(request, experiment.shadows.select_related("turn").filter(error=""), PER_PAGE)
     chart = chart_of(experiment, looks)
+    trail = list(experiment.steps.select_related("actor", "evaluation").order_by("pk"))
     context = {
         "title": str(experiment),
         "experiment": experiment,
@@ -68,7 +69,9 @@ def experiment_page(request: HttpRequest, pk: int) -> HttpResponse:
         "answers": [] if blind else answers_of(page.object_list),
         "withheld": WITHHELD if blind else "",
         "reviews": rounds_of(SOURCE, experiment.pk, viewer=user),
-        "trail": experiment.steps.select_related("actor", "evaluation").order_by("pk"),
+        "trail": trail,
+        # One that has ended has no share any more: the last that a step gave it.
+        "declared": experiment.share or next((one.share for one in reversed(trail) if one.share), 0.0),
         "may": has_role(user, experiment.assistant, Role.ADMIN),
         "gate_problem": _gate_problem(experiment),
         "start_units": START_UNITS,

@@ -128,15 +128,18 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
 
 
 def _turns(assistant: Assistant) -> tuple[int, int]:
-    """(all, captured within a week). Three queries, of which none grows with the turns."""
-    since = timezone.now() - WEEK
+    """(all, asked within a week). Three queries, of which none grows with the turns.
+
+    By when they were asked, as the page **Live** counts: an import of last year's turns is no traffic of this week."""
+    now = timezone.now()
+    since = now - WEEK
     hours = TrafficHour.objects.filter(assistant=assistant)
     if assistant.keep_turns_days is not None:  # hours stay when their turns go
-        hours = hours.filter(hour__gte=timezone.now() - timedelta(days=assistant.keep_turns_days))
+        hours = hours.filter(hour__gte=now - timedelta(days=assistant.keep_turns_days))
     by_hours = hours.aggregate(all=Sum("turns"), week=Sum("turns", filter=Q(hour__gte=since)))
     turns = Turn.objects.of(assistant).order_by()
     found = []
-    for rows, name in ((turns, "all"), (turns.filter(created_at__gte=since), "week")):
+    for rows, name in ((turns, "all"), (turns.filter(asked_at__gte=since, asked_at__lte=now), "week")):
         counted = rows[: EXACTLY + 1].count()
         found.append(max(counted, by_hours[name] or 0) if counted > EXACTLY else counted)
     return found[0], found[1]

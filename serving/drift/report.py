@@ -55,10 +55,9 @@ def perform(report: DriftReport) -> None:
 def sentence(report: DriftReport) -> str:
     r = report.results
     if report.verdict == DriftReport.Verdict.TOO_FEW:
-        few = "users' conversations" if r["n_now"] < LEAST else "the dataset"
         return (
-            f"Too few questions to say: {r['n_now']} of the window and {r['n_before']} of the dataset, where {LEAST} "
-            f"of each are needed ({few})."
+            f"Too few questions to say: {r['n_now']} of the window, one of each conversation, and {r['n_before']} of "
+            f"the dataset. At least {LEAST} of each are needed."
         )
     numbers = f"AUC {r['auc']:.2f}, p = {r['p']:.3f}, {r['n_now']} questions against {r['n_before']}"
     if report.verdict == DriftReport.Verdict.SAME:

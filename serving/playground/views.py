@@ -92,6 +92,8 @@ class _Page:
         start = {"question": request.GET.get("q", "")[:MAX_QUESTION], "a": self.models[0]}
         asked = request.method == "POST"
         self.form = AskForm(request.POST if asked else None, models=self.models, initial=start)
+        for name, here in (("k", assistant.retrieval_k), ("evidence_sentences", assistant.evidence_sentences)):
+            self.form.fields[name].widget.attrs["placeholder"] = f"as live: {here}"
         self.shown: dict[str, Shown] = {}
         self.problems: list[str] = []
         self.draft = request.POST.get("draft", "").replace("\x00", "")

@@ -330,6 +330,18 @@ def test_home_counts_no_more_turns_than_it_must(assistant: Assistant, monkeypatc
     assert loop.loop_counts(assistant)["turns"] == 1_000
 
 
+def test_old_turns_that_are_imported_are_no_traffic_of_this_week(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [make_turn(assistant, question="Old?") for _ in range(5)]
+    make_turn(assistant, question="New?")
+    Turn.objects.filter(pk__in=[turn.pk for turn in turns]).update(asked_at=timezone.now() - timedelta(days=300))
+    assert loop.loop_counts(assistant)["turns_of_week"] == 1
+    monkeypatch.setattr(loop, "EXACTLY", 3)
+    assert loop.loop_counts(assistant)["turns_of_week"] == 1
+    assert "Last 7 days: 1 turn asked" in body(enter("alice").get(reverse("admin:index")))
+
+
 def test_two_assistants_are_chosen_between(assistant: Assistant) -> None:
     alice = User.objects.get(username="alice")
     add_member(make_assistant("second"), alice, "admin")

@@ -135,7 +135,7 @@ class Migration(migrations.Migration):
                 ('embedding', pgvector.django.halfvec.HalfVectorField(dimensions=384, help_text='Of the history-aware question.', null=True)),
                 ('words', models.GeneratedField(db_persist=True, expression=django.contrib.postgres.search.SearchVector('question', 'response', config='english'), output_field=django.contrib.postgres.search.SearchVectorField())),
                 ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='assistants.apikey')),
-                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='turns', to='assistants.assistant')),
+                ('assistant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='turns', to='assistants.assistant')),
                 ('conversation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='turns', to='capture.conversation')),
             ],
             options={
@@ -211,6 +211,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='turn',
             index=models.Index(fields=['assistant', '-asked_at', '-id'], name='turn_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=models.Index(fields=['-asked_at', '-id'], name='turn_newest_of_all'),
+        ),
+        migrations.AddIndex(
+            model_name='turn',
+            index=models.Index(fields=['assistant', 'id'], name='turn_of_assistant'),
         ),
         migrations.AddIndex(
             model_name='turn',

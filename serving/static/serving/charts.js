@@ -45,7 +45,7 @@
         plugins: { legend: { display: false } },
         scales: {
           y: { ...(data.signed ? {} : { min: 0, max: 100 }), title: { display: true, text: data.axis, color: ink() }, ticks: { color: ink() } },
-          x: { ticks: { color: ink(), maxRotation: 0, autoSkip: false }, grid: { display: false } },
+          x: { title: { display: !!data.across, text: data.across, color: ink() }, ticks: { color: ink(), maxRotation: 0, autoSkip: false }, grid: { display: false } },
         },
       },
     });
