@@ -8,12 +8,13 @@ from typing import cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
+from django.db import DataError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
 from config import health
-from config.errors import is_api_path, problem
+from config.errors import bad_request, is_api_path, problem
 
 type_of_next = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
@@ -105,7 +106,14 @@ class HealthMiddleware(_Middleware):
 
 
 class ApiErrorMiddleware(_Middleware):
-    """Turns Django's own refusals on API paths (405 of a plain view, 400 of a bad body) into problem+json."""
+    """Turns Django's own refusals on API paths (405 of a plain view, 400 of a bad body) into problem+json.
+
+    And everywhere, what only PostgreSQL noticed: a NUL in an address or a field is a 400 and no error of ours.
+    """
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
+        unstorable = isinstance(exception, DataError) and "NUL (0x00)" in str(exception)
+        return bad_request(request, exception) if unstorable else None
 
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if response.status_code < 400 or response.streaming or not is_api_path(request.path):

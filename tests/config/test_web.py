@@ -12,6 +12,7 @@ from django.urls import path
 
 from config import health
 from config.middleware import ContentSecurityPolicyMiddleware
+from tests.factories import make_assistant, make_user
 
 
 async def stream(request: HttpRequest) -> StreamingHttpResponse:
@@ -125,3 +126,20 @@ async def test_probes_are_answered_on_the_event_loop_too() -> None:
 @override_settings(ALLOWED_HOSTS=["ratchet.example"])
 def test_a_foreign_host_name_is_refused(client: Client) -> None:
     assert client.get("/admin/login/", headers={"host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/admin/dashboards/playground/?assistant=%00",
+        "/admin/training/retrievalcomparison/threshold/?assistant=%00",
+        "/admin/capture/turn/?model=%00",
+        "/admin/knowledge/document/?folder=%00",
+    ],
+)
+def test_what_the_database_cannot_store_is_the_clients_mistake(client: Client, address: str) -> None:
+    client.force_login(make_user(superuser=True))
+    make_assistant()
+    assert client.get(address).status_code in (200, 302, 400)
+    assert client.get("/admin/dashboards/playground/?assistant=%00").status_code == 400
