@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import CASCADE, ForeignObjectRel, Model, Q, QuerySet
+from django.db.models import CASCADE, ForeignObjectRel, Model, OuterRef, Q, QuerySet, Subquery
 
 from assistants.models import Assistant
 from assistants.vault import PayloadUnreadable, decrypt
@@ -122,9 +122,15 @@ def count_dependents(turns: QuerySet[Turn]) -> dict[str, int]:
 def lonely_passages(turns: QuerySet[Turn]) -> QuerySet[Passage]:
     """Passages that only these turns use."""
     keys = turns.order_by().values("pk")
-    used = Passage.objects.filter(retrievals__turn__in=keys)
-    elsewhere = Retrieval.objects.exclude(turn__in=keys).values("passage")
-    return used.exclude(pk__in=elsewhere).distinct()
+    used = Retrieval.objects.filter(turn__in=keys).order_by().values("passage")
+    elsewhere = Retrieval.objects.filter(passage=OuterRef("pk")).exclude(turn__in=keys)
+    return _without(Passage.objects.filter(pk__in=used), elsewhere)
+
+
+def _without(passages: QuerySet[Passage], rows: QuerySet[Retrieval]) -> QuerySet[Passage]:
+    """Those that have none of ``rows`` (which refer to the passage as OuterRef). Each is looked up in the index, and
+    that ends with the first: as a join, or as NOT IN, every retrieval that there is was read."""
+    return passages.alias(used=Subquery(rows.order_by().values("pk")[:1])).filter(used=None)
 
 
 # --- Ids --------------------------------------------------------------------------------------------------------------
@@ -161,15 +167,26 @@ def erase_turns(assistant: Assistant, keys: Sequence[uuid.UUID]) -> Counter[str]
     counts["entries of the admin's history"] = _forget_history(found)
     for label, count in Turn.objects.filter(pk__in=found).delete()[1].items():
         counts[_plural(label)] += count
-    # One that a worker refers to just now is locked by it, and stays; one that we hold gets no new reference.
-    held = Passage.objects.filter(assistant=assistant, pk__in=passages).select_for_update(skip_locked=True)
-    alone = Passage.objects.filter(pk__in=list(held.values_list("pk", flat=True)), retrievals=None)
-    counts["passages nobody else uses"] = alone.delete()[0]
+    counts["passages nobody else uses"] = _delete_lonely(assistant, passages)
     names = [turn.client_id for turn in turns]
     counts["ids made unreadable"] = (
         Receipt.objects.filter(assistant=assistant, client_id__in=names).delete()[1].get("capture.Receipt", 0)
     )
     return counts
+
+
+def _delete_lonely(assistant: Assistant, passages: Sequence[int]) -> int:
+    """How many of these nobody uses any more, and went.
+
+    Only those that look so are locked: what many turns share would be held until the end, and who stores a turn waits.
+    One that a worker refers to just now is locked by it, and stays; one that we hold gets no new reference.
+    """
+    used = Retrieval.objects.filter(passage=OuterRef("pk"))
+    seen = _without(Passage.objects.filter(assistant=assistant, pk__in=passages), used)
+    rows = Passage.objects.filter(pk__in=list(seen.values_list("pk", flat=True)))
+    held = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
+    alone = list(_without(Passage.objects.filter(pk__in=held), used).values_list("pk", flat=True))
+    return Passage.objects.filter(pk__in=alone).delete()[0]
 
 
 def _plural(label: str) -> str:
