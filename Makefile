@@ -94,6 +94,7 @@ names-data: $(DEV_STAMP)
 names-train: $(DEV_STAMP)
 	@PYTHONPATH=.:platform nice -n 5 $(BIN)/python -m training.name_model.train --data $(NAMES)/data --out $(NAMES)/run --minutes $(MINUTES) $(ARGS)
 	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.export --run $(NAMES)/run --data $(NAMES)/data
+	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.glance --data $(NAMES)/data
 
 names-eval: $(DEV_STAMP)
 	@PYTHONPATH=.:platform $(BIN)/python -m training.name_model.evaluate $(ARGS)

@@ -15,6 +15,7 @@ from typing import Any
 import regex
 
 _DIGITS = re.compile(r"\d+")
+_SPOKEN = re.compile(r"[^\W_]+")
 _LONG = re.compile(r"\S{16,}")
 _CHAIN_GAP = 3
 _BETWEEN = frozenset(["", *" \t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~£€"])
@@ -127,6 +128,11 @@ class Features:
     def words(self) -> frozenset[str]:
         """What stands between white space and opening brackets, in lower case."""
         return frozenset(self.lower.replace("(", " ").split())
+
+    @cached_property
+    def spoken(self) -> frozenset[str]:
+        """Every run of letters and digits, in lower case: "i'm" is two of them."""
+        return frozenset(_SPOKEN.findall(self.lower))
 
     def any_of(self, words: Iterable[str]) -> bool:
         """Whether one of the lower-case `words` occurs anywhere."""

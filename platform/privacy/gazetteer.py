@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -111,6 +112,8 @@ _LONG_PLACES = frozenset(
 )
 _NOT_PLACES = frozenset({"street", "road", "of", "the", "and", "new", "old", "center", "centre"})
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
 
 @dataclass(frozen=True)
 class Gazetteer:
@@ -132,7 +135,12 @@ def fold(word: str) -> str:
     if word.isascii():
         return word.lower()
     decomposed = unicodedata.normalize("NFKD", word.casefold().replace("’", "'"))
-    return "".join(char for char in decomposed if not unicodedata.combining(char))
+    # Whole texts are folded too, and most of their letters combine with nothing.
+    return _NOT_ASCII.sub(_without_marks, decomposed)
+
+
+def _without_marks(match: re.Match[str]) -> str:
+    return "".join(char for char in match.group() if not unicodedata.combining(char))
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import regex
 
-from privacy.cues import CUES, PLACE_CUE, PLACE_NEEDLES, TITLES, Cue
+from privacy.cues import CUES, PLACE_CUE, TITLES, Cue, speaks_of_places
 from privacy.features import Features
 from privacy.gazetteer import FUNCTION_WORDS, Gazetteer, fold, gazetteer
 from privacy.name_runs import MAX_NAME_WORDS, RUN_GAP, Word, joined, people_in_run
@@ -39,7 +39,7 @@ class NameFinder:
         """Hits from cues and from runs of capitalised words, in no particular order."""
         text = features.text
         for cue in CUES:
-            if features.any_of(cue.needles):
+            if cue.gate(features):
                 yield from self._after_cue(text, cue)
         runs = self._runs_of(features)
         found = [hit for run in runs for hit in people_in_run(run)]
@@ -68,7 +68,7 @@ class NameFinder:
 
     def places(self, features: Features) -> Iterator[Hit]:
         """Hits for capitalised place names, the longest first where several fit."""
-        if features.any_of(PLACE_NEEDLES):
+        if speaks_of_places(features):
             yield from self._after_place_cue(features.text)
         for run in self._runs_of(features):
             position = 0

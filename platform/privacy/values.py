@@ -16,6 +16,7 @@ _COMPACT_TYPES = frozenset({"IBAN", "UK_NINO", "NATIONAL_ID", "PASSPORT", "DRIVE
 # National and international forms of one telephone number share their last digits.
 _PHONE_TAIL = 9
 MAX_WORDS = 12
+_FILLER = "\ue000"
 _MIN_LONE_LENGTH = 3
 _MIN_LONE_DIGITS = 6
 
@@ -32,8 +33,9 @@ class TextWord(NamedTuple):
 def words_of(text: str) -> list[TextWord]:
     """The words of a text, a possessive 's left out."""
     found: list[TextWord] = []
-    # Of plain text the words need no folding one by one.
-    lower = text.lower() if text.isascii() else None
+    # Of plain text the words need no folding one by one; what stands for a mask is part of no word.
+    plain = text.replace(_FILLER, " ")
+    lower = plain.lower() if plain.isascii() else None
     for match in _WORD.finditer(text):
         start, end = match.span()
         if end - start == 1 and text[start] in "sS" and found and found[-1].end == start - 1 and text[end - 2] in "'’":

