@@ -1,7 +1,9 @@
 """Does the index find what an exact search finds? Asked of a sample of the assistant's own chunks.
 
-The vectors of chunks stand in for questions, each turned a little: a chunk's own vector would find itself first
-wherever the index begins. Both searches run as they do for a question, so the figure is the recall that users get.
+What is asked lies half way between two chunks drawn at random. Questions lie farther from all chunks than these do from
+their neighbours, and what lies near a chunk is found too easily: of 50,000 an index found .997 of what is nearest to
+vectors near chunks, and .978 to such as were drawn like chunks. Both searches run as they do for a question, so the
+figure is the recall that users get.
 """
 
 from __future__ import annotations
@@ -24,12 +26,10 @@ from knowledge.retrieval_models import RetrievalCheck
 SAMPLE = 100
 MAX_SAMPLE = 1000
 AT = 10
-WIDTHS = (100, 150, 200, 300, 400, 600)
+WIDTHS = (100, 125, 150, 175, 200, 250, 300, 400, 600)
 """Of search (``hnsw.ef_search``) that are tried, narrowest first: the time of a search grows with it."""
 ENOUGH = 0.995
 """Recall from which a width is taken: above .99, which is promised, since the sample is small."""
-TURN = 0.3
-"""Length of the random part beside a chunk's unit vector: its cosine to its own chunk is then .96."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def perform(check: RetrievalCheck) -> None:
     check.beat(stage="asking the index and searching exactly", done=0, total=SAMPLE)
     result = self_test(assistant=check.assistant, progress=lambda done, total: check.beat(done=done, total=total))
     check.result = result.as_dict()
-    check.save(update_fields=["result"])
+    check.keep("result")
 
 
 def nearest(
@@ -142,7 +142,7 @@ def nearest(
 
 
 def sample_vectors(assistant: Assistant, sample: int, seed: int) -> np.ndarray:
-    """Unit vectors near chunks of the assistant, shape (n, 384); the same for the same seed and chunks."""
+    """Unit vectors between chunks of the assistant, shape (n, 384); the same for the same seed and chunks."""
     with connection.cursor() as cursor:
         # A slice of the ids in an order that has nothing to do with how they were loaded.
         cursor.execute(
@@ -154,6 +154,5 @@ def sample_vectors(assistant: Assistant, sample: int, seed: int) -> np.ndarray:
     if not read:
         return np.zeros((0, 384), dtype=np.float32)
     vectors = np.stack(read)
-    turned = np.random.default_rng(seed).normal(size=vectors.shape).astype(np.float32)
-    vectors += TURN * turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    vectors += np.roll(vectors, 1, axis=0)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
