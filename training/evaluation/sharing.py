@@ -19,6 +19,7 @@ from django.db import connection, transaction
 
 from assistants.background import BackgroundWork, launch
 from generation.engines import EngineError
+from generation.fusing import PACKED_BYTES
 from training.evaluation import asking
 from training.evaluation.models import EvaluationHelper, EvaluationUnit
 from training.finetune.bases import base_folder
@@ -159,15 +160,19 @@ def helpers_wanted(units: int) -> int:
 
 
 def memory_of_one() -> int | None:
-    """Bytes that one process holds, about: weights in float32 and the libraries. None where another server has the
-    model, or the base is not here."""
+    """Bytes that one process holds, about: weights in the number format of the setting, those of a small model twice
+    (`generation.fusing`), and the libraries. None where another server has the model, or the base is not here."""
     if settings.RATCHET_OPENAI_BASE_URL:
         return None
     try:
-        shapes = [shape for path in base_folder().glob("*.safetensors") for shape in shapes_of(path).values()]
+        shapes = [item for path in base_folder().glob("*.safetensors") for item in shapes_of(path).items()]
     except (EngineError, OSError, ValueError):
         return None
-    return LIBRARY_BYTES + 4 * sum(math.prod(shape) for shape in shapes)
+    bytes_each = 2 if settings.RATCHET_ENGINE_DTYPE == "bfloat16" else 4
+    weights = bytes_each * sum(math.prod(shape) for _, shape in shapes)
+    layers = bytes_each * sum(math.prod(shape) for name, shape in shapes if ".layers." in name)
+    twice = bytes_each == 4 and layers <= PACKED_BYTES
+    return LIBRARY_BYTES + (2 if twice else 1) * weights
 
 
 def dismiss(evaluation: Evaluation) -> None:

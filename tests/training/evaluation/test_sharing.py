@@ -242,13 +242,18 @@ def test_two_that_look_at_the_same_instant_get_two_units() -> None:
     assert len(everything) == len(set(everything)) == 40
 
 
-def test_what_one_process_holds_is_said(settings: Any) -> None:
+def test_what_one_process_holds_is_said(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.tiny_model import shared_base
 
     settings.RATCHET_BASE_MODEL = str(shared_base())
     held = sharing.memory_of_one()
     assert held is not None
     assert sharing.LIBRARY_BYTES < held < sharing.LIBRARY_BYTES + 10 * 1024**2
+    weights = held - sharing.LIBRARY_BYTES
+    monkeypatch.setattr(sharing, "PACKED_BYTES", 0)  # as of a large one: one copy
+    assert sharing.memory_of_one() == sharing.LIBRARY_BYTES + weights // 2
+    settings.RATCHET_ENGINE_DTYPE = "bfloat16"
+    assert sharing.memory_of_one() == sharing.LIBRARY_BYTES + weights // 4
     settings.RATCHET_OPENAI_BASE_URL = "http://127.0.0.1:9/v1"
     assert sharing.memory_of_one() is None
     settings.RATCHET_OPENAI_BASE_URL = ""
