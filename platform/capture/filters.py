@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib.admin import SimpleListFilter
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 
 from assistants.access import assistants_of
@@ -17,23 +17,26 @@ from knowledge.models import Document
 class VerdictFilter(SimpleListFilter):
     title = "verdict"
     parameter_name = "verdict"
-    _lookups: ClassVar[dict[str, dict[str, Any]]] = {
-        "good": {"resolution__verdict": "good"},
-        "bad": {"resolution__verdict": "bad"},
-        "open": {"resolution": None},
-        "none": {"resolution": None, "queue_items": None},
-    }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("good", "✓ Good"), ("bad", "✗ Bad"), ("open", "Being labelled"), ("none", "Not in a queue")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
-        value = self.value() or ""
-        if value == "open":
-            # A turn may be in several queues. Not `distinct()` over a join: it would sort all columns of all turns.
-            labelled_now = Turn.objects.filter(queue_items__done=False).order_by()
-            queryset = queryset.filter(pk__in=labelled_now.values("pk"))
-        return queryset.filter(**self._lookups[value]) if value in self._lookups else queryset
+        match self.value():
+            case "good" | "bad" as verdict:
+                return queryset.filter(resolution__verdict=verdict)
+            case "open":
+                return queryset.filter(_beside("queue_items", done=False), ~_beside("resolution"))
+            case "none":
+                return queryset.filter(~_beside("queue_items"), ~_beside("resolution"))
+        return queryset
+
+
+def _beside(relation: str, **lookup: Any) -> Exists:
+    """Whether such a row belongs to the turn. Over a join that asks for none, PostgreSQL expects one row, and reads all
+    turns for it; and a turn may be in several queues."""
+    model: Any = Turn._meta.get_field(relation).related_model
+    return Exists(model.objects.filter(turn=OuterRef("pk"), **lookup))
 
 
 class FeedbackFilter(SimpleListFilter):

@@ -36,7 +36,8 @@ _MARKED = (Promotion.Action.PROMOTE, Promotion.Action.ROLL_BACK)
 
 
 def overview(assistant: Assistant, span: Span) -> Overview:
-    hours = list(TrafficHour.objects.filter(assistant=assistant, hour__gte=span.since, hour__lt=span.until))
+    rows = TrafficHour.objects.filter(assistant=assistant, hour__gte=span.since, hour__lt=span.until)
+    hours = list(rows.defer("masked"))
     return Overview("Live", _tiles(assistant, hours), _panels(assistant, hours, span))
 
 

@@ -18,6 +18,8 @@ from assistants.when import MONTHS, when
 from capture.models import Turn
 from tests.factories import make_assistant, make_turn, make_user
 
+pytestmark = pytest.mark.django_db
+
 TURNS = "admin:capture_turn_changelist"
 
 
