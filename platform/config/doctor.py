@@ -5,29 +5,27 @@ Reads only. Each look stands alone: one that fails is a finding, and the others 
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
-from django.utils import timezone
 from packaging.requirements import Requirement
 
+from config.doctor_rooms import LOOKS, Found, Level, Look, is_up
 from config.health import database_problem
 from config.preflight import MINIMUM_FREE, first_line
 from config.schema import schema_problem
 
-Level = Literal["ok", "note", "warning", "error"]
 MINIMUM_MEMORY = 2 * 2**30
 """Bytes that the engine, a worker and PostgreSQL need together with the bundled base model."""
 MOST_CONNECTIONS = 0.8
@@ -35,7 +33,6 @@ MOST_CONNECTIONS = 0.8
 LONG_TRANSACTION = timedelta(minutes=30)
 """VACUUM cleans nothing that is younger than the oldest open transaction."""
 CLOCK_SECONDS = 5.0
-_BROKEN_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,6 @@ class Finding:
         return asdict(self)
 
 
-Found = tuple[Level, str, str]
-"""Level, text, hint."""
-Look = Callable[[], Iterator[Found]]
-
-
 def examine() -> list[Finding]:
     """Every finding, group by group. Where the database does not answer, what needs it is left out."""
     found = [*_look("Installation", _packages), *_look("Machine", _machine)]
@@ -67,8 +59,7 @@ def examine() -> list[Finding]:
         return [*found, Finding("error", "Database", f"It does not answer: {reached}", hint)]
     found += _look("Database", _database)
     if database_problem() is None and schema_problem() is None:
-        looks = {"Processes": _processes, "Capture": _capture, "Work": _work, "Search": _search, "Live": _live}
-        for name, look in looks.items():
+        for name, look in LOOKS.items():
             found += _look(name, look)
     return found
 
@@ -121,7 +112,7 @@ def _machine() -> Iterator[Found]:
             yield "ok", f"The {name} has {left / 2**30:,.1f} GB left.", ""
     memory = psutil.virtual_memory()
     text = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB of memory are free."
-    if memory.available < MINIMUM_MEMORY and not _up():
+    if memory.available < MINIMUM_MEMORY and not is_up():
         yield "warning", text, "The bundled base model, a worker and the database need about 2 GB together."
     else:
         yield "ok", text, ""
@@ -150,7 +141,8 @@ def _database() -> Iterator[Found]:
         )
         server, vector, size, clock, used, most, oldest = cursor.fetchone()
     after = time.time()
-    yield "ok", f"PostgreSQL {server} with pgvector {vector}; the database takes {size / 2**20:,.0f} MB.", ""
+    having = f"pgvector {vector}" if vector else "no pgvector yet"
+    yield "ok", f"PostgreSQL {server} with {having}; the database takes {size / 2**20:,.0f} MB.", ""
     if problem := database_problem():
         yield "error", problem, "Run `python manage.py migrate`, or start with `python manage.py up`."
     if unknown := _unknown_migrations():
@@ -180,144 +172,6 @@ def _unknown_migrations() -> list[str]:
         (loader.applied_migrations or {}).keys() - loader.disk_migrations.keys() - loader.replacements.keys()
     )
     return [f"{app}.{name}" for app, name in found if app in ours]
-
-
-def _processes() -> Iterator[Found]:
-    from django_q.models import OrmQ, Schedule
-
-    from capture.management.commands.worker import queue_stands_still, schedule_is_late
-
-    waiting = OrmQ.objects.count()
-    if not Schedule.objects.exists():
-        yield "note", "No worker has ever run on this database.", "Start everything with `python manage.py up`."
-    elif schedule_is_late() or queue_stands_still():
-        yield "error", f"The worker stands still ({waiting} jobs wait).", "Start it: `python manage.py up` or `worker`."
-    else:
-        yield "ok", f"The worker keeps its schedule; {waiting} jobs wait.", ""
-    yield from _engine()
-
-
-def _engine() -> Iterator[Found]:
-    from generation.engines import EngineError
-    from serving.api import client
-    from training.finetune.bases import digest_of_base
-
-    try:
-        health = client().health()
-    except EngineError as error:
-        yield ("error" if _up() else "note"), f"No engine answers: {error}", "Start it with `python manage.py up`."
-        return
-    if not health.ready:
-        yield "warning", "The engine answers, and is not ready yet.", "It loads the base model: look again in a minute."
-        return
-    loaded = f"{len(health.adapters)} adapters" if len(health.adapters) != 1 else "1 adapter"
-    yield "ok", f"The engine holds {health.base} on {health.device} ({health.dtype}) with {loaded}.", ""
-    if health.base_digest and not settings.RATCHET_OPENAI_BASE_URL and health.base_digest != digest_of_base():
-        yield "error", "The engine holds another base model than RATCHET_BASE_MODEL names.", "Restart the engine."
-
-
-def _capture() -> Iterator[Found]:
-    from assistants.models import Assistant
-    from capture.intake_numbers import intake_of
-    from capture.rotation import unopenable
-    from serving.management.commands.rotate_keys import SEALED
-
-    intakes = intake_of(Assistant.objects.only("pk", "slug", "name"))
-    for intake in intakes:
-        if intake.held:
-            text = f"{intake.assistant.slug}: {intake.held} captured items are held."
-            yield "warning", text, "Look at the page Quarantine: it says why, and lets you try again."
-        late = intake.oldest is not None and timezone.now() - intake.oldest > timedelta(minutes=10)
-        if late and intake.waiting:
-            text = f"{intake.assistant.slug}: {intake.waiting} items wait to be scrubbed, the oldest for long."
-            yield "warning", text, "Is a worker running? If it is, add others (RATCHET_WORKERS)."
-        if intake.fullness > MOST_CONNECTIONS:
-            text = f"{intake.assistant.slug}: its quarantine is {intake.percent} % full; when it is, posts get 503."
-            yield "error", text, "Start a worker, or settle what is held."
-    if foreign := unopenable(SEALED):
-        yield (
-            "error",
-            f"{foreign} encrypted payloads were closed with a key that is not in RATCHET_DATA_KEY.",
-            "Put that key behind the one of now, with a comma between, and restart: nothing of them is lost yet.",
-        )
-    spooled = [path for path in (settings.VAR_DIR / "spool").glob("*") if path.is_file()]
-    refused = sum(path.suffix == ".refused" for path in spooled)
-    if refused:
-        yield "warning", f"{refused} turns of our own chat were set aside.", "The log of the worker says why."
-    if len(spooled) > refused:
-        yield (
-            "note",
-            f"{len(spooled) - refused} turns of our own chat wait in the spool.",
-            "Each minute some are stored.",
-        )
-    yield "ok", f"{len(intakes)} assistants, {sum(i.waiting for i in intakes)} items wait to be scrubbed.", ""
-
-
-def _work() -> Iterator[Found]:
-    from assistants.background import STALE_AFTER, BackgroundWork, work_models
-
-    since = timezone.now() - timedelta(days=_BROKEN_DAYS)
-    running = 0
-    for model in work_models():
-        name = str(model._meta.verbose_name_plural)
-        active = model._default_manager.filter(state__in=[BackgroundWork.State.QUEUED, BackgroundWork.State.RUNNING])
-        running += active.count()
-        stale = active.filter(heartbeat_at__lt=timezone.now() - STALE_AFTER).count()
-        if stale:
-            yield (
-                "error",
-                f"{stale} {name} show no life.",
-                "A worker finds and resumes them each minute: is one running?",
-            )
-        failed = model._default_manager.filter(state=BackgroundWork.State.FAILED, finished_at__gte=since)
-        if count := failed.count():
-            yield "note", f"{count} {name} failed within {_BROKEN_DAYS} days.", "Their rows in the admin say why."
-    yield "ok", f"{running} pieces of long work wait or run.", ""
-
-
-def _search() -> Iterator[Found]:
-    from knowledge.indexing import without_index
-
-    missing = without_index()
-    for slug, chunks in missing:
-        yield (
-            "note",
-            f"{slug} has {chunks:,} chunks and no whole vector index: it is searched exactly, which takes longer.",
-            "The worker makes one within ten minutes; the page Vector indexes says why it did not.",
-        )
-    if not missing:
-        yield "ok", "Every large assistant has its vector index.", ""
-
-
-def _live() -> Iterator[Found]:
-    from generation.adapters import check_adapter
-    from generation.engines import AdapterRefused
-    from serving.models import Deployment
-    from training.finetune.bases import from_state
-
-    deployments = list(Deployment.objects.select_related("assistant", "adapter", "previous"))
-    for found in deployments:
-        for role, adapter in (("live", found.adapter), ("previous", found.previous)):
-            if adapter is None:
-                continue
-            try:
-                check_adapter(from_state(adapter.folder), base_digest=adapter.base_digest)
-            except (AdapterRefused, OSError) as error:
-                level: Level = "error" if role == "live" else "warning"
-                yield level, f"{found.assistant}: its {role} adapter {adapter} is damaged: {error}", "Restore a backup."
-    yield "ok", f"{sum(d.adapter_id is not None for d in deployments)} adapters are live; their files are whole.", ""
-
-
-def _up() -> bool:
-    """Whether a supervisor holds the state folder: what it starts is expected to answer then."""
-    try:
-        with (settings.VAR_DIR / "up.lock").open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def worst(found: list[Finding]) -> Level:

@@ -61,7 +61,8 @@ def test_a_damaged_live_adapter_is_an_error_and_the_command_ends_with_1(tmp_path
     assert ended.value.code == 1
     answer = json.loads(out.getvalue())
     assert answer["worst"] == "error"
-    assert any(f["about"] == "Live" and "is damaged" in f["text"] for f in answer["findings"])
+    (live,) = [f["text"] for f in answer["findings"] if f["about"] == "Live"]
+    assert "is damaged" in live
 
 
 def test_a_look_that_breaks_is_a_finding_that_tells_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
