@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 
 from assistants.background import BackgroundQuerySet, BackgroundWork
@@ -25,6 +27,13 @@ class VectorIndex(BackgroundWork):
     class Meta:
         ordering = ("-created_at",)
         verbose_name_plural = "vector indexes"
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["assistant"],
+                condition=models.Q(state__in=[BackgroundWork.State.QUEUED, BackgroundWork.State.RUNNING]),
+                name="vectorindex_one_at_work",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"Vector index {self.pk}"

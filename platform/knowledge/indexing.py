@@ -1,7 +1,7 @@
 """Makes, rebuilds and drops the vector indexes of large assistants, in the background.
 
 Killed in the middle, PostgreSQL leaves an index that is not whole: nobody searches by it, and the next attempt, or the
-next look, drops it. One is made at a time: the database locks the table's other makings out anyway.
+next look, drops it. One is made at a time (the table is locked for another), and none is dropped meanwhile.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psutil
 from django.conf import settings
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from assistants.background import BackgroundWork, WorkCancelled, WorkLost, launch
@@ -44,14 +45,16 @@ class IndexRefused(RuntimeError):
 
 def tend() -> str:
     """Drops what is of no use, and starts the making of what is missing or worn: one at a time, the largest first."""
-    if VectorIndex.objects.active().exists():
-        return "an index is being made"
     sizes = _sizes()
     dropped = 0
-    for index in vector_indexes.present():
-        if not index.whole or sizes.get(index.assistant, 0) < DROP_BELOW:
-            vector_indexes.drop(index.name)
-            dropped += 1
+    with _alone() as alone:
+        # Looked at under the lock: of what somebody starts from now on nothing is there yet that could be dropped.
+        if not alone or VectorIndex.objects.active().exists():
+            return "an index is being made"
+        for index in vector_indexes.present():
+            if not index.whole or sizes.get(index.assistant, 0) < DROP_BELOW:
+                vector_indexes.drop(index.name)
+                dropped += 1
     whole = {index.assistant for index in vector_indexes.present()}
     failed = VectorIndex.objects.filter(
         state__in=[BackgroundWork.State.FAILED, BackgroundWork.State.CANCELLED],
@@ -93,23 +96,8 @@ def perform(work: VectorIndex, *, workers: int | None = None) -> None:
     if work.chunks <= EXACT_UP_TO:
         work.beat(stage=f"nothing to make: {work.chunks} chunks are searched exactly", done=1, total=1)
         return
-    anew = False
-    for index in vector_indexes.present():
-        if index.assistant == assistant.pk:
-            anew |= index.whole
-            if not index.whole:
-                vector_indexes.drop(index.name)
-    work.beat(stage="making the index anew" if anew else "making the index", done=0, total=0)
-    processes = (os.cpu_count() or 1) // 4 if workers is None else workers
-    with _watched(work):
-        try:
-            vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=processes)
-        except OperationalError as error:
-            work.beat()  # says so when somebody cancelled it, and fails when there is no database any more
-            if not processes or not vector_indexes.is_short_of_memory(error):
-                raise IndexRefused(str(error)) from error
-            vector_indexes.drop(vector_indexes.name_of(assistant.pk) + ("_ccnew" if anew else ""))
-            vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=0)
+    with _alone(work):
+        _make(work, (os.cpu_count() or 1) // 4 if workers is None else workers)
     with connection.cursor() as cursor:
         # Gives the planner its figures: a table that was filled a moment ago has none.
         cursor.execute("ANALYZE knowledge_chunk")
@@ -120,6 +108,52 @@ def perform(work: VectorIndex, *, workers: int | None = None) -> None:
         assistant, progress=lambda done, total: work.beat(done=done, total=total) if done % 10 == 0 else None
     )
     work.keep("ef_search", "recall", "size")
+
+
+def _make(work: VectorIndex, processes: int) -> None:
+    assistant, anew = work.assistant, False
+    for index in vector_indexes.present():
+        if index.assistant == assistant.pk:
+            anew |= index.whole
+            if not index.whole:
+                vector_indexes.drop(index.name)
+    work.beat(stage="making the index anew" if anew else "making the index", done=0, total=0)
+    with _watched(work):
+        try:
+            vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=processes)
+        except OperationalError as error:
+            work.beat()  # says so when somebody cancelled it, and fails when there is no database any more
+            if not processes or not vector_indexes.is_short_of_memory(error):
+                raise IndexRefused(str(error)) from error
+            vector_indexes.drop(vector_indexes.name_of(assistant.pk) + ("_ccnew" if anew else ""))
+            vector_indexes.make(assistant.pk, anew=anew, memory=memory_for(work.chunks), workers=0)
+
+
+@contextlib.contextmanager
+def _alone(work: VectorIndex | None = None) -> Iterator[bool]:
+    """While an index is made, nobody else makes or drops one: what is not whole may be what is being made.
+
+    The database lets go of the lock with the process that had it. A transaction (a test) has it to its end.
+
+    Args:
+        work: waits for its turn, and shows life meanwhile; None: does not wait, and yields whether it has the lock.
+    """
+    kind = "xact_" if connection.in_atomic_block else ""
+    key = "(hashtext('knowledge.indexing'), 1)"
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(f"SELECT pg_try_advisory_{kind}lock{key}")
+            (mine,) = cursor.fetchone()
+            if mine or work is None:
+                break
+            work.beat(stage="waiting for another index")
+            time.sleep(1)
+        try:
+            yield bool(mine)
+        finally:
+            if mine and not kind:
+                with contextlib.suppress(DatabaseError, InterfaceError):  # a connection that broke has let go of it
+                    cursor.execute(f"SELECT pg_advisory_unlock{key}")
 
 
 def memory_for(chunks: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -187,6 +188,38 @@ def test_only_one_is_made_at_a_time(assistant: Assistant) -> None:
     assert indexing.tend() == "an index is being made"
     assert indexing.start_index(assistant=assistant) == waiting
     assert VectorIndex.objects.count() == 1
+
+
+def test_an_assistant_has_one_at_work(assistant: Assistant) -> None:
+    VectorIndex.objects.create(assistant=assistant, state=BackgroundWork.State.RUNNING)
+    with pytest.raises(IntegrityError, match="vectorindex_one_at_work"), transaction.atomic():
+        VectorIndex.objects.create(assistant=assistant)
+    VectorIndex.objects.create(assistant=make_assistant())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_being_made_is_not_dropped_meanwhile(assistant: Assistant) -> None:
+    """Somebody's making has begun after a look had found none: its half index is no leftover."""
+    half = vector_indexes.name_of(assistant.pk) + "_ccnew"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE INDEX {half} ON knowledge_chunk USING hnsw (embedding halfvec_cosine_ops) "
+            f"WHERE assistant_id = {assistant.pk}"
+        )
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(hashtext('knowledge.indexing'), 1)")
+        assert indexing.tend() == "an index is being made"
+        assert names() == [half]
+        later = threading.Timer(1, other.execute, ["SELECT pg_advisory_unlock_all()"])
+        later.start()
+        made = indexing.start_index(assistant=assistant)  # waits until it is alone
+        later.join()
+    made.refresh_from_db()
+    assert made.state == BackgroundWork.State.SUCCEEDED
+    assert names() == [vector_indexes.name_of(assistant.pk)]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+        assert cursor.fetchone() == (0,)
 
 
 def test_a_small_assistant_gets_none_even_when_asked(assistant: Assistant) -> None:

@@ -129,6 +129,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'vector indexes',
                 'ordering': ('-created_at',),
+                'constraints': [models.UniqueConstraint(condition=models.Q(('state__in', ['queued', 'running'])), fields=('assistant',), name='vectorindex_one_at_work')],
             },
         ),
         migrations.CreateModel(
