@@ -105,6 +105,11 @@ class Judge:
         if not draft.history and draft.task.form != "near_miss" and any(map(self.material.is_vague, draft.subjects)):
             draft.drop(filters.NOT_STANDALONE, "several documents speak of such a thing")
             return
+        if len(draft.task.places) == 1 and not draft.declines:
+            said = " ".join([question, *(message["content"] for message in draft.history)])
+            if self.material.is_one_of_several(draft.task.places[0], said):
+                draft.drop(filters.NOT_STANDALONE, "the documents say it of several things")
+                return
         near = None
         if draft.lineage.get("writer") == "base":
             near = " ".join([*(s for source in draft.task.places for s in source.sentences), titles])

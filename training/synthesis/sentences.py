@@ -27,6 +27,8 @@ wants more questions than that."""
 
 MANY_DOCUMENTS = 2
 EVERYWHERE = 0.2
+LEAST_BEGINNING = 4
+"""Words before a number that say what it is of: "The Kestrel costs" is followed by prices of its parts as well."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,28 @@ class Material:
 
     def is_vague(self, subject: str) -> bool:
         """ "the test" where several documents have a test: nobody could tell which one is meant."""
-        bare = re.sub(r"^(?:a|an|the|each|every|any|all|some) ", "", subject)
+        bare = re.sub(r"^(?:a|an|the|each|every|any|all|some|most|many|other) ", "", subject)
         if len(bare.split()) != 1 or not bare.islower():
             return False
         return any(self._documents_with[word] >= MANY_DOCUMENTS for word in content_words(bare))
+
+    def is_one_of_several(self, source: Source, question: str) -> bool:
+        """ "What is the standing charge?" of "The standing charge is 54p for electricity." beside "… is 31p for gas.":
+        the documents say it of several things, and the question names none of them."""
+        others = [one for one in self._beginning_as(source) if one.sentence != source.sentence]
+        told = set(content_words(source.sentence)).difference(*(content_words(one.sentence) for one in others))
+        return bool(others) and not told & content_words(question)
+
+    def _beginning_as(self, source: Source) -> list[Source]:
+        start = _before_number(source.sentence)
+        return self._by_beginning[start] if len(start.split()) >= LEAST_BEGINNING else []
+
+    @cached_property
+    def _by_beginning(self) -> dict[str, list[Source]]:
+        found: dict[str, list[Source]] = defaultdict(list)
+        for source in self.sources:
+            found[_before_number(source.sentence)].append(source)
+        return found
 
     @cached_property
     def _documents_with(self) -> Counter[str]:
@@ -172,3 +192,9 @@ def sources(assistant: Assistant, seed: int) -> Iterator[Source]:
             done.add(source.key)
             tried[source.chunk.pk] += 1
             yield source
+
+
+def _before_number(sentence: str) -> str:
+    """Up to the first value; empty where there is none."""
+    place = re.search(r"\W?\d", sentence)
+    return sentence[: place.start()] if place else ""

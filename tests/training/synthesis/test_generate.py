@@ -276,6 +276,24 @@ def test_the_least_covered_chunk_comes_first(tariffs: Assistant) -> None:
     assert order[-1] == others[0]
 
 
+def test_a_question_says_of_which_of_several_things_it_asks(assistant: Assistant) -> None:
+    text = (
+        "# Prices\n\nThe standing charge on Drift is 54p a day for power. The standing charge on Drift is 31p a day "
+        "for gas.\nThe exit fee on Owl is £20 for both. Power on Ember Fix 12 costs 27p. Power on Ember Fix 24 costs "
+        "28p.\n"
+    )
+    load_document(assistant=assistant, path="prices.md", data=text.encode())
+    material = Material(assistant, 1)
+    by_text = {source.sentence: source for source in material.sources}
+    gas = by_text["The standing charge on Drift is 31p a day for gas."]
+    assert material.is_one_of_several(gas, "What is the standing charge on Drift?")
+    assert not material.is_one_of_several(gas, "What is the standing charge on Drift for gas?")
+    assert not material.is_one_of_several(by_text["The exit fee on Owl is £20 for both."], "What is the exit fee?")
+    ember = by_text["Power on Ember Fix 12 costs 27p."]
+    assert not material.is_one_of_several(ember, "What does power on Ember Fix 12 cost?")
+    assert material.is_one_of_several(ember, "What does power on Ember Fix cost?")
+
+
 def test_without_a_base_model_it_fails_with_a_sentence(assistant: Assistant, no_rules: None, settings: Any) -> None:
     settings.RATCHET_BASE_MODEL_PATH = "/nonexistent/base"
     synthesis = run(start(assistant))
