@@ -18,7 +18,8 @@ from assistants.services import audit
 from capture.models import Turn
 from capture.parquet import ParquetMissing
 from training.data.exports import FORMATS, METHODS, NO_PARQUET, SPLITS, NothingToExport, check_rows
-from training.data.render import Method, dpo_row, kto_rows_of, sft_row, surrogates_of, with_surrogates
+from training.data.invented import surrogates_of, with_surrogates
+from training.data.render import Method, dpo_row, kto_rows_of, sft_row
 from training.data.services import MAX_EXCLUDED, exclude_rows
 from training.models import DatasetVersion, Example, Origin
 from training.pages import ADMINS, readable, render_page, words_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:[.,:'’-]\d+)*", re.UNICODE)
@@ -53,7 +54,13 @@ def ngram_recall(text: str, source: str, n: int = 4) -> float:
     grams = ngrams(text, n)
     if not grams:
         return coverage(text, source)
-    return len(grams & ngrams(source, n)) / len(grams)
+    said = _in_a_row(words(source))  # looking for each is a fraction of making a set of all that the source has
+    return sum(_in_a_row(gram) in said for gram in grams) / len(grams)
+
+
+def _in_a_row(sequence: Sequence[str]) -> str:
+    """One text in which a run of words is found as whole words: no word holds a space."""
+    return f" {' '.join(sequence)} "
 
 
 def supports(source: str, claim: str, threshold: float = 0.6) -> bool:

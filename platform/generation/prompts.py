@@ -283,7 +283,7 @@ def _evidence_lines(
         raise ValueError(f"{len(evidence)} evidence sentences; at most {MAX_POINTER} can be numbered")
     by_rank = {p.rank: p for p in passages}
     offered = {ref.rank for ref in evidence} & by_rank.keys()
-    sentences = {rank: split_sentences(by_rank[rank].text) for rank in offered}
+    sentences = {rank: _lines_of(by_rank[rank].text) for rank in offered}
     titles = {rank: _line(by_rank[rank].title) for rank in offered}
     lines: list[str] = []
     heading: str | None = None
@@ -294,8 +294,15 @@ def _evidence_lines(
         if title != heading:
             lines.append(f"# {title}")
             heading = title
-        lines.append(f"[{number}] {_line(sentences[ref.rank][ref.sentence])}")
+        lines.append(f"[{number}] {sentences[ref.rank][ref.sentence]}")
     return lines, tuple(evidence)
+
+
+@lru_cache(maxsize=8192)
+def _lines_of(text: str) -> tuple[str, ...]:
+    """The sentences of a passage as a prompt shows them."""
+    # What is the same text is kept once.
+    return tuple(line if (line := _line(one)) != one else one for one in _sentences(text))
 
 
 def _similarities(pointers: Sequence[SentenceRef], similarity: Sequence[float]) -> str:

@@ -10,7 +10,7 @@ from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.data.auditing import Reading
+    from training.data.auditing import Reading, Stored
 
 _reading: Reading | None = None
 
@@ -32,12 +32,12 @@ def begin(assistant: int, subject: str, database: str) -> None:
     _reading = Reading(Assistant.objects.get(pk=assistant), subject)
 
 
-def read(part: Sequence[bytes], first: int) -> None:
+def read(part: Sequence[Stored], first: int) -> None:
     assert _reading is not None
     _reading.read(part, first)
 
 
-def look(part: Sequence[bytes]) -> None:
+def look(part: Sequence[Stored]) -> None:
     assert _reading is not None
     _reading.look(part)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -26,7 +27,7 @@ from capture.leaks import Audit
 from capture.models import LeakReport
 from training.data import audit_helper
 from training.data.candidates import Candidate
-from training.data.leaks import RowReader
+from training.data.leaks import RowReader, conversations_with_values
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,15 @@ class HelperLost(RuntimeError):
         super().__init__("The process that read the rows for the leak audit ended early, twice. Build it again.")
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A candidate as it lies in a pool. What has one place is one and the same."""
+
+    place: int
+    turn: Any
+    data: bytes
+
+
 class Helper:
     """`look` at what may come, `read` each row once, then ask for the `report`.
 
@@ -57,29 +67,38 @@ class Helper:
         self._read = 0
         self._lost = -1
         """Rows that a lost helper was given; −1 while none is lost."""
-        self._waiting: list[bytes] = []
+        self._waiting: list[Stored] = []
         self._asked: deque[Future[None]] = deque()
 
-    def look(self, rows: Sequence[Candidate]) -> None:
-        """Never waits: what there is no room for is read later. Raises HelperLost."""
+    @property
+    def has_room(self) -> bool:
+        """To look at something now. Raises as `read`."""
         try:
             while self._asked and self._asked[0].done():
                 self._asked.popleft().result()
-            if len(self._asked) < AHEAD:
-                self._asked.append(self._pool.submit(audit_helper.look, [_packed(row) for row in rows]))
+        except BrokenProcessPool:
+            self._start_another()
+        return len(self._asked) < AHEAD
+
+    def look(self, rows: Sequence[Stored]) -> None:
+        """Never waits: what there is no room for is read later. Raises HelperLost."""
+        if not self.has_room:
+            return
+        try:
+            self._asked.append(self._pool.submit(audit_helper.look, rows))
         except BrokenProcessPool:
             self._start_another()
 
-    def read(self, row: Candidate) -> None:
+    def read(self, row: Stored) -> None:
         """Raises:
         privacy.findings.ScrubError: a row cannot be read, so nobody can say that it is clean.
         HelperLost: see there.
         """
-        self._waiting.append(_packed(row))
+        self._waiting.append(row)
         if len(self._waiting) == PART:
             self._send()
 
-    def report(self, row: Callable[[int], Candidate]) -> LeakReport:
+    def report(self, row: Callable[[int], Stored]) -> LeakReport:
         """Not yet saved, without the content's hash; rows are named by the order in which they came.
 
         ``row``: brings back the row that came at this place. Raises as `read`.
@@ -89,7 +108,7 @@ class Helper:
             try:
                 again, self._lost = max(self._lost, 0), min(self._lost, 0)
                 for first in range(0, again, PART):
-                    part = [_packed(row(place)) for place in range(first, min(first + PART, again))]
+                    part = [row(place) for place in range(first, min(first + PART, again))]
                     self._ask(part, first)
                 while self._asked:
                     self._asked.popleft().result()
@@ -109,7 +128,7 @@ class Helper:
         except BrokenProcessPool:
             self._start_another()
 
-    def _ask(self, part: list[bytes], first: int) -> None:
+    def _ask(self, part: Sequence[Stored], first: int) -> None:
         while len(self._asked) >= AHEAD:
             self._asked.popleft().result()
         self._asked.append(self._pool.submit(audit_helper.read, part, first))
@@ -145,10 +164,6 @@ def helper_for(assistant: Assistant, subject: str, rows: int) -> Iterator[Helper
         helper.close()
 
 
-def _packed(row: Candidate) -> bytes:
-    return pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
-
-
 def named_by_position(report: LeakReport, positions: Mapping[int, int]) -> LeakReport:
     """With rows called by their place in the version, and listed in its order. ``positions``: {as it came: place}."""
 
@@ -166,14 +181,24 @@ class Reading:
     def __init__(self, assistant: Assistant, subject: str) -> None:
         self.audit = Audit(assistant, subject)
         self._reader = RowReader(self.audit, assistant)
+        self._quiet: set[int] = set()
+        """Places of candidates that were looked at, and in which nothing was found."""
 
-    def read(self, part: Sequence[bytes], first: int) -> None:
-        rows = _candidates(part)
-        self._reader.read(rows, [str(first + i) for i in range(len(rows))])
+    def read(self, part: Sequence[Stored], first: int) -> None:
+        known = conversations_with_values({row.turn for row in part if row.turn})
+        names, rows = [], []
+        for name, row in enumerate(part, start=first):
+            if row.place in self._quiet and row.turn not in known:
+                self.audit.passed()  # most rows of a build are candidates as they were collected
+            else:
+                names.append(str(name))
+                rows.append(row)
+        self._reader.read(_candidates(rows), names)
 
-    def look(self, part: Sequence[bytes]) -> None:
-        self._reader.look(_candidates(part))
+    def look(self, part: Sequence[Stored]) -> None:
+        quiet = self._reader.look(_candidates(part))
+        self._quiet.update(row.place for row, one in zip(part, quiet, strict=True) if one)
 
 
-def _candidates(part: Sequence[bytes]) -> list[Candidate]:
-    return [pickle.loads(row) for row in part]  # noqa: S301 - of our own build
+def _candidates(part: Sequence[Stored]) -> list[Candidate]:
+    return [pickle.loads(row.data) for row in part]  # noqa: S301 - of our own build

@@ -13,15 +13,15 @@ from annotations.models import ComparisonPair, ComparisonRound, Queue
 from assistants.models import Assistant
 from capture.models import Turn
 from knowledge.query import in_house_words, question_vectors
-from training.data.auditing import Helper
+from training.data.auditing import Helper, Stored
 from training.data.candidates import Candidate, Refused, from_curated, from_item, from_turn
 from training.data.compared import from_pair
 from training.data.embedding import Asked, Embed
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe, RecipeError
-from training.data.stored_vectors import asked_first, curated_rows, rows_fit, turns_fit, written_rows
+from training.data.stored_vectors import asked_first, curated_rows, rows_fit, taken_as_stored, turns_fit, written_rows
 from training.data.turns import Shelf, turns_of, with_all_it_takes
-from training.data.vectors import numbers_of, packed, unit, unpacked
+from training.data.vectors import packed, sent, unit, unpacked
 from training.models import Benchmark, CuratedRow, CuratedSet, Synthesis, SyntheticItem
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class Order:
     """Reads for the leak audit meanwhile, where there is a second process."""
     embed: Embed = question_vectors
 
-    def look_ahead(self, rows: Sequence[Candidate]) -> None:
-        if self.helper is not None and rows:
-            self.helper.look(rows)
+    def look_ahead(self, pool: Pool, heads: Sequence[Head]) -> None:
+        if self.helper is not None and heads and self.helper.has_room:
+            self.helper.look([stored(pool, head) for head in heads])
 
     def asked_first(self) -> Iterator[tuple[Sequence[Asked], Mapping[str, str]]]:
         return asked_first(self.assistant, self.recipe, benchmark=self.benchmark, synthesis=self.synthesis)
@@ -64,6 +64,10 @@ class Order:
         """Rows of its two large sources, about: two queries."""
         turns = turns_of(self.assistant, self.recipe).count() if self.recipe.turns else 0
         return turns + (self.synthesis.items.filter(dropped_by="").count() if self.synthesis is not None else 0)
+
+
+def stored(pool: Pool, head: Head) -> Stored:
+    return Stored(head.place, head.turn_id, pool.raw(head.place, head.size))
 
 
 def collect(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
@@ -97,7 +101,8 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     rows = turns_of(order.assistant, order.recipe)
     total = rows.count()
     pool.reserve(total)
-    stored = turns_fit(order.embed, rows, total, order.assistant)
+    as_stored = taken_as_stored(total)
+    """Whether they fit is asked at the end: the sample that tells is being embedded meanwhile."""
     heads: list[Head] = []
     why: list[str] = []
     done = 0
@@ -114,14 +119,26 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
                 why.append(made.why)
                 continue
             kept.append(made)
-            usable = stored and turn.embedding is not None and not _has_house_words(turn, order.assistant)
-            vectors.append(numbers_of(turn.embedding) if usable else None)
-        heads += _add(order, pool, kept, vectors)
-        order.look_ahead(kept)
+            halves = vars(turn)["halves"]
+            usable = as_stored and halves is not None and not _has_house_words(turn, order.assistant)
+            vectors.append(sent(halves) if usable else None)
+        added = _add(order, pool, kept, vectors)
+        order.look_ahead(pool, added)
+        heads += added
         done += len(part)
         order.beat(stage="labelled turns", done=done, total=total)
+    if as_stored and not turns_fit(order.embed, rows, order.assistant):
+        _embed_anew(order, pool, heads)
     funnel.step("resolved turns", done, len(heads), why)
     return heads
+
+
+def _embed_anew(order: Order, pool: Pool, heads: Sequence[Head]) -> None:
+    """Another embedder has made the stored vectors."""
+    for done, part in enumerate(batches(heads, CHUNK)):
+        rows = [pool.read(head) for head in part]
+        pool.move([head.row for head in part], order.embed([(row.question, row.history) for row in rows]))
+        order.beat(stage="embedding questions anew", done=done * CHUNK, total=len(heads))
 
 
 def _add(order: Order, pool: Pool, rows: Sequence[Candidate], vectors: Sequence[Any]) -> list[Head]:
@@ -189,16 +206,17 @@ def _all(
     pool.reserve(counted["total"])
     reasons = list(counted.get("why", ()))
     heads: list[Head] = []
-    stored = "sample" in counted and rows_fit(order.embed, counted["sample"])
+    fits = "sample" in counted and rows_fit(order.embed, counted["sample"])
     for part in batches(made, CHUNK):
         kept = [(row, one) for row, one in part if isinstance(one, Candidate)]
         reasons += [one.why for _, one in part if isinstance(one, Refused)]
-        vectors = [unpacked(row.vector) if stored and row is not None and row.vector else None for row, _ in kept]
+        vectors = [unpacked(row.vector) if fits and row is not None and row.vector else None for row, _ in kept]
         missing = [at for at, vector in enumerate(vectors) if vector is None]
         for at, vector in zip(missing, _embedded(order, [kept[at][1] for at in missing]), strict=True):
             vectors[at] = vector
-        heads += [pool.add(one, vector) for (_, one), vector in zip(kept, vectors, strict=True)]
-        order.look_ahead([one for _, one in kept])
+        added = [pool.add(one, vector) for (_, one), vector in zip(kept, vectors, strict=True)]
+        order.look_ahead(pool, added)
+        heads += added
         _keep_vectors([(kept[at][0], vectors[at]) for at in missing])
         order.beat(stage=counted["name"], done=len(heads), total=counted["total"])
     funnel.step(counted["name"], counted["total"], len(heads), reasons)

@@ -1,11 +1,11 @@
 """Vectors of questions for a build. A large one takes stored vectors, and embeds a sample of them and the benchmark's
-questions in a process that ends at once: the libraries of the embedder take 400 MB that the build would hold to its
-end."""
+questions in a process beside it, which ends as soon as they are asked for: the libraries of the embedder take 400 MB
+that the build would hold to its end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -38,18 +38,28 @@ class Aside:
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
         self._known: dict[tuple[str, str], NDArray[np.float32]] = {}
+        self._begun: list[tuple[Sequence[Asked], Mapping[str, str] | None, Future[NDArray[np.float32]]]] = []
 
     def __call__(self, asked: Sequence[Asked], glossary: Mapping[str, str] | None = None) -> NDArray[np.float32]:
+        if self._begun:
+            self._settle()
         keys = _keys(asked, glossary)
         if asked and all(key in self._known for key in keys):
             return np.stack([self._known[key] for key in keys])
         return self._embedded(asked, glossary)
 
     def ahead(self, wanted: Iterable[tuple[Sequence[Asked], Mapping[str, str]]]) -> None:
-        """Embeds what will be asked for, and lets the process go. Another one comes for whatever else is asked."""
+        """Begins to embed what will be asked for. The first question waits for it, and lets the process go; another one
+        comes for whatever else is asked."""
         for asked, glossary in wanted:
             if asked:
-                self._known.update(zip(_keys(asked, glossary), self._embedded(asked, glossary), strict=True))
+                future = self._started().submit(embed_helper.vectors, asked, glossary)
+                self._begun.append((asked, glossary, future))
+
+    def _settle(self) -> None:
+        for asked, glossary, future in self._begun:
+            self._known.update(zip(_keys(asked, glossary), _result(future, asked, glossary), strict=True))
+        self._begun.clear()
         self.close()
 
     def close(self) -> None:
@@ -58,14 +68,23 @@ class Aside:
             self._pool = None
 
     def _embedded(self, asked: Sequence[Asked], glossary: Mapping[str, str] | None) -> NDArray[np.float32]:
+        return _result(self._started().submit(embed_helper.vectors, asked, glossary), asked, glossary)
+
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # A fork of a process with threads may hang, so it is started afresh.
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=embed_helper.begin)
-        try:
-            return self._pool.submit(embed_helper.vectors, asked, glossary).result()
-        except BrokenProcessPool:  # killed: the same is done here, and takes what memory it takes
-            return question_vectors(asked, glossary)
+        return self._pool
+
+
+def _result(
+    future: Future[NDArray[np.float32]], asked: Sequence[Asked], glossary: Mapping[str, str] | None
+) -> NDArray[np.float32]:
+    try:
+        return future.result()
+    except BrokenProcessPool:  # killed: the same is done here, and takes what memory it takes
+        return question_vectors(asked, glossary)
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from capture.parquet import ParquetMissing, PieceBuffer
 from training.data.card import card_of
+from training.data.invented import surrogates_of, with_surrogates
 from training.data.pool import batches
 from training.data.recipe import Recipe
 from training.data.recipe_file import write_recipe
-from training.data.render import Method, count_rows, count_rows_by_split, rows_for, surrogates_of, with_surrogates
+from training.data.render import Method, count_rows, count_rows_by_split, rows_for
 from training.models import DatasetVersion, Example
 
 if TYPE_CHECKING:

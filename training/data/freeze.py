@@ -7,7 +7,7 @@ passages are some hundreds of megabytes.
 from __future__ import annotations
 
 import hashlib
-import json
+import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,24 +17,17 @@ from django.db import connection, transaction
 
 from capture.leaks import Audit
 from capture.models import LeakReport, Turn
-from training.data.auditing import Helper, named_by_position
+from training.data.auditing import Helper, Stored, named_by_position
 from training.data.budget import Budget, prompt_of
-from training.data.candidates import Candidate
 from training.data.collect import CHUNK, Funnel, Order
 from training.data.corpus_words import WordCounter
 from training.data.leaks import RowReader
 from training.data.pool import Head, Pool, batches
 from training.data.recipe import Recipe
+from training.data.records import COLUMNS, columns_of, documents_of, record_of
 from training.data.split import is_validation
 from training.data.stats import Stats
 from training.models import DatasetVersion, Example, Kind, Origin
-
-COLUMNS = (
-    "dataset_id", "position", "split", "origin", "kind", "group", "weight", "history", "question", "contexts",
-    "evidence", "sentences", "rejected", "turn_id", "chunk_id", "came_from", "documents", "digest",
-)  # fmt: skip
-PARTS = ("contexts", "evidence", "group", "history", "kind", "origin", "question", "sentences")
-"""What the digest of a row is made of, in the order of its JSON: everything that is learnt."""
 
 
 class TurnsErased(ValueError):
@@ -50,8 +43,10 @@ class Line:
     """Digest of the answer that was judged bad."""
     split: str
     weight: int
-    place: int
-    size: int
+    row: tuple[int, int]
+    """Where the candidate is."""
+    columns: tuple[int, int]
+    """Where what COPY writes of it is."""
     came: int
     """Its place in the order in which rows were made ready."""
 
@@ -92,15 +87,18 @@ def make_ready(order: Order, pool: Pool, rows: Sequence[Head], funnel: Funnel, h
     turns: set[Any] = set()
     words = WordCounter() if recipe.surrogates else None
     for head in rows:
-        row = budget.fit(pool.read(head))
+        before = pool.read(head)
+        row = budget.fit(before)
         if row is None:
             continue
+        place = (head.place, head.size) if row is before else pool.put(row)
         split = split_of(row.group, recipe)
         digest, record = record_of(row)
         judged = hashlib.sha256(row.rejected.encode()).hexdigest()[:16] if row.rejected else ""
-        lines.append(Line(digest, judged, split, head.weight, *pool.put((record, row)), came=len(lines)))
+        columns = pool.put(columns_of(row, record))
+        lines.append(Line(digest, judged, split, head.weight, place, columns, came=len(lines)))
         if helper is not None:
-            helper.read(row)
+            helper.read(Stored(place[0], row.turn_id, pool.raw(*place)))
         prompt = prompt_of(order.assistant.house, row)
         stats.add(row, split, prompt_words=sum(len(m["content"].split()) for m in prompt.messages))
         mix.setdefault(str(row.origin), Counter())[str(row.kind)] += 1
@@ -124,23 +122,9 @@ def count_budget(funnel: Funnel, before: int, kept: int) -> None:
         funnel.step("token budget", before, kept, ["too long without a single distractor"] * (before - kept))
 
 
-def documents_of(row: Candidate) -> list[str]:
-    """Paths of what is marked as relevant in it."""
-    return sorted({c["source"] for c in row.contexts if c.get("relevant") and c.get("source")})
-
-
 def split_of(group: str, recipe: Recipe) -> str:
     held_out = is_validation(group, share=recipe.validation_share, seed=recipe.seed)
     return Example.Split.VALIDATION.value if held_out else Example.Split.TRAIN.value
-
-
-def record_of(row: Candidate) -> tuple[str, dict[str, str]]:
-    """The digest of everything that is learnt, and the parts that are stored as JSON."""
-    parts = {name: json.dumps(getattr(row, name), sort_keys=True, ensure_ascii=False) for name in PARTS}
-    whole = "{" + ", ".join(f'"{name}": {parts[name]}' for name in PARTS) + "}"
-    if not row.sentences:  # two turns may have been answered badly in two ways
-        whole += row.rejected
-    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest(), parts
 
 
 def audit_lines(
@@ -156,10 +140,10 @@ def audit_lines(
     if helper is not None:
         came = {line.came: at for at, line in enumerate(ready.lines)}
 
-        def row(place: int) -> Candidate:
-            line = ready.lines[came[place]]
-            found: Candidate = pool.get(line.place, line.size)[1]
-            return found
+        def row(place: int) -> Stored:
+            at, size = ready.lines[came[place]].row
+            data = pool.raw(at, size)
+            return Stored(at, pickle.loads(data).turn_id, data)  # noqa: S301 - of our own build
 
         report = named_by_position(helper.report(row), came)
         report.content_hash, report.created_by = ready.content_hash, dataset.created_by
@@ -168,7 +152,7 @@ def audit_lines(
     reader = RowReader(found, dataset.assistant)
     done = 0
     for part in batches(ready.lines, CHUNK):
-        rows = [pool.get(line.place, line.size)[1] for line in part]
+        rows = [pool.get(*line.row) for line in part]
         reader.read(rows, [str(done + i) for i in range(len(rows))])
         done += len(part)
         beat(stage="leak audit", done=done, total=len(ready.lines))
@@ -220,14 +204,8 @@ def copy_rows(dataset: DatasetVersion, pool: Pool, lines: Sequence[Line]) -> Non
     # psycopg's own cursor: Django's has no COPY.
     with connection.cursor() as cursor, cursor.cursor.copy(statement) as copy:
         for position, line in enumerate(lines):
-            parts, row = pool.get(line.place, line.size)
-            copy.write_row(
-                (
-                    dataset.pk, position, line.split, str(row.origin), str(row.kind), row.group, line.weight,
-                    parts["history"], row.question, parts["contexts"], parts["evidence"], parts["sentences"],
-                    row.rejected, row.turn_id, row.chunk_id, row.came_from, documents_of(row), line.digest,
-                )
-            )  # fmt: skip
+            own = pool.get(*line.columns)
+            copy.write_row((dataset.pk, position, line.split, line.weight, line.digest, *own))
 
 
 def _refuse_erased(turns: set[Any]) -> None:

@@ -7,7 +7,7 @@ anew for each row; a row in which something is found, or of whose conversation v
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -42,7 +42,7 @@ class RowReader:
             privacy.findings.ScrubError: a row cannot be read, so nobody can say that it is clean.
         """
         self._learn_trust(rows)
-        conversations = _conversations_with_values(rows)
+        conversations = conversations_with_values({row.turn_id for row in rows if row.turn_id})
         whole = []
         for name, row in zip(names, rows, strict=True):
             conversation = conversations.get(row.turn_id, "")
@@ -59,13 +59,16 @@ class RowReader:
                 )
         self._found.read(whole)
 
-    def look(self, rows: Sequence[Candidate]) -> None:
-        """Reads texts that may be asked for, and counts nothing: what is known then is known to `read`."""
+    def look(self, rows: Sequence[Candidate]) -> list[bool]:
+        """Reads texts that may be asked for, and counts nothing: what is known then is known to `read`. Says of each
+        row whether nothing is found in its texts."""
         self._learn_trust(rows)
-        for row in rows:
-            # What cannot be read is `read`'s to say, if the row comes at all.
-            with suppress(ScrubError):
-                self._is_quiet(row)
+        return [self._looks_quiet(row) for row in rows]
+
+    def _looks_quiet(self, row: Candidate) -> bool:
+        with suppress(ScrubError):
+            return self._is_quiet(row)
+        return False  # what cannot be read is `read`'s to say, if the row comes at all
 
     def _learn_trust(self, rows: Sequence[Candidate]) -> None:
         if len(self._trusted) > 2 * KEPT:
@@ -115,11 +118,12 @@ def _own_texts(row: Candidate) -> Iterator[AuditText]:
     yield AuditText("rejected", row.rejected)
 
 
-def _conversations_with_values(rows: Sequence[Candidate]) -> dict[Any, str]:
+def conversations_with_values(turns: Collection[Any]) -> dict[Any, str]:
     """{turn: its conversation} of those in which something was masked."""
-    keys = {row.turn_id for row in rows if row.turn_id}
-    turns = Turn.objects.filter(pk__in=keys).exclude(conversation__entities={})
-    return dict(turns.values_list("pk", "conversation__external_id"))
+    if not turns:
+        return {}
+    found = Turn.objects.filter(pk__in=turns).exclude(conversation__entities={})
+    return dict(found.values_list("pk", "conversation__external_id"))
 
 
 def _is_plain(context: Mapping[str, Any]) -> bool:

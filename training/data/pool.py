@@ -7,6 +7,7 @@ The file has no name and goes with the process; what it held of people's text is
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIMENSION = 384
+WRITTEN = 1 << 20
+"""Bytes that are written at a time."""
 T = TypeVar("T")
 
 
@@ -73,8 +76,11 @@ class Pool:
     """Grows while candidates are collected; `read` brings them back whole."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=settings.VAR_DIR)  # noqa: SIM115 - closed with the pool
+        # Without Python's buffer, which reads 8 kB for whatever is asked, and forgets them when it moves.
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=settings.VAR_DIR, buffering=0)  # noqa: SIM115 - see __exit__
         self._end = 0
+        self._waiting = bytearray()
+        """What is not written yet: the last bytes."""
         self._numbers: dict[bytes, int] = {}
         self._paths: dict[str, str] = {}
         # Half precision, as the turns have it: of a hundred thousand rows 77 MB instead of twice that.
@@ -124,19 +130,36 @@ class Pool:
             judged=bool(row.rejected),
         )
 
+    def move(self, rows: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Gives candidates that were added with a vector another one."""
+        self._vectors[rows] = vectors
+
     def number(self, text: str) -> int:
         return self._numbers.setdefault(_digest(text), len(self._numbers))
 
     def put(self, thing: Any) -> tuple[int, int]:
+        """Returns its place and its size."""
         data = pickle.dumps(thing, pickle.HIGHEST_PROTOCOL)
-        self._file.seek(self._end)
-        self._file.write(data)
         place, self._end = self._end, self._end + len(data)
+        self._waiting += data
+        if len(self._waiting) >= WRITTEN:
+            self._write()
         return place, len(data)
 
     def get(self, place: int, size: int) -> Any:
-        self._file.seek(place)
-        return pickle.loads(self._file.read(size))  # noqa: S301 - our own file, which nobody else can open
+        return pickle.loads(self.raw(place, size))  # noqa: S301 - our own file, which nobody else can open
+
+    def raw(self, place: int, size: int) -> bytes:
+        """As it was pickled."""
+        if place + size > self._end - len(self._waiting):
+            self._write()
+        return os.pread(self._file.fileno(), size, place)
+
+    def _write(self) -> None:
+        rest = memoryview(bytes(self._waiting))
+        while rest:  # a single write may take less
+            rest = rest[self._file.write(rest) :]
+        self._waiting.clear()
 
     def read(self, head: Head) -> Candidate:
         found: Candidate = self.get(head.place, head.size)

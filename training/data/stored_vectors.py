@@ -39,10 +39,12 @@ def curated_rows(assistant: Assistant, recipe: Recipe) -> QuerySet[CuratedRow]:
     return CuratedRow.objects.filter(set__in=sets).order_by("set__name", "position")
 
 
-def turns_fit(embed: Embed, rows: QuerySet[Turn], total: int, assistant: Assistant) -> bool:
-    """``total``: how many rows there are."""
-    if total <= EMBED_ANEW:
-        return False
+def taken_as_stored(turns: int) -> bool:
+    """Whether so many turns are not embedded anew, as long as what is stored fits."""
+    return turns > EMBED_ANEW
+
+
+def turns_fit(embed: Embed, rows: QuerySet[Turn], assistant: Assistant) -> bool:
     some = _some_turns(rows)
     stored = [unit(numbers_of(turn.embedding)) for turn in some]
     return _fit(stored, embed, _asked(some), assistant)
@@ -59,7 +61,7 @@ def asked_first(
     assistant: Assistant, recipe: Recipe, *, benchmark: Benchmark | None, synthesis: Synthesis | None
 ) -> Iterator[tuple[Sequence[Asked], dict[str, str]]]:
     """What a build will have embedded where every vector is stored: (questions, glossary) as they will be asked for."""
-    if recipe.turns and (rows := turns_of(assistant, recipe)).count() > EMBED_ANEW:
+    if recipe.turns and taken_as_stored((rows := turns_of(assistant, recipe)).count()):
         yield _asked(_some_turns(rows)), assistant.glossary
     if recipe.curated_sets:
         yield _asked(_some_rows(curated_rows(assistant, recipe))), {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import BinaryField, Func, QuerySet
 
 from assistants.models import Assistant
 from capture.models import Passage, Retrieval, Turn
@@ -32,10 +32,12 @@ def turns_of(assistant: Assistant, recipe: Recipe) -> QuerySet[Turn]:
 
 def with_all_it_takes(turns: QuerySet[Turn]) -> QuerySet[Turn]:
     """For `from_turn`, without the columns that it does not read: vectors and completions are most of a row. Passages
-    are read apart (`Shelf`)."""
-    fields = ("question", "history", "response", "metadata", "asked_at", "embedding", "withheld", "assistant")
+    are read apart (`Shelf`). ``halves``: the vector (`vectors.sent`)."""
+    fields = ("question", "history", "response", "metadata", "asked_at", "withheld", "assistant")
     decided = tuple(f"resolution__{name}" for name in ("turn", "verdict", "response", "relevant_ranks"))
-    return turns.select_related("resolution", "conversation").only(*fields, *decided, "conversation__external_id")
+    halves = Func("embedding", function="halfvec_send", output_field=BinaryField())
+    rows = turns.select_related("resolution", "conversation").annotate(halves=halves)
+    return rows.only(*fields, *decided, "conversation__external_id")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import copy
 from collections.abc import Sequence
 
 from generation.prompts import House, Message, Prompt
-from training.data.render import example_prompt, sft_row, surrogates_of, with_surrogates
+from training.data.invented import surrogates_of, with_surrogates
+from training.data.render import example_prompt, sft_row
 from training.models import Adapter, Example, Kind
 
 SENTENCES = 3

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
 import re
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -16,21 +20,23 @@ from assistants.models import Assistant
 from capture.leaks import Audit, Row
 from capture.models import Conversation
 from capture.vault import entities_key
+from generation.overlap import coverage, ngram_recall, ngrams
 from privacy.entities import EntityTable, Value
 from privacy.recalled import Recalled
 from privacy.surrogates import Surrogates
 from tests.factories import make_assistant, make_user
 from tests.training.data.test_build import DECLINE, HANDOFF, build, curate, resolved, synthesise
 from tests.training.data.test_dataset_pages import enter, page, shown
-from training.data import near_kept, turns
+from training.data import near_kept, pool, turns
 from training.data.candidates import Candidate
 from training.data.corpus_words import WordCounter, taken_words
+from training.data.invented import surrogates_of
 from training.data.leaks import RowReader
 from training.data.models import FrozenWords
 from training.data.near_kept import NearKept
 from training.data.nearest import DOUBT, exactly
 from training.data.recipe import Recipe
-from training.data.render import surrogates_of
+from training.data.records import PARTS, record_of
 from training.erasing import empty_rows
 from training.models import DatasetPreview
 
@@ -257,3 +263,41 @@ def test_a_budget_that_nothing_fits_into_is_said(assistant: Assistant) -> None:
     assert (preview.state, preview.result["rows"]) == ("succeeded", 0)
     assert "fits into 64 tokens" in preview.result["nothing"]
     assert preview.funnel[-1]["step"] == "token budget"
+
+
+def test_a_row_is_written_as_plain_json() -> None:
+    odd: list[dict[str, Any]] = [
+        {**HOUSE, "text": 'He said "ﬁne"\\ and\tleft.\n', "relevant": None},
+        {**HOUSE, "note": {"b": 1, "a": [True]}},
+        {"rank": 1, "text": "No title."},
+        {**HOUSE, "title": 7},
+    ]
+    for contexts in ([], [HOUSE], odd, [LEAKY, *odd, HOUSE]):
+        one = row("Where’s “it”?", contexts=contexts)
+        digest, parts = record_of(one)
+        plain = {name: getattr(one, name) for name in PARTS}
+        assert parts == {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in plain.items()}
+        assert digest == hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def test_a_pool_brings_back_what_is_written_and_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "WRITTEN", 300)
+    with pool.Pool() as kept:
+        places = [kept.put(f"{n} " * n) for n in range(60)]
+        assert kept.get(*places[3]) == "3 " * 3
+        assert kept.get(*places[-1]) == "59 " * 59
+        places.append(kept.put("after reading"))
+        assert [kept.get(*place) for place in places] == [*(f"{n} " * n for n in range(60)), "after reading"]
+
+
+def test_runs_of_words_are_found_as_by_sets() -> None:
+    rng = random.Random(3)
+    texts = [
+        " ".join(rng.choices(["pay", "a", "an", "27.4", "payment", "in"], k=rng.randrange(3, 15))) for _ in range(60)
+    ]
+    for text, source in pairwise(texts):
+        for n in (2, 4):
+            grams = ngrams(text, n)
+            expected = len(grams & ngrams(source, n)) / len(grams) if grams else coverage(text, source)
+            assert ngram_recall(text, source, n) == expected
+    assert ngram_recall("in 4 days or so", "paid in 4 days or sooner") == 0.5

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,14 @@ import psutil
 import pytest
 
 from assistants.models import Assistant
-from capture.models import LeakReport
+from capture.models import Conversation, LeakReport
+from capture.vault import entities_key
 from knowledge.query import question_vectors
+from privacy.entities import EntityTable, Value
 from tests.factories import make_assistant
 from tests.training.data.test_build import DECLINE, HANDOFF, build, curate, resolved
 from training.data import auditing, embedding
-from training.data.auditing import Helper, HelperLost, helper_for
+from training.data.auditing import Helper, HelperLost, Stored, helper_for
 from training.data.candidates import Candidate
 from training.data.embedding import embedding_for
 from training.models import DatasetVersion
@@ -52,11 +56,12 @@ def test_who_reads_the_rows_changes_nothing(assistant: Assistant, monkeypatch: p
     assert all("zoe.clark" in question for question in rows)
 
 
-def rows_of(count: int) -> list[Candidate]:
+def rows_of(count: int) -> list[Stored]:
     asked = [
         "Write to zoe.clark@example.org: is it open?" if i % 3 == 0 else f"When is desk {i} open?" for i in range(count)
     ]
-    return [Candidate("good", "answer", "g", one, [], [], [], [{"text": "At nine.", "refs": []}]) for one in asked]
+    made = [Candidate("good", "answer", "g", one, [], [], [], [{"text": "At nine.", "refs": []}]) for one in asked]
+    return [Stored(i * 1_000, None, pickle.dumps(one)) for i, one in enumerate(made)]
 
 
 def started() -> list[psutil.Process]:
@@ -145,15 +150,35 @@ def test_what_is_embedded_aside_is_the_same(assistant: Assistant, monkeypatch: p
     asked: list[Any] = [("When does it open?", []), ("And on Sunday?", [{"role": "user", "content": "When?"}])]
     others: list[Any] = [("Is it far?", [])]
     with embedding_for(10, lambda: [(asked, {})]) as embed:
-        assert started() == []  # it has done what is known to be asked, and is gone
         assert np.allclose(embed(asked), question_vectors(asked), atol=1e-6)
-        assert started() == []
+        assert started() == []  # it has done what was known to be asked, and is gone
         assert np.allclose(embed(others), question_vectors(others), atol=1e-6)
         (process,) = started()
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert np.allclose(embed(others), question_vectors(others), atol=1e-6)
     assert started() == []
+
+
+def test_what_was_looked_at_is_read_again_only_where_something_is_known(assistant: Assistant, small: None) -> None:
+    """A row of which nothing was found by itself, in a conversation of which a value is known."""
+    turn = resolved(assistant, "And Xanthe Quillfeather?", "At nine. [1]")
+    table = EntityTable(entities_key(assistant.pk, turn.conversation.external_id))
+    table.assign([Value("PERSON", "Xanthe Quillfeather", private=True)])
+    Conversation.objects.filter(pk=turn.conversation_id).update(entities=table.to_dict())
+    said: list[Any] = [{"text": "xanthe quillfeather opens it.", "refs": []}]
+    quiet = Candidate("good", "answer", "g", "Who does?", [], [], [], said)
+    rows = [Stored(i, key, pickle.dumps(replace(quiet, turn_id=key))) for i, key in enumerate((None, turn.pk))]
+    with helper_for(assistant, "x", 10) as helper:
+        assert helper is not None
+        helper.look(rows)
+        for one in [*rows, Stored(0, None, b"nobody unpacks it")]:
+            helper.read(one)
+        report = helper.report(rows.__getitem__)
+    assert (report.rows, [(finding["row"], finding["by"]) for finding in report.findings]) == (
+        3,
+        [("1", "conversation")],
+    )
 
 
 def test_few_rows_need_no_helper(assistant: Assistant) -> None:

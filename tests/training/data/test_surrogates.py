@@ -11,8 +11,9 @@ import pytest
 from assistants.models import Assistant, Rendering
 from assistants.policies import change_policy, rules_of
 from tests.factories import make_assistant
+from training.data.invented import surrogates_of, with_surrogates
 from training.data.recipe import Recipe, RecipeError
-from training.data.render import sft_rows, surrogates_of, with_surrogates
+from training.data.render import sft_rows
 from training.models import DatasetVersion, Example
 
 pytestmark = pytest.mark.django_db
