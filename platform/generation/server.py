@@ -54,6 +54,8 @@ MAX_RERANKED = 100
 MAX_EMBED_CALLS = 96
 """Calls that may wait for the embedder; it answers one question in about 10 ms. More than completions that run and
 wait: else a crowd would be refused for its questions' vectors while there is room for its answers."""
+MAX_RERANK_CALLS = 32
+"""Fewer: reading a hundred texts takes seconds."""
 LOOK_FOR_DISCONNECT = 0.25
 LOOK_AT_FILES = 30.0
 log = logging.getLogger("ratchet.engine")
@@ -224,7 +226,7 @@ class Service:
         question, texts = body.get("question"), texts_from_json(body)
         if not isinstance(question, str) or len(texts) > MAX_RERANKED:
             raise BadRequest(f"question must be a text, and texts at most {MAX_RERANKED}.")
-        if self._embed_calls >= MAX_EMBED_CALLS:
+        if self._embed_calls >= MAX_RERANK_CALLS:
             self.metrics.refused.inc()
             raise EngineBusy("Too many texts wait for the reranker.", "Try again later.", retry_after=1.0)
         self._embed_calls += 1
