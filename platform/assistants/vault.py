@@ -2,8 +2,8 @@
 recognised again but not read.
 
 A sealed payload is ``version (1 byte) | key id (4) | salt (12) | nonce (12) | AES-256-GCM ciphertext and tag (16)``.
-Each payload is closed with a key of its own, derived from the data key and its salt: random nonces under one key would
-be safe for some four thousand million payloads only, which this takes in a few weeks at its full rate.
+Payloads are closed with keys derived from the data key and a salt, which those of one batch share: random nonces under
+one key would be safe for some four thousand million payloads only, which this takes in a few weeks at its full rate.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,10 +61,20 @@ def keyring(keys: str) -> Keyring:
 
 def encrypt(data: bytes) -> bytes:
     """Encrypts with the first key of RATCHET_DATA_KEY; the others are old ones that still open what they closed."""
+    return encrypt_all([data])[0]
+
+
+def encrypt_all(batch: Iterable[bytes]) -> list[bytes]:
+    """As `encrypt`, for some thousands at most: each under a nonce of its own, all under one key and its salt."""
     ring = keyring(settings.RATCHET_DATA_KEY)
-    fresh = os.urandom(_SALT + _NONCE)
-    head = ring.header + fresh
-    return head + _cipher(ring.keys[ring.header], fresh[:_SALT]).encrypt(fresh[_SALT:], data, head)
+    salt = os.urandom(_SALT)
+    cipher = _cipher(ring.keys[ring.header], salt)
+    found = []
+    for data in batch:
+        nonce = os.urandom(_NONCE)
+        head = ring.header + salt + nonce
+        found.append(head + cipher.encrypt(nonce, data, head))
+    return found
 
 
 def decrypt(token: bytes | memoryview) -> bytes:
@@ -88,5 +99,14 @@ def _cipher(key: bytes, salt: bytes) -> AESGCM:
 
 def keyed_hash(domain: str, *parts: str | int | bytes) -> bytes:
     """HMAC-SHA-256 under RATCHET_HASH_KEY; ``domain`` keeps hashes of different uses apart."""
-    message = b"\x1f".join(p if isinstance(p, bytes) else str(p).encode("utf-8", "surrogatepass") for p in parts)
-    return hmac.digest(settings.RATCHET_HASH_KEY.encode(), domain.encode() + b"\x1e" + message, "sha256")
+    message = b"\x1f".join([p if isinstance(p, bytes) else str(p).encode("utf-8", "surrogatepass") for p in parts])
+    # Continued from a copy: hmac.digest lets go of the interpreter's lock even for a few bytes, and then waits for it.
+    mac = _keyed(settings.RATCHET_HASH_KEY).copy()
+    mac.update(domain.encode() + b"\x1e")
+    mac.update(message)
+    return mac.digest()
+
+
+@lru_cache(maxsize=4)
+def _keyed(key: str) -> hmac.HMAC:
+    return hmac.new(key.encode(), digestmod="sha256")

@@ -15,7 +15,7 @@ from assistants.limits import KeyThrottle
 from assistants.models import ApiKey, Scope
 from capture import describing
 from capture.answers import ItemRefused, many, one, take
-from capture.bodies import Batch, batch_of, is_lines, read_batch, read_json
+from capture.bodies import Batch, batch_of, is_lines, read_batch, read_json, read_turn, read_turns
 from capture.counting import count, count_refusal
 from capture.models import IntakeCount, Receipt
 from capture.negotiation import OneKind
@@ -59,7 +59,7 @@ class TurnsView(LogView):
     def post(self, request: Request) -> Response:
         key = self.key(request)
         check_room(key.assistant)
-        items = [read_json(self.raw(request))]
+        items = [read_turn(self.raw(request))]
         return one(receive_turns(assistant=key.assistant, api_key=key, items=items, client=_client(request))[0])
 
     @describing.list_turns
@@ -76,7 +76,7 @@ class TurnBatchView(LogView):
     def post(self, request: Request) -> Response:
         key = self.key(request)
         check_room(key.assistant)
-        batch = read_batch(self.raw(request), "turns")
+        batch = read_turns(self.raw(request))
         client = _client(request)
         results = take(
             batch, lambda items: receive_turns(assistant=key.assistant, api_key=key, items=items, client=client)

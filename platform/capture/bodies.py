@@ -13,6 +13,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from assistants.errors import ApiError, FieldError
+from capture.quick import quick_turn, quick_turns
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of a body as it comes, and of it unpacked."""
@@ -36,16 +37,30 @@ def read_json(request: HttpRequest) -> Any:
     assistants.errors.ApiError: 400 not gzip although it says so, 413 too large, 415 not JSON by its type or packed in
         another way, 422 not JSON.
     """
-    if is_lines(request):
-        raise ApiError(415, detail="Lines of JSON are a batch: post them to turns/batch or feedback.")
-    return _json(request)
+    return parse(_json_body(request))
 
 
 def read_batch(request: HttpRequest, name: str) -> Batch:
     """A JSON array, an object with the array under ``name``, or lines of JSON. Raises as `read_json`."""
     if is_lines(request):
         return _read_lines(read_body(request))
-    return batch_of(_json(request), name)
+    return batch_of(parse(_json_body(request)), name)
+
+
+def read_turn(request: HttpRequest) -> Any:
+    """As `read_json`; a turn that is like most is a `QuickTurn` already."""
+    body = _json_body(request)
+    quick = quick_turn(body)
+    return parse(body) if quick is None else quick
+
+
+def read_turns(request: HttpRequest) -> Batch:
+    """As `read_batch`; turns that are all like most are `QuickTurn` already."""
+    if is_lines(request):
+        return read_batch(request, "turns")
+    body = _json_body(request)
+    quick = quick_turns(body)
+    return Batch(quick) if quick and len(quick) <= MAX_ITEMS else batch_of(parse(body), "turns")
 
 
 def batch_of(body: Any, name: str) -> Batch:
@@ -115,11 +130,13 @@ def unpacked(body: bytes) -> bytes:
     return bytes(found)
 
 
-def _json(request: HttpRequest) -> Any:
+def _json_body(request: HttpRequest) -> bytes:
     kind = request.content_type or ""
+    if is_lines(request):
+        raise ApiError(415, detail="Lines of JSON are a batch: post them to turns/batch or feedback.")
     if kind and "json" not in kind:
         raise ApiError(415, detail="Send JSON: Content-Type: application/json.")
-    return parse(read_body(request))
+    return read_body(request)
 
 
 def is_lines(request: HttpRequest) -> bool:

@@ -97,7 +97,8 @@ def credible_moment(value: datetime) -> datetime:
     return value
 
 
-def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+def checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """With text that can be stored. Raises ValueError: too large or too deep, or a key or a number is none."""
     cleaned = _clean_json(value, depth=0)
     if len(json.dumps(cleaned, ensure_ascii=False)) > MAX_METADATA:
         raise ValueError(f"is larger than {MAX_METADATA} characters")
@@ -130,7 +131,7 @@ Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200), Bef
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.:/+~,=()\[\]\- ]*$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Moment = Annotated[datetime, AfterValidator(credible_moment)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+Metadata = Annotated[dict[str, Any], AfterValidator(checked_metadata)]
 Value = Annotated[bool | float | None, BeforeValidator(_value)]
 Outcome = Literal["", "resolved", "unresolved", "escalated", "abandoned"]
 Milliseconds = Annotated[FiniteFloat, Field(ge=0, le=MAX_INTEGER)]

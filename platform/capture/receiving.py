@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.utils import timezone
@@ -15,11 +17,12 @@ from pydantic import ValidationError
 from assistants.errors import FieldError
 from assistants.models import ApiKey, Assistant
 from assistants.prepared import run_prepared
-from assistants.vault import encrypt, keyed_hash
+from assistants.vault import encrypt_all, keyed_hash
 from capture.counting import count_statuses
 from capture.metrics import declare, holds, misfit
 from capture.models import Quarantine, Receipt, Turn
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
+from capture.quick import QuickTurn
 from capture.room import added
 from capture.vault import conversation_key, erased_id, stored_id
 
@@ -28,6 +31,9 @@ FEEDBACK_PREFIX = "feedback\x1f"
 """Receipts of feedback and of turns share a table; a client's id holds no control characters, so they never meet."""
 UPDATE_PREFIX = "update\x1f"
 _ENVELOPE = b'{"api_key":%d,"received":"%s","client":"%s","item":%s}'
+_COMPUTING = threading.Lock()
+"""One batch at a time is computed. Hashing lets go of the interpreter's lock with every item, and several threads would
+hand it to and fro; none of them is sooner done for it."""
 _NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn"}
 _PRODUCT = re.compile(r"[\w.+-]{1,60}(?:/[\w.+-]{1,58})?(?=\s|$)", re.ASCII)
 
@@ -41,29 +47,30 @@ class ItemResult:
     errors: Sequence[FieldError] = ()
 
 
-@dataclass(frozen=True)
-class _Sealed:
-    """One valid item, ready to be written."""
+@dataclass(slots=True)
+class _Valid:
+    """One valid item, ready to be encrypted and written."""
 
     place: int
     client_id: str
     receipt_id: str
     digest: str
     conversation: str
-    payload: bytes
+    envelope: bytes
 
 
 @dataclass
 class _Batch:
     results: list[ItemResult | None]
-    sealed: dict[str, _Sealed] = field(default_factory=dict)
-    repeats: list[_Sealed] = field(default_factory=list)
+    valid: dict[str, _Valid] = field(default_factory=dict)
+    repeats: list[_Valid] = field(default_factory=list)
+    received: datetime = field(default_factory=timezone.now)
 
-    def add(self, sealed: _Sealed) -> None:
-        if sealed.receipt_id in self.sealed:
-            self.repeats.append(sealed)
+    def add(self, item: _Valid) -> None:
+        if item.receipt_id in self.valid:
+            self.repeats.append(item)
         else:
-            self.sealed[sealed.receipt_id] = sealed
+            self.valid[item.receipt_id] = item
 
     def finish(self) -> list[ItemResult]:
         return [result for result in self.results if result is not None]
@@ -86,18 +93,19 @@ def receive_turns(
         client: as `product_of` gives it, for items that do not name a client. No part of the content.
     """
     batch = _Batch(results=[None] * len(items))
-    for place, raw in enumerate(items):
-        try:
-            item = raw if isinstance(raw, TurnItem) else TurnItem.model_validate(raw)
-        except ValidationError as error:
-            batch.results[place] = ItemResult(_readable_id(raw), "invalid", field_errors(error))
-            continue
-        receipt_id = stored_id(item.id)
-        conversation = stored_id(item.conversation) if item.conversation else receipt_id
-        key = conversation_key(assistant.pk, conversation)
-        sealed = _seal(item, api_key, place=place, client_id=item.id, receipt_id=receipt_id, conversation=key,
-                       client=client)  # fmt: skip
-        batch.add(sealed)
+    with _COMPUTING:
+        keys: dict[str, str] = {}
+        for place, raw in enumerate(items):
+            try:
+                item = raw if isinstance(raw, TurnItem | QuickTurn) else TurnItem.model_validate(raw)
+            except ValidationError as error:
+                batch.results[place] = ItemResult(_readable_id(raw), "invalid", field_errors(error))
+                continue
+            receipt_id = stored_id(item.id)
+            conversation = stored_id(item.conversation) if item.conversation else receipt_id
+            key = keys.get(conversation) or keys.setdefault(conversation, conversation_key(assistant.pk, conversation))
+            batch.add(_valid(item, api_key, batch.received, place=place, client_id=item.id, receipt_id=receipt_id,
+                             conversation=key, client=client))  # fmt: skip
     _store(assistant, Quarantine.Kind.TURN, batch)
     return _counted(assistant, api_key, Quarantine.Kind.TURN, batch)
 
@@ -130,9 +138,8 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
         # The time is no part of it: a client that says the same again may have set the time anew.
         identity = known.model_copy(update={"time": None}).canonical()
         name = stored_id(item.id) if item.id else keyed_hash("feedback", identity).hex()
-        sealed = _seal(known, api_key, place=place, client_id=shown, receipt_id=FEEDBACK_PREFIX + name,
-                       conversation=conversation, identity=identity)  # fmt: skip
-        batch.add(sealed)
+        batch.add(_valid(known, api_key, batch.received, place=place, client_id=shown, identity=identity,
+                         receipt_id=FEEDBACK_PREFIX + name, conversation=conversation))  # fmt: skip
     _store(assistant, Quarantine.Kind.FEEDBACK, batch)
     return _counted(assistant, api_key, Quarantine.Kind.FEEDBACK, batch)
 
@@ -157,10 +164,9 @@ def receive_updates(*, assistant: Assistant, api_key: ApiKey | None, items: Sequ
         turn_id, conversation = turns[item.turn]
         known = item.model_copy(update={"turn": turn_id})
         name = stored_id(item.update_id) if item.update_id else uuid.uuid4().hex
-        sealed = _seal(known, api_key, place=place, client_id=item.turn, receipt_id=UPDATE_PREFIX + name,
-                       conversation=conversation,
-                       identity=known.model_copy(update={"update_time": None}).canonical())  # fmt: skip
-        batch.add(sealed)
+        identity = known.model_copy(update={"update_time": None}).canonical()
+        batch.add(_valid(known, api_key, batch.received, place=place, client_id=item.turn, identity=identity,
+                         receipt_id=UPDATE_PREFIX + name, conversation=conversation))  # fmt: skip
     _store(assistant, Quarantine.Kind.UPDATE, batch)
     return _counted(assistant, api_key, Quarantine.Kind.UPDATE, batch)
 
@@ -171,9 +177,10 @@ def _counted(assistant: Assistant, key: ApiKey | None, kind: Quarantine.Kind, ba
     return results
 
 
-def _seal(
-    item: TurnItem | FeedbackItem | UpdateItem,
+def _valid(
+    item: TurnItem | QuickTurn | FeedbackItem | UpdateItem,
     key: ApiKey | None,
+    received: datetime,
     *,
     place: int,
     client_id: str,
@@ -181,18 +188,19 @@ def _seal(
     conversation: str,
     client: str = "",
     identity: bytes | None = None,
-) -> _Sealed:
+) -> _Valid:
     """``identity``: the content by which a repeat is told from a conflict, where that is not all of it."""
     content = item.canonical()
-    envelope = _ENVELOPE % (key.pk if key else 0, timezone.now().isoformat().encode(), client.encode(), content)
-    return _Sealed(
+    # A turn without a time was asked when it came: each a little later than the one before, so lists keep the order.
+    came = (received + timedelta(microseconds=place)).isoformat().encode()
+    return _Valid(
         place=place,
         client_id=client_id,
         receipt_id=receipt_id,
         # Keyed: it outlives the payload, and an open hash of a short text can be guessed.
         digest=keyed_hash("payload", identity or content).hex(),
         conversation=conversation,
-        payload=encrypt(envelope),
+        envelope=_ENVELOPE % (key.pk if key else 0, came, client.encode(), content),
     )
 
 
@@ -227,9 +235,11 @@ FROM receipt JOIN stored ON stored.receipt_id = receipt.id
 
 
 def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
-    items = list(batch.sealed.values())
+    items = list(batch.valid.values())
     if not items:
         return
+    with _COMPUTING:
+        payloads = encrypt_all(item.envelope for item in items)
     begun = time.monotonic()
     # Payloads go to the server as bytes (%b): in an array, %s would write each of them as hex.
     rows = run_prepared(
@@ -238,7 +248,7 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
             "ids": [item.receipt_id for item in items],
             "digests": [item.digest for item in items],
             "conversations": [item.conversation for item in items],
-            "payloads": [item.payload for item in items],
+            "payloads": payloads,
             "erased": [erased_id(assistant.pk, item.receipt_id) for item in items],
             "assistant": assistant.pk,
             "kind": kind.value,
@@ -248,7 +258,7 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     )
     quick = time.monotonic() - begun < _QUICK_SECONDS
     created = {name for name, _, _ in rows}
-    stored = [len(item.payload) for item in items if item.receipt_id in created]
+    stored = [len(payload) for item, payload in zip(items, payloads, strict=True) if item.receipt_id in created]
     added(assistant, len(stored), sum(stored))
     known = _known_digests(assistant, [item.receipt_id for item in items if item.receipt_id not in created])
     for item in items:
@@ -258,13 +268,13 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
             status = "duplicate" if known.get(item.receipt_id) in (item.digest, "") else "conflict"
         batch.results[item.place] = _result(item, status)
     for item in batch.repeats:
-        same = batch.sealed[item.receipt_id].digest == item.digest
+        same = batch.valid[item.receipt_id].digest == item.digest
         batch.results[item.place] = _result(item, "duplicate" if same else "conflict")
     if rows:
         _announce(first=min(pk for _, pk, _ in rows), seen=rows[0][2], quick=quick)
 
 
-def _result(item: _Sealed, status: Status) -> ItemResult:
+def _result(item: _Valid, status: Status) -> ItemResult:
     conflict: FieldError = {"field": "id", "message": "This id was used before with other content"}
     return ItemResult(item.client_id, status, [conflict] if status == "conflict" else ())
 

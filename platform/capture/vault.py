@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from assistants.vault import PayloadUnreadable, decrypt, encrypt, keyed_hash
+from assistants.vault import PayloadUnreadable, decrypt, encrypt, encrypt_all, keyed_hash
 
 __all__ = [
     "PayloadUnreadable",
     "conversation_key",
     "decrypt",
     "encrypt",
+    "encrypt_all",
     "entities_key",
     "erased_id",
     "keyed_hash",
