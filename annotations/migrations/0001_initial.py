@@ -267,6 +267,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='machinelabel',
+            index=models.Index(fields=['-created_at', '-id'], name='machine_label_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='machinelabel',
             index=models.Index(fields=['turn', 'kind', 'name', '-created_at'], name='machine_label_standing'),
         ),
         migrations.AddConstraint(
