@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -27,6 +26,7 @@ from generation.engines import (
 from serving.chat import Arm, Asked
 from serving.shortening import shorten
 from serving.wire import WireError
+from training.finetune.bases import from_state
 
 if TYPE_CHECKING:
     from generation.client import EngineClient
@@ -149,7 +149,7 @@ def load_now(adapter: Adapter, *, prompt_digest: str) -> None:
     """As `load`, waiting for it."""
     client().load_adapter(
         adapter.engine_name,
-        Path(settings.VAR_DIR) / adapter.folder,
+        from_state(adapter.folder),
         base_digest=adapter.base_digest,
         prompt_digest=prompt_digest,
     )

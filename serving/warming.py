@@ -7,14 +7,13 @@ moment when nobody wants to wait.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import transaction
 
 from generation.engines import EngineError
 from serving.models import Deployment
+from training.finetune.bases import from_state
 
 if TYPE_CHECKING:
     from assistants.models import Assistant
@@ -65,7 +64,7 @@ def warm(assistant_id: int | None = None) -> int:
         try:
             engine.load_adapter(
                 adapter.engine_name,
-                Path(settings.VAR_DIR) / adapter.folder,
+                from_state(adapter.folder),
                 base_digest=adapter.base_digest,
                 prompt_digest=deployment.assistant.prompt_digest,
             )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from django.conf import settings
-
+from training.finetune.bases import from_state
 from training.models import Adapter
 from training.providers.serving import served_elsewhere
 
@@ -26,7 +24,7 @@ def look_for(adapter: Adapter) -> bool:
     """
     if served_elsewhere(adapter):
         return True
-    if not adapter.folder or not (Path(settings.VAR_DIR) / adapter.folder).is_dir():
+    if not adapter.folder or not from_state(adapter.folder).is_dir():
         raise AdapterGone(
             f"The files of {adapter} are not there any more. Restore its folder from a backup, or train a new adapter."
         )
@@ -44,7 +42,7 @@ def load_into(engine: Engine, adapter: Adapter) -> None:
         return
     engine.load_adapter(
         adapter.engine_name,
-        Path(settings.VAR_DIR) / adapter.folder,
+        from_state(adapter.folder),
         base_digest=adapter.base_digest,
         prompt_digest=adapter.prompt_digest,
     )

@@ -27,11 +27,22 @@ def digest_of_base(name: str = "") -> str:
 
 
 def relative_to_state(folder: Path) -> str:
-    """How folders are stored on rows: relative to the state folder, so that it can move; absolute where it is elsewhere
-    (``Path(VAR_DIR) / stored`` finds both)."""
+    """How folders are stored on rows: below the folder of adapters or of runs as ``adapters/…`` and ``runs/…``, else
+    relative to the state folder. So each can move, lie elsewhere on another machine, or come back from a backup;
+    absolute where it is in none of them."""
+    for name, root in _roots().items():
+        if folder.is_relative_to(root):
+            return str(Path(name) / folder.relative_to(root))
     state = Path(settings.VAR_DIR)
     return str(folder.relative_to(state)) if folder.is_relative_to(state) else str(folder)
 
 
 def from_state(stored: str) -> Path:
-    return Path(settings.VAR_DIR) / stored
+    """Where that folder is on this machine."""
+    first, *rest = Path(stored).parts or ("",)
+    root = _roots().get(first)
+    return Path(settings.VAR_DIR) / stored if root is None else root.joinpath(*rest)
+
+
+def _roots() -> dict[str, Path]:
+    return {"adapters": Path(settings.RATCHET_ADAPTERS_DIR), "runs": Path(settings.RATCHET_RUNS_DIR)}
