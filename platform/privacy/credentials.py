@@ -43,7 +43,8 @@ _KEYED = regex.compile(
 _CODE = regex.compile(
     r"\b(?:pin(?: code| number)?|cvv2?|cvc2?|otp|security code|verification code|access code|door code"
     r"|key ?safe code|gate code|alarm code|one[- ]time (?:code|password|passcode))"
-    r"(?: (?:is|was)(?: now| still)?:? | ?[:=] ?| )(?P<value>\d[\d\- ]{1,8}\d)(?!\d)",
+    r"(?:(?: (?:for|to|of|on) (?:(?:the|my|our|your|his|her|that|this) )?[a-z]{2,15}(?: [a-z]{2,15})?)?"
+    r" (?:is|was|lautet|ist|est|es|è|jest)(?: now| still)?:? | ?[:=] ?| )(?P<value>\d[\d\- ]{1,8}\d)(?!\d)",
     regex.I,
 )
 _RANDOM = regex.compile(r"(?<![\w/+=\-])(?=[A-Za-z_/+=\-]{0,63}\d)(?=[\d_/+=\-]{0,63}[A-Za-z])[\w/+\-]{24,512}={0,2}")
@@ -59,6 +60,19 @@ _USERNAME = regex.compile(
 _USERNAME_BESIDE = regex.compile(rf"\b{_LOGIN} (?P<value>@?(?=[A-Za-z_.\-]{{0,62}}\d)[A-Za-z][\w.\-]{{3,63}})", regex.I)
 _HANDLE = regex.compile(r"(?<![\w.@/])(?P<value>@[A-Za-z0-9_]{3,30})\b(?!\.\w)")
 _NUMBERED_HANDLE = regex.compile(r"(?<![\w.@/])(?P<value>@(?=[A-Za-z_]{3,29}\d)[A-Za-z0-9_]{4,30})\b(?![.(]\w)")
+# Whose folder it is. On the web "/home/" begins many a path, so no part of an address of a site.
+_HOME = regex.compile(
+    r"(?:(?<![\w.\-])(?:/home|/Users|/export/home)/|\b[A-Z]:[\\/]{1,2}(?:Users|Documents and Settings)[\\/]{1,2})"
+    r"(?P<value>[A-Za-z][\w.\-]{1,39})(?=[\\/]|[\s:;,\"'`)]|$)",
+)
+_NOBODYS_HOMES = frozenset(
+    words(
+        "public default shared guest user users username me you yourname yourusername youruser name someone nobody"
+        " everyone ubuntu debian centos fedora admin administrator root ec2-user vagrant node runner jenkins app apps"
+        " appuser deploy docker git gitlab build builder ci www www-data nginx postgres test tester airflow jovyan"
+        " hadoop spark pi dev developer student service site html data project projects code src work workspace"
+    )
+)
 _HANDLE_CONTEXT = words("twitter instagram insta telegram tiktok github handle follow dm tag tagged discord slack")
 
 _SHORTEST_RANDOM = 24
@@ -157,6 +171,15 @@ def is_key(value: str) -> bool:
     return len(value) >= 8 and any(char.isdigit() for char in value) and not _ordinary(value)
 
 
+def is_owner(value: str) -> bool:
+    """Whether a folder of homes is somebody's, and not one that every machine has."""
+    lower = value.lower()
+    if lower in _NOBODYS_HOMES:
+        return False
+    lists = gazetteer()
+    return not lists.is_common(lower) or lower in lists.first or lower in lists.last
+
+
 def credential_recognizers() -> list[ScanRecognizer]:
     """New recognisers for SECRET and USERNAME."""
     return [
@@ -166,6 +189,12 @@ def credential_recognizers() -> list[ScanRecognizer]:
             [("user name", _USERNAME, 0.7), ("beside user name", _USERNAME_BESIDE, 0.6)],
             gate=lambda f: f.any_of(("user", "usr", "uid", "log", "screen", "gamer", "handle", "nick", "account name")),
             check=is_password,
+        ),
+        PatternScan(
+            "USERNAME",
+            [("home folder", _HOME, 0.6)],
+            gate=lambda f: f.any_of(("/home/", "/users/", ":\\users\\", ":\\\\users", ":/users/", "and settings")),
+            check=is_owner,
         ),
         PatternScan(
             "USERNAME",

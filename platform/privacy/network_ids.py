@@ -20,7 +20,7 @@ _JOINED = (
 )
 _SPELLED = regex.compile(
     rf"{_JOINED}(?:\s?[(\[{{<]\s?(?:at|ät|@)\s?[)\]}}>]\s?[\w\-]{{1,63}}(?:{_DOT}[\w\-]{{1,63}}){{1,4}}"
-    r"|\s?(?: at |@)\s?[\w\-]{2,63}(?: dot [a-z]{2,20}){1,3}"
+    r"|\s?(?: at |@)\s?[\w\-]{2,63}(?: dot [a-z]{2,20}){1,3}(?! (?:at|@) [\w\-]{2,63}(?: dot |\.)[a-z])"
     r"|\s{1,2}@\s{1,2}[\w\-]{2,63}(?:\.[\w\-]{2,63}){1,4}"
     r"| at (?:gmail|googlemail|hotmail|outlook|live|msn|yahoo|ymail|icloud|aol|gmx|web|proton|protonmail|mail)"
     r"\.(?:com|net|org|de|fr|es|it|nl|ie|in|me|co\.uk|co\.in|com\.au))\b",

@@ -9,6 +9,7 @@ from functools import lru_cache
 from privacy.addresses import AddressScan
 from privacy.analyzer import OfflineAnalyzer
 from privacy.credentials import credential_recognizers
+from privacy.document_numbers import document_recognizers
 from privacy.features import Features
 from privacy.identity_numbers import identity_recognizers
 from privacy.names import NameFinder
@@ -16,6 +17,7 @@ from privacy.national_numbers import NationalScan
 from privacy.network_ids import network_recognizers
 from privacy.presidio import EntityRecognizer
 from privacy.scanning import Hit, ScanRecognizer
+from privacy.spelt_numbers import SpeltPhoneScan
 from privacy.telephone import PhoneScan
 
 _BUILDING = threading.Lock()
@@ -59,9 +61,11 @@ def build_recognizers(regions: tuple[str, ...]) -> list[EntityRecognizer]:
     return [
         *network_recognizers(),
         *identity_recognizers(),
+        *document_recognizers(),
         *credential_recognizers(),
         NationalScan(),
         PhoneScan(regions),
+        SpeltPhoneScan(),
         AddressScan(),
         PersonScan(finder),
         PlaceScan(finder),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import or_
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.foreign_words import is_foreign
 from privacy.name_model.labels import TYPES
 from privacy.name_model.pieces import Pieces, first_and_last
 from privacy.name_model.weights import Matrix
@@ -20,6 +22,11 @@ _SPLIT = 0.6
 _SPLIT_AT_BLANK = 0.9
 """Where only a blank is between, a word starts a new stretch from this probability on: "Bad Ems" is one place."""
 _POSTCODE_DIGITS = 6
+_POSTCODE_FROM = 4
+_ELIDED = frozenset("jmlsc")
+"""As in "j'habite"."""
+_APOSTROPHES = frozenset("'’")
+_JOINTS = _APOSTROPHES | {"-"}
 _SURE_NUMBER = 0.88
 """A postcode of digits alone looks like any number, so it takes more."""
 _NOTED = 0.01
@@ -95,6 +102,10 @@ def read(text: str, pieces: Pieces, probabilities: Matrix, calibration: Mapping[
         if first > last:
             continue
         kind = TYPES[int(types[first : last + 1].sum(axis=0).argmax())]
+        before, behind = _without_foreign([text[starts[i] : ends[i]] for i in range(first, last + 1)], kind)
+        first, last = first + before, last - behind  # noqa: PLW2901
+        if first > last:
+            continue
         wordy = [i for i in range(first, last + 1) if _wordy(text[starts[i] : ends[i]])]
         raw = float(named[wordy].mean())
         if kind == "ADDRESS" and not _address_like(text[starts[first] : ends[last]], raw):
@@ -128,6 +139,27 @@ def _trimmed(text: str, starts: NDArray[np.int32], ends: NDArray[np.int32], firs
     while last >= first and not _wordy(text[starts[last] : ends[last]]):
         last -= 1
     return first, last
+
+
+def _without_foreign(words: Sequence[str], kind: str) -> tuple[int, int]:
+    """How many of the words of a hit to leave out at either end, since they are another language's and no name.
+
+    An address is left whole or out: its first word may be one of them ("rue du Four"), but with short numbers alone
+    they are a sentence ("binnen 30 dagen").
+    """
+    after = [*words[1:], ""]
+    strange = [
+        not _wordy(word)
+        or (is_foreign(word) and following not in _JOINTS)
+        or (word.lower() in _ELIDED and following in _APOSTROPHES)
+        for word, following in zip(words, after, strict=True)
+    ]
+    if kind == "ADDRESS":
+        short = (word.isdecimal() and len(word) < _POSTCODE_FROM for word in words)
+        return (len(words), 0) if all(map(or_, strange, short)) and any(map(is_foreign, words)) else (0, 0)
+    before = next((i for i, is_strange in enumerate(strange) if not is_strange), len(words))
+    behind = next((i for i, is_strange in enumerate(reversed(strange)) if not is_strange), 0)
+    return before, behind
 
 
 def _address_like(value: str, raw: float) -> bool:
