@@ -30,6 +30,15 @@ BASE_MODEL_FILES = (
 )
 
 
+_EXTENSION = """
+SELECT e.default_version, e.installed_version,
+    r.rolsuper OR (v.trusted AND has_database_privilege(current_database(), 'CREATE'))
+FROM pg_available_extensions e
+JOIN pg_available_extension_versions v ON v.name = e.name AND v.version = e.default_version
+JOIN pg_roles r ON r.rolname = current_user
+WHERE e.name = 'vector'
+"""
+
 # --- The database -----------------------------------------------------------------------------------------------------
 
 
@@ -37,14 +46,13 @@ BASE_MODEL_FILES = (
 def check_database(
     *, app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E001 no pgvector, E002 pgvector too old for halfvec, E006 live adapter of another prompt, E011 other tables."""
+    """E001 no pgvector, E002 pgvector too old for halfvec, E006 live adapter of another prompt, E011 other
+    tables, E012 the extension is not there and may not be made."""
     if CHECKED_DATABASE not in (databases or ()):
         return []
     try:
         with connections[CHECKED_DATABASE].cursor() as cursor:
-            cursor.execute(
-                "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
-            )
+            cursor.execute(_EXTENSION)
             row = cursor.fetchone()
     except DatabaseError as error:
         return [
@@ -70,6 +78,14 @@ def check_database(
                 f"pgvector {version} is too old: half-precision vectors and iterative scans need 0.8.",
                 hint="Update the extension, then run ALTER EXTENSION vector UPDATE.",
                 id="ratchet.E002",
+            )
+        ]
+    if row[1] is None and not row[2]:
+        return [
+            Error(
+                "The database has no extension vector, and its role may not create it.",
+                hint="Let a superuser run CREATE EXTENSION vector in that database, then try again.",
+                id="ratchet.E012",
             )
         ]
     return [*_check_stored_dimension(), *_check_tables(), *_check_live_adapters()]

@@ -12,6 +12,7 @@ from django.db import OperationalError, connections
 from django.test import override_settings
 
 from config import checks, preflight
+from config.backups import restoring
 from config.management.commands import up
 
 
@@ -36,6 +37,25 @@ def test_a_missing_or_half_base_model_is_named(tmp_path: Path) -> None:
     whole = write_model(tmp_path / "whole", "config.json", "tokenizer.json", "model.safetensors")
     with override_settings(RATCHET_BASE_MODEL=str(whole)):
         assert checks.base_model_problem() is None
+
+
+@pytest.mark.django_db
+def test_a_role_that_may_not_create_the_extension_is_told_who_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a server of one's own: a database made from template0, and a role that is no superuser."""
+    here = connections["default"]
+    name = f"{here.settings_dict['NAME']}_bare"
+    with restoring._maintenance(here.settings_dict) as server:
+        server.execute(f'DROP DATABASE IF EXISTS "{name}"')
+        server.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        bare = here.copy()
+        bare.settings_dict = {**here.settings_dict, "NAME": name}
+        try:
+            monkeypatch.setattr(checks, "connections", {"default": bare})
+            found = checks.check_database(app_configs=None, databases=["default"])
+        finally:
+            bare.close()
+            server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    assert ids(found) == {"E012"}
 
 
 def test_a_hub_name_needs_leave_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
