@@ -1,4 +1,4 @@
-"""Every address of the pages, found by looking at the routes: who is refused.
+"""Every address of the pages, found by looking at the routes: who is refused, and that no text becomes markup.
 
 A new page is walked without being named here, unless its address needs a value that cannot be guessed (`ARGUMENTS`).
 """
@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import URLPattern, get_resolver, reverse
+from django.urls import NoReverseMatch, URLPattern, get_resolver, reverse
 
 from assistants.models import Role
 from tests.everything import HOSTILE, MARK, everything
@@ -46,12 +46,36 @@ ARGUMENTS: dict[str, Callable[[Rows], list[Any]]] = {
 }
 OPEN = {"app_list", "overview-of"}
 """With an argument that names nobody's row."""
+ANNOTATORS = {
+    "annotations_comparisonround_changelist", "annotations_queue_change", "annotations_queue_changelist",
+    "annotations_queue_history", "app_list", "assistants_assistant_change", "assistants_assistant_changelist",
+    "assistants_assistant_history", "capture_turn_change", "capture_turn_changelist", "capture_turn_history", "index",
+    "jsi18n", "label", "mine", "password_change", "password_change_done", "search", "training_synthesis_check",
+    "training_synthesis_checks",
+}  # fmt: skip
+"""All that an annotator may look at. Whoever adds a page for them writes it here."""
 DASHBOARDS = {"experiment": "serving.Experiment", "drift": "serving.DriftReport"}
 OF = {"queue_id": "annotations.Queue", "round_id": "annotations.ComparisonRound", "slug": "assistants.Assistant"}
 SPACES = ("admin", "annotations", "dashboards")
 WRITES = re.compile(r"^\s*(?:INSERT INTO|UPDATE|DELETE FROM) \"(\w+)\"")
 NOTED = {"django_session", "assistants_auditevent"}
 """What a look may write: the session, and that somebody looked."""
+QUERIES = (
+    "assistant",
+    "q",
+    "page",
+    "state",
+    "from",
+    "before",
+    "after",
+    "show",
+    "run",
+    "split",
+    "days",
+    "adapter",
+    "dataset",
+)
+ODD = (0, 2**31, 10**18, 10**40)
 
 
 class Address(NamedTuple):
@@ -118,7 +142,8 @@ def ask(client: Client, method: str, path: str) -> tuple[Any, str, set[str]]:
     """The answer, its text, and the tables that were written; what was written is taken back."""
     with transaction.atomic(), CaptureQueriesContext(connection) as captured:
         answer: Any = getattr(client, method)(path)
-        text = answer.getvalue().decode("utf-8", "replace")
+        # What is streamed to the event loop is a file of rows, and no page.
+        text = "" if getattr(answer, "is_async", False) else answer.getvalue().decode("utf-8", "replace")
         transaction.set_rollback(True)
     written = {found[1] for query in captured.captured_queries if (found := WRITES.match(query["sql"]))}
     return answer, text, written - NOTED
@@ -147,12 +172,54 @@ def test_who_may_do_everything_on_another_assistant_reaches_nothing_of_this_one(
     assert wrong == []
 
 
-def test_who_is_not_signed_in_is_sent_to_the_login(rows: Rows) -> None:
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_who_is_not_signed_in_is_sent_to_the_login(rows: Rows, method: str) -> None:
     nobody, login = Client(), reverse("admin:login")
     wrong = []
     for address in ADDRESSES:
-        answer, text, written = ask(nobody, "get", path := address.of(rows))
+        answer, text, written = ask(nobody, method, path := address.of(rows))
         led = answer.status_code == 302 and answer.headers["Location"].startswith(login)
         if not (led or answer.status_code == 405 or address.name == "login") or MARK in text or written:
             wrong.append((path, answer.status_code, written))
     assert wrong == []
+
+
+def test_an_annotator_sees_the_pages_for_annotators_and_no_other(rows: Rows) -> None:
+    ann = enter("ann")
+    seen = {address.name for address in ADDRESSES if ask(ann, "get", address.of(rows))[0].status_code == 200}
+    assert seen == ANNOTATORS
+
+
+def test_no_page_is_posted_to_from_elsewhere(rows: Rows) -> None:
+    owner = enter("owner", enforce_csrf_checks=True)
+    assert [address.name for address in ADDRESSES if getattr(address.view, "csrf_exempt", False)] == []
+    for address in [address for address in OWNED if not address.name.endswith(("_history", "_delete", "_change"))]:
+        assert owner.post(address.of(rows)).status_code == 403, address.name
+
+
+def test_numbers_that_no_row_can_have_are_no_error(rows: Rows) -> None:
+    owner, wrong = enter("owner"), []
+    for address in OWNED:
+        arguments = address.arguments(rows)
+        for odd in ODD:
+            try:
+                changed = [odd if isinstance(value, int) else value for value in arguments]
+                path = reverse(f"{address.space}:{address.name}", args=changed)
+            except NoReverseMatch:
+                continue
+            if arguments != changed and not is_refusal(answer := owner.get(path)):
+                wrong.append((path, answer.status_code))
+    assert wrong == []
+
+
+def test_a_text_that_cannot_be_stored_is_nobodys_error(rows: Rows) -> None:
+    """In every parameter that some page reads, on every page without an argument."""
+    owner, wrong = enter("owner"), []
+    query = dict.fromkeys(QUERIES, "\x00")
+    for address in ADDRESSES:
+        if not address.parameters:
+            answer = owner.get(path := address.of(rows), query)
+            if answer.status_code >= 500:
+                wrong.append((path, answer.status_code))
+    assert wrong == []
+    assert owner.get(reverse("dashboards:playground"), {"assistant": "\x00"}).status_code == 400
