@@ -115,7 +115,8 @@ class NameModel:
             ids, features = _window(pieces[job[0]], *job[1:])
             same.setdefault(ids.tobytes() + features.tobytes(), []).append(job)
         groups = {jobs[0]: jobs for jobs in same.values()}
-        results = self._network.probabilities([_window(pieces[i], start, end) for i, start, end in groups])
+        windows = [_window(pieces[i], start, end) for i, start, end in groups]
+        results = self._network.probabilities(windows) if windows else []
         for jobs, result in zip(groups.values(), results, strict=True):
             for i, start, end in jobs:
                 low = start + OVERLAP // 2 if start else 0

@@ -169,4 +169,4 @@ def load_network(config: Config, folder: Path = FOLDER) -> Network:
     try:
         return Network(weights, [(folder / name).read_bytes() for name in GRAPHS], config.below)
     except Exception as error:  # the runtime raises kinds of its own
-        raise NameModelError(f"the graphs do not fit the name model ({type(error).__name__}): {REPAIR}") from None
+        raise NameModelError(f"a graph does not fit the name model ({type(error).__name__}): {REPAIR}") from None
