@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,12 +53,14 @@ class Aside:
         comes for whatever else is asked."""
         for asked, glossary in wanted:
             if asked:
-                future = self._started().submit(embed_helper.vectors, asked, glossary)
-                self._begun.append((asked, glossary, future))
+                with suppress(BrokenProcessPool):  # it comes to light when it is asked for
+                    future = self._started().submit(embed_helper.vectors, asked, glossary)
+                    self._begun.append((asked, glossary, future))
 
     def _settle(self) -> None:
         for asked, glossary, future in self._begun:
-            self._known.update(zip(_keys(asked, glossary), _result(future, asked, glossary), strict=True))
+            with suppress(BrokenProcessPool):  # what it does not say is embedded when it is asked for
+                self._known.update(zip(_keys(asked, glossary), future.result(), strict=True))
         self._begun.clear()
         self.close()
 
@@ -68,7 +70,10 @@ class Aside:
             self._pool = None
 
     def _embedded(self, asked: Sequence[Asked], glossary: Mapping[str, str] | None) -> NDArray[np.float32]:
-        return _result(self._started().submit(embed_helper.vectors, asked, glossary), asked, glossary)
+        try:
+            return self._started().submit(embed_helper.vectors, asked, glossary).result()
+        except BrokenProcessPool:  # killed: the same is done here, and takes what memory it takes
+            return question_vectors(asked, glossary)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -76,15 +81,6 @@ class Aside:
             context = get_context("spawn")
             self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=embed_helper.begin)
         return self._pool
-
-
-def _result(
-    future: Future[NDArray[np.float32]], asked: Sequence[Asked], glossary: Mapping[str, str] | None
-) -> NDArray[np.float32]:
-    try:
-        return future.result()
-    except BrokenProcessPool:  # killed: the same is done here, and takes what memory it takes
-        return question_vectors(asked, glossary)
 
 
 @contextmanager
