@@ -64,9 +64,10 @@ def perform(judging: Judging) -> None:
         _ask(judging, engine, todo[start : start + BATCH])
         judging.beat(done=min(total, total - len(todo) + start + BATCH))
     judging.results = _results(judging, pairs)
+    judging.keep("results")  # the gate reads them
     with transaction.atomic():
         _gate_again(judging.evaluation)
-        judging.keep("results")
+        judging.hold()
 
 
 Pair = tuple[EvaluationAnswer, EvaluationAnswer]
