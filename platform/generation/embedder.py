@@ -125,11 +125,12 @@ class Embedder:
             from transformers import AutoModel
 
             with quiet_loading():
-                self._model = AutoModel.from_pretrained(
+                model = AutoModel.from_pretrained(
                     self.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
                 ).eval()
             with torch_threads(self.threads):
-                self._reader = reader_of(self._model)
+                self._reader = reader_of(model)
+            self._model = model  # last: another thread that sees it goes on, and its weights are the reader's now
         else:
             from sentence_transformers import SentenceTransformer
 

@@ -4,7 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from generation.embedder import BUNDLED_SHA256, Embedder, load_embedder, weights_digest
 from generation.engines import EngineUnavailable
 from generation.products import Product
+from generation.reading import reader_of
 
 TEXTS = [
     "The exit fee is £35.",
@@ -43,8 +47,33 @@ def test_passes_of_our_own_say_what_the_model_says(embedder: Embedder, monkeypat
     assert embedder._reader is not None
     monkeypatch.setattr("generation.embedder.reader_of", lambda model: None)
     plain = Embedder(embedder.folder)
-    assert np.abs(plain.embed(TEXTS) - found).max() < 1e-6
+    assert np.abs(plain.embed(TEXTS) - found).max() < 1e-5
     assert plain._reader is None
+
+
+def test_nobody_reads_a_model_whose_weights_are_being_packed(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads whose texts are the first ones, the second must not find what the first has not finished."""
+    packed, go_on = threading.Event(), threading.Event()
+
+    def slowly(model: Any) -> Any:
+        found = reader_of(model)
+        packed.set()
+        assert go_on.wait(60)
+        return found
+
+    monkeypatch.setattr("generation.embedder.reader_of", slowly)
+    late = Embedder(embedder.folder)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(late.embed, TEXTS)
+        assert packed.wait(60)
+        monkeypatch.setattr("generation.embedder.reader_of", reader_of)
+        try:
+            second = late.embed(TEXTS)
+        finally:
+            go_on.set()
+        assert np.abs(first.result(60) - second).max() < 1e-5
 
 
 def test_a_model_that_says_something_else_is_left_as_it_was(
@@ -56,7 +85,7 @@ def test_a_model_that_says_something_else_is_left_as_it_was(
     vectors = other.embed(TEXTS)
     monkeypatch.undo()
     assert other._reader is None
-    assert np.abs(vectors - embedder.embed(TEXTS)).max() < 1e-6
+    assert np.abs(vectors - embedder.embed(TEXTS)).max() < 1e-5
     assert "what it says differs" in caplog.text
 
 
