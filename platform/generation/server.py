@@ -86,7 +86,7 @@ class Service:
         self._reranker = reranker
         self._root = adapters_root.resolve() if adapters_root else None
         self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embedder")
-        self._embed_calls = 0
+        self._embed_calls = self._rerank_calls = 0
         self.changed: tuple[str, ...] = ()
 
     def app(self) -> Starlette:
@@ -226,16 +226,16 @@ class Service:
         question, texts = body.get("question"), texts_from_json(body)
         if not isinstance(question, str) or len(texts) > MAX_RERANKED:
             raise BadRequest(f"question must be a text, and texts at most {MAX_RERANKED}.")
-        if self._embed_calls >= MAX_RERANK_CALLS:
+        if self._rerank_calls >= MAX_RERANK_CALLS:
             self.metrics.refused.inc()
             raise EngineBusy("Too many texts wait for the reranker.", "Try again later.", retry_after=1.0)
-        self._embed_calls += 1
+        self._rerank_calls += 1
         try:
             scores = await asyncio.get_running_loop().run_in_executor(
                 self._embed_pool, lambda: load_reranker(self._reranker).score(question, texts)
             )
         finally:
-            self._embed_calls -= 1
+            self._rerank_calls -= 1
         return JSONResponse({"scores": scores})
 
     async def list_adapters(self, request: Request) -> Response:

@@ -73,9 +73,9 @@ def test_a_configuration_may_rerank(folder: Path, settings: object) -> None:
 
 def test_the_engine_serves_it(folder: Path, tmp_path: Path) -> None:
     from generation.client import EngineClient
-    from generation.engines import BadRequest
+    from generation.engines import BadRequest, EngineBusy
     from generation.local import TransformersEngine
-    from generation.server import MAX_RERANKED, Service
+    from generation.server import MAX_RERANK_CALLS, MAX_RERANKED, Service
     from tests.servers import serving
     from tests.tiny_model import shared_base
 
@@ -86,9 +86,14 @@ def test_the_engine_serves_it(folder: Path, tmp_path: Path) -> None:
             client = EngineClient(address, "t")
             if reranker:
                 expected = load_reranker(reranker).score("What is the fee?", TEXTS)
+                service._embed_calls = MAX_RERANK_CALLS  # a crowd's questions wait for their vectors
                 assert client.rerank("What is the fee?", TEXTS) == pytest.approx(expected, abs=1e-4)
                 with pytest.raises(BadRequest):
                     client.rerank("q", ["a"] * (MAX_RERANKED + 1))
+                service._rerank_calls = MAX_RERANK_CALLS
+                with pytest.raises(EngineBusy, match="wait for the reranker"):
+                    client.rerank("q", TEXTS)
+                service._rerank_calls = 0
             else:
                 with pytest.raises(EngineUnavailable, match="No reranker is set"):
                     client.rerank("q", TEXTS)
