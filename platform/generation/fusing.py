@@ -132,8 +132,8 @@ def _leave_file(model: Any) -> None:
     import torch
 
     for module in model.modules():
-        if not isinstance(module, torch.nn.Linear):
-            for parameter in module.parameters(recurse=False):
+        for name, parameter in module.named_parameters(recurse=False):
+            if name != "weight" or not isinstance(module, torch.nn.Linear):
                 parameter.data = parameter.data.clone()
 
 

@@ -193,6 +193,16 @@ def test_a_large_model_has_its_weights_once_and_lends_them_to_passes_of_its_own(
     assert [r.text for r in engine.generate(requests[:1])] == expected[:1]
 
 
+def test_nothing_of_a_large_model_stays_in_its_mapped_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Biases and norms lie in the one piece that the file is; one that stayed would keep all of it."""
+    monkeypatch.setattr(fusing, "PACKED_BYTES", 0)
+    model = tiny("qwen2")  # with biases, and an output layer of its own
+    before = {name: parameter.data_ptr() for name, parameter in model.model.named_parameters()}
+    assert any(name.endswith("q_proj.bias") for name in before)
+    assert fuse(model, 128) is not None
+    assert [name for name, parameter in model.model.named_parameters() if parameter.data_ptr() == before[name]] == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_large_model_that_cannot_be_fused_gets_its_weights_back(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusing, "PACKED_BYTES", 0)
