@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.mail import send_mail
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from serving.alerts import webhooks
@@ -45,14 +46,14 @@ def send_due() -> int:
 @transaction.atomic
 def _claim(failing: Collection[int]) -> AlertDelivery | None:
     """The next that is due, put off so that no other worker takes it meanwhile."""
-    due = AlertDelivery.objects.filter(
-        sent_at=None, due_at__lte=timezone.now(), attempts__lt=AlertDelivery.MOST_ATTEMPTS, channel__enabled=True
-    )
+    unsent = AlertDelivery.objects.filter(sent_at=None, attempts__lt=AlertDelivery.MOST_ATTEMPTS)
+    due, failed = unsent.filter(due_at__lte=timezone.now(), channel__enabled=True), unsent.exclude(error="")
     found = (
         due.exclude(channel__in=failing)
         .select_related("alert__assistant", "channel")
         .select_for_update(of=("self",), skip_locked=True)
-        .order_by("due_at")
+        # Behind all others what is for a channel that has failed: it may take the whole time of a look.
+        .order_by(Exists(failed.filter(channel=OuterRef("channel"))), "due_at")
         .first()
     )
     if found is not None:

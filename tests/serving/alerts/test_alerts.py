@@ -288,6 +288,28 @@ def test_a_channel_that_fails_holds_up_nobody_else(assistant: Assistant, receive
     assert tried.get().error == "No answer (ConnectError)."
 
 
+def test_what_waits_for_a_channel_that_failed_is_tried_behind_all_others(
+    assistant: Assistant, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a look would end with the first that does not answer, minute after minute."""
+    monkeypatch.setattr(sending, "AT_ONCE", 1)
+    with socket.socket() as closed:  # bound, and nobody listens
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        AlertChannel.objects.create(assistant=assistant, kind="webhook", address=address, level="news")
+        for number in range(3):
+            alert = Alert.objects.create(
+                assistant=assistant, kind="held", key=str(number), level="warning", sentence="!",
+                raised_at=timezone.now(), seen_at=timezone.now(),
+            )  # fmt: skip
+            if number == 2:
+                AlertChannel.objects.create(assistant=assistant, kind="webhook", address=receiver.address, level="news")
+            watching._note(alert, cleared=False)
+        assert AlertDelivery.objects.count() == 4
+        assert [sending.send_due(), sending.send_due(), sending.send_due()] == [0, 1, 0]
+    assert AlertDelivery.objects.filter(attempts=1, sent_at=None).count() == 2
+
+
 def test_an_answer_without_an_end_is_not_waited_for(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(self: Any) -> None:
         self.send_response(200)
