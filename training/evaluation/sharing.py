@@ -19,7 +19,7 @@ from django.db import connection, transaction
 
 from assistants.background import BackgroundWork, launch
 from generation.engines import EngineError
-from generation.fusing import PACKED_BYTES
+from generation.fusing import HEAD_BYTES, PACKED_BYTES
 from training.evaluation import asking
 from training.evaluation.models import EvaluationHelper, EvaluationUnit
 from training.finetune.bases import base_folder
@@ -35,6 +35,8 @@ LEAVE_SECONDS = 120.0
 """Of waiting for helpers before single answers are timed: as long as a large model takes to load."""
 LIBRARY_BYTES = 700 * 1024**2
 """Of torch, transformers and this project in a process of its own (measured: docs/log.md)."""
+HEADS = ("embed_tokens.weight", "lm_head.weight")
+"""Names of the output layer's weights: mostly they are those of the embeddings."""
 HELPED = (Evaluation.State.QUEUED, Evaluation.State.RUNNING)
 """While its own process is replaced an evaluation is queued, and its helpers go on."""
 
@@ -160,8 +162,9 @@ def helpers_wanted(units: int) -> int:
 
 
 def memory_of_one() -> int | None:
-    """Bytes that one process holds, about: weights in the number format of the setting, those of a small model twice
-    (`generation.fusing`), and the libraries. None where another server has the model, or the base is not here."""
+    """Bytes that one process holds, about: weights in the number format of the setting, what `generation.fusing` keeps
+    beside them (a small model's layers, the output layer in float32), and the libraries. None where another server has
+    the model, or the base is not here."""
     if settings.RATCHET_OPENAI_BASE_URL:
         return None
     try:
@@ -169,10 +172,12 @@ def memory_of_one() -> int | None:
     except (EngineError, OSError, ValueError):
         return None
     bytes_each = 2 if settings.RATCHET_ENGINE_DTYPE == "bfloat16" else 4
-    weights = bytes_each * sum(math.prod(shape) for _, shape in shapes)
+    held = bytes_each * sum(math.prod(shape) for _, shape in shapes)
     layers = bytes_each * sum(math.prod(shape) for name, shape in shapes if ".layers." in name)
-    twice = bytes_each == 4 and layers <= PACKED_BYTES
-    return LIBRARY_BYTES + (2 if twice else 1) * weights
+    if bytes_each == 4 and layers <= PACKED_BYTES:
+        held += layers
+    head = 4 * max((math.prod(shape) for name, shape in shapes if name.endswith(HEADS)), default=0)
+    return LIBRARY_BYTES + held + (head if head <= HEAD_BYTES else 0)
 
 
 def dismiss(evaluation: Evaluation) -> None:

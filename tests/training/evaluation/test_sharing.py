@@ -243,17 +243,22 @@ def test_two_that_look_at_the_same_instant_get_two_units() -> None:
 
 
 def test_what_one_process_holds_is_said(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModelForCausalLM
+
     from tests.tiny_model import shared_base
 
     settings.RATCHET_BASE_MODEL = str(shared_base())
     held = sharing.memory_of_one()
     assert held is not None
     assert sharing.LIBRARY_BYTES < held < sharing.LIBRARY_BYTES + 10 * 1024**2
-    weights = held - sharing.LIBRARY_BYTES
-    monkeypatch.setattr(sharing, "PACKED_BYTES", 0)  # as of a large one: one copy
-    assert sharing.memory_of_one() == sharing.LIBRARY_BYTES + weights // 2
+    model = AutoModelForCausalLM.from_pretrained(shared_base())
+    weights, head = model.num_parameters(), model.lm_head.weight.numel()
+    layers = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    assert held == sharing.LIBRARY_BYTES + 4 * (weights + layers + head)
+    monkeypatch.setattr(sharing, "PACKED_BYTES", 0)  # as of a large one: its layers are there once
+    assert sharing.memory_of_one() == sharing.LIBRARY_BYTES + 4 * (weights + head)
     settings.RATCHET_ENGINE_DTYPE = "bfloat16"
-    assert sharing.memory_of_one() == sharing.LIBRARY_BYTES + weights // 4
+    assert sharing.memory_of_one() == sharing.LIBRARY_BYTES + 2 * weights + 4 * head
     settings.RATCHET_OPENAI_BASE_URL = "http://127.0.0.1:9/v1"
     assert sharing.memory_of_one() is None
     settings.RATCHET_OPENAI_BASE_URL = ""
