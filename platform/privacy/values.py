@@ -51,6 +51,8 @@ def identity(entity_type: str, value: str) -> str:
         return " ".join(name_words(value)) or fold(value).strip()
     if entity_type == "PHONE":
         digits = _digits(value)
+        if len(digits) < _MIN_LONE_DIGITS:  # in words: without digits two numbers would be the same
+            return " ".join(word.folded for word in words_of(value))
         return digits[-_PHONE_TAIL:] if len(digits) > _PHONE_TAIL else digits
     if entity_type in _DIGIT_TYPES:
         return _digits(value) or fold(value)

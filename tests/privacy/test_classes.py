@@ -103,6 +103,15 @@ def test_the_first_half_of_a_name_is_no_word_of_another_language() -> None:
     assert _without_foreign(["ul", ".", "Sądowa", "7"], "ADDRESS") == (0, 0)
 
 
+def test_numbers_in_words_are_told_apart() -> None:
+    """Both were the number without a digit, and so one and the same."""
+    first, second = "zero seven seven double oh nine one two three", "zero two one three five seven eight nine zero"
+    text = f"My phone number is {first}. My brother's phone number is {second}. Mine again: {first.upper()}."
+    assert [(one.entity_type, one.ordinal) for one in Scrubber().scrub_text(text).spans] == [
+        ("PHONE", 1), ("PHONE", 2), ("PHONE", 1),
+    ]  # fmt: skip
+
+
 def test_a_long_text_of_digits_in_words_takes_linear_time() -> None:
     # Fails by the time limit of `bounded` where a pattern goes back and forth.
     for text in (
