@@ -48,8 +48,9 @@ GIVEN: dict[str, dict[str, Any]] = {
     "training.Example": {
         "history": [{"role": "user", "content": HOSTILE}], "documents": [HOSTILE],
         "contexts": [{"title": HOSTILE, "source": HOSTILE, "text": HOSTILE, "rank": 1, "relevant": True}],
-        "sentences": [[[1, 0], HOSTILE]],
+        "sentences": [{"text": HOSTILE, "refs": [[1, 0]]}],
     },
+    "training.Replay": {"chosen": "newest"},
     "training.Run": {"parent": None, "provider": None},
     "training.Adapter": {"parent": None},
     "training.DatasetVersion": {"parent": None},

@@ -190,6 +190,19 @@ def test_an_annotator_sees_the_pages_for_annotators_and_no_other(rows: Rows) -> 
     assert seen == ANNOTATORS
 
 
+def test_no_text_becomes_markup(rows: Rows) -> None:
+    """As whoever may see everything: each page is there, and shows what runs as text."""
+    owner, wrong, shown = enter("owner"), [], 0
+    for address in ADDRESSES:
+        answer, text, _ = ask(owner, "get", path := address.of(rows))
+        page = answer.headers.get("Content-Type", "").startswith("text/html")
+        if answer.status_code >= 500 or (page and HOSTILE[: -len(MARK)] in text):
+            wrong.append((path, answer.status_code))
+        shown += page and MARK in text
+    assert wrong == []
+    assert shown > 150
+
+
 def test_no_page_is_posted_to_from_elsewhere(rows: Rows) -> None:
     owner = enter("owner", enforce_csrf_checks=True)
     assert [address.name for address in ADDRESSES if getattr(address.view, "csrf_exempt", False)] == []
