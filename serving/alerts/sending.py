@@ -20,7 +20,7 @@ from serving.alerts.models import Alert, AlertChannel, AlertDelivery
 AT_ONCE = 50
 """Deliveries of one look."""
 SECONDS = 20.0
-"""Of one look: each delivery may wait ten seconds for somebody who does not answer, and the worker has other jobs."""
+"""Of one look: a delivery may take ten seconds where nobody answers, and the worker has other jobs."""
 FIRST_DELAY = timedelta(minutes=1)
 LEASE = timedelta(minutes=5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -20,6 +21,7 @@ from assistants.services import audit
 from serving.alerts.models import AlertChannel, new_salt
 
 SECONDS = 10.0
+"""For one delivery, all its addresses and its answer's head together."""
 MOST_PLACES = 3
 """Addresses of one name that are tried."""
 SIGNATURE = "X-Ratchet-Signature"
@@ -56,7 +58,7 @@ def post(address: str, body: dict[str, Any], *, key: str) -> str:
         found = _looked_up(address)
         if not settings.RATCHET_WEBHOOK_PRIVATE and not all(is_public(one) for one in found):
             return "It lies in a private network; allow that with RATCHET_WEBHOOK_PRIVATE=1."
-        return _sent(address, found, data, headers)
+        return asyncio.run(_sent(address, found, data, headers))
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that is no name
         return f"No answer ({type(error).__name__})."
 
@@ -80,26 +82,37 @@ def _looked_up(address: str) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def _sent(address: str, found: list[str], data: bytes, headers: dict[str, str]) -> str:
+async def _sent(address: str, found: list[str], data: bytes, headers: dict[str, str]) -> str:
     """To the first of the addresses that takes a connection. To these and not to the name: whoever may set an address
-    here could have the name lead into this machine's network once it has been looked at."""
+    here could have the name lead into this machine's network once it has been looked at.
+
+    Raises:
+        httpx.HTTPError: nobody was there, or what came was no answer.
+        TimeoutError: `SECONDS` were over. httpx bounds each read only, and whoever sends a byte now and then would hold
+            the worker without end.
+    """
     url = httpx.URL(address)
     headers = {**headers, "Host": url.netloc.decode()}
+    places = found[:MOST_PLACES]
     # Redirects could lead where the check of the address did not look.
-    with httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False) as client:
-        for place, host in enumerate(found[:MOST_PLACES], start=1):
+    async with (
+        asyncio.timeout(SECONDS),
+        httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
+    ):
+        for host in places:
             try:
                 # Only the status is read: an answer without an end would hold the worker.
-                with client.stream(
+                async with client.stream(
                     "POST",
                     url.copy_with(host=host),
                     content=data,
                     headers=headers,
+                    timeout=httpx.Timeout(SECONDS, connect=SECONDS / len(places)),
                     extensions={"sni_hostname": url.raw_host.decode()},
                 ) as answer:
                     return "" if 200 <= answer.status_code < 300 else f"It answered {answer.status_code}."
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                if place == len(found[:MOST_PLACES]):
+                if host == places[-1]:
                     raise
     return "No answer."
 

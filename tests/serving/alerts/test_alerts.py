@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -320,6 +321,24 @@ def test_an_answer_without_an_end_is_not_waited_for(receiver: Any, monkeypatch: 
 
     monkeypatch.setattr(Receiver, "do_POST", endless)
     assert webhooks.post(receiver.address, {}, key="k") == ""
+
+
+def test_a_head_that_drips_is_not_waited_for(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read is answered in time, the whole never."""
+
+    def dripping(self: Any) -> None:
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for number in range(200):
+                self.wfile.write(b"X-%d: still here\r\n" % number)
+                self.wfile.flush()
+                time.sleep(0.1)
+
+    monkeypatch.setattr(Receiver, "do_POST", dripping)
+    monkeypatch.setattr(webhooks, "SECONDS", 0.5)
+    began = time.monotonic()
+    assert webhooks.post(receiver.address, {}, key="k") == "No answer (TimeoutError)."
+    assert time.monotonic() - began < 15  # the drip would take twenty
 
 
 def test_a_real_mail_server_gets_what_was_said_and_one_that_refuses_is_asked_again(
