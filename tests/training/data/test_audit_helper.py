@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -69,13 +71,22 @@ def started() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
 
 
+def kill_started() -> None:
+    """And wait until its pool has noticed. Not with `psutil`'s wait: that takes the exit status away from the pool,
+    which then waits for its child for ever."""
+    (process,) = started()
+    process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    with suppress(psutil.NoSuchProcess):
+        while process.status() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
 def kill(helper: Helper) -> None:
     """Once all that it was given is read."""
     while helper._asked:
         helper._asked.popleft().result()
-    (process,) = started()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_started()
 
 
 @pytest.fixture
@@ -153,9 +164,7 @@ def test_what_is_embedded_aside_is_the_same(assistant: Assistant, monkeypatch: p
         assert np.allclose(embed(asked), question_vectors(asked), atol=1e-6)
         assert started() == []  # it has done what was known to be asked, and is gone
         assert np.allclose(embed(others), question_vectors(others), atol=1e-6)
-        (process,) = started()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_started()
         assert np.allclose(embed(others), question_vectors(others), atol=1e-6)
     assert started() == []
 
