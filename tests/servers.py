@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import uvicorn
+from psycopg import sql
 
 
 @contextmanager
@@ -54,3 +56,16 @@ def engine(base: Path, *, uds: Path, token: str = "", adapters: Path | None = No
     service = Service(TransformersEngine(base, cut_loops=False), token=token, adapters_root=adapters)
     with serving(service.app(), uds=uds, lifespan="on") as address:
         yield address
+
+
+def drop_database(server: psycopg.Connection[Any], name: str) -> None:
+    """With whoever is connected. The server's own vacuum, which nobody but a superuser may end, is waited for."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            return
+        except psycopg.errors.InsufficientPrivilege:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

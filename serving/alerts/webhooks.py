@@ -66,14 +66,14 @@ def post(address: str, body: dict[str, Any], *, key: str) -> str:
 def is_public(address: str) -> bool:
     """Also of the IPv4 address that some IPv6 addresses carry: where a gateway translates, they lead to it."""
     found = ipaddress.ip_address(address)
-    if not found.is_global or found.is_multicast:
-        return False
-    if isinstance(found, ipaddress.IPv4Address):
-        return True
-    carried = found.sixtofour
-    if carried is None and any(found in network for network in CARRYING):
-        carried = ipaddress.IPv4Address(found.packed[-4:])
-    return not found.is_site_local and (carried is None or carried.is_global)
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.sixtofour is not None:  # whether these are global themselves depends on Python's version
+            return is_public(str(found.sixtofour))
+        if any(found in network for network in CARRYING):
+            return found.is_global and is_public(str(ipaddress.IPv4Address(found.packed[-4:])))
+        if found.is_site_local:
+            return False
+    return found.is_global and not found.is_multicast
 
 
 def _looked_up(address: str) -> list[str]:

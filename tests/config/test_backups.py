@@ -18,6 +18,7 @@ from config.backups import archive, making, programs, restoring
 from config.backups.archive import Manifest
 from config.backups.programs import BackupError
 from tests.factories import make_assistant, make_turn
+from tests.servers import drop_database
 
 FACTS = Manifest("2026-01-01T00:00:00", "0.1.0", "18", "0", with_secrets=False, counts={})
 
@@ -64,7 +65,7 @@ def test_what_is_backed_up_comes_back_beside_what_was_there(state: Path, tmp_pat
         assert old == f"{fresh}_before_1"
         admin.execute(f'DROP DATABASE "{old}"')
     finally:
-        admin.execute(f'DROP DATABASE IF EXISTS "{fresh}" WITH (FORCE)')
+        drop_database(admin, fresh)
         admin.close()
 
 

@@ -14,6 +14,7 @@ from django.test import override_settings
 from config import checks, preflight
 from config.backups import restoring
 from config.management.commands import up
+from tests.servers import drop_database
 
 
 def ids(found: list[Any]) -> set[str]:
@@ -54,7 +55,7 @@ def test_a_role_that_may_not_create_the_extension_is_told_who_may(monkeypatch: p
             found = checks.check_database(app_configs=None, databases=["default"])
         finally:
             bare.close()
-            server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            drop_database(server, name)
     assert ids(found) == {"E012"}
 
 

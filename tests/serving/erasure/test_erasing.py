@@ -36,7 +36,7 @@ from training.services import NotPossible, start_run
 
 @pytest.fixture(autouse=True)
 def quiet(settings: Any, tmp_path: Path) -> None:
-    settings.VAR_DIR = tmp_path
+    settings.VAR_DIR, settings.RATCHET_RUNS_DIR = tmp_path, tmp_path / "runs"
     settings.LOG_DIR = tmp_path / "log"
 
 
