@@ -44,6 +44,11 @@ class PatientProtocol(HttpToolsProtocol):
         if self._due is None:  # a further request on the same connection
             self._expect()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Behind a body in chunks more headers may come, of which nobody here reads any: uvicorn kept them all.
+        if self._due is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._have()
         super().on_headers_complete()

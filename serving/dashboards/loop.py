@@ -136,7 +136,7 @@ def _turns(assistant: Assistant) -> tuple[int, int]:
     hours = TrafficHour.objects.filter(assistant=assistant)
     if assistant.keep_turns_days is not None:  # hours stay when their turns go
         hours = hours.filter(hour__gte=now - timedelta(days=assistant.keep_turns_days))
-    by_hours = hours.aggregate(all=Sum("turns"), week=Sum("turns", filter=Q(hour__gte=since)))
+    by_hours = hours.aggregate(all=Sum("turns"), week=Sum("turns", filter=Q(hour__gte=since, hour__lte=now)))
     turns = Turn.objects.of(assistant).order_by()
     found = []
     for rows, name in ((turns, "all"), (turns.filter(asked_at__gte=since, asked_at__lte=now), "week")):

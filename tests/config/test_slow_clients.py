@@ -96,6 +96,21 @@ def test_slow_and_steady_is_let_through(web: str, monkeypatch: pytest.MonkeyPatc
     found.close()
 
 
+def test_headers_behind_a_body_are_not_kept(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    plain = wire.PatientProtocol.on_message_complete
+
+    def counted(self: Any) -> None:
+        kept.append(len(self.headers))
+        plain(self)
+
+    monkeypatch.setattr(wire.PatientProtocol, "on_message_complete", counted)
+    head = b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    said = rest(line(web, head + b"1\r\nx\r\n0\r\n" + b"X-A: b\r\n" * 1000 + b"\r\n"))
+    assert said.startswith(b"HTTP/1.1 ")
+    assert kept == [3]
+
+
 def test_headers_without_end_are_cut_off(web: str, settings: Any) -> None:
     settings.RATCHET_RECEIVE_TIMEOUT = 60
     found = line(web, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: ")

@@ -184,7 +184,7 @@ def test_a_page_is_found_along_the_index_of_times_in_as_many_statements_whatever
         cursor.execute("SET LOCAL enable_sort = off")
     limit = retention.forgotten_before(assistant)
     old = Turn.objects.of(assistant).filter(asked_at__lt=limit).order_by("asked_at", "id")
-    assert "Index Scan Backward using turn_newest" in old[:10].explain()
+    assert "Index Scan Backward using turn_newest on" in old[:10].explain()
 
 
 def test_whether_a_passage_is_used_is_looked_up_and_not_joined(assistant: Assistant) -> None:
