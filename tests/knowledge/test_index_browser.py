@@ -68,7 +68,7 @@ def test_the_pages_fit_a_phone_and_pass_axe(desk: Page, live_server: LiveServer,
         "index_at_work": (reverse(change, args=[at_work.pk]), "making the index anew"),
         "self_test": (
             reverse("admin:knowledge_retrievalcheck_change", args=[RetrievalCheck.objects.get().pk]),
-            "The index finds 100 %",
+            "The index finds 100.0 %",
         ),
         "self_tests": (reverse("admin:knowledge_retrievalcheck_changelist"), "1.000"),
     }
