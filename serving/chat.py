@@ -20,7 +20,7 @@ from knowledge.configuration import checked, settings_of
 from knowledge.retrieval import RetrievalResult, retrieve
 from serving.experiments import exposures
 from serving.experiments.assignment import Exposed, Unit, choose_arm
-from serving.models import Deployment
+from serving.live import deployment_of
 from training.models import Adapter
 
 logger = logging.getLogger(__name__)
@@ -84,12 +84,7 @@ def resolve_model(assistant: Assistant, name: str, unit: Unit | None = None) -> 
     if slug != assistant.slug:
         raise UnknownModel(f"The model {name!r} does not exist; this key asks {assistant.slug!r}.")
     if not version:
-        deployment = (
-            Deployment.objects.filter(assistant=assistant).select_related("adapter", "experiment__candidate").first()
-        )
-        live, exposed = choose_arm(deployment, unit or Unit())
-        if live is not None:
-            live.assistant = assistant  # its own: two joins with all columns of that wide row less
+        live, exposed = choose_arm(deployment_of(assistant), unit or Unit())
         if live is not None and live.prompt_digest != assistant.prompt_digest:
             logger.warning("%s is live but has another prompt format; the base model answers.", live.engine_name)
             live = exposed = None

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
-
-import httpx
 
 from generation.engines import (
     EngineError,
@@ -22,13 +17,13 @@ from generation.engines import (
     GenerationResult,
     LoadedAdapter,
 )
+from generation.transport import NoReply, Reply, Transport
 from generation.wire import MAX_DEADLINE, MAX_REQUESTS, MAX_TEXTS, error_from_json, request_to_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CONNECT_SECONDS = 3.0
 DEFAULT_SECONDS = 130.0
 """Read limit of a completion without deadline: a little more than the engine itself allows."""
 RERANK_SECONDS = 20.0
@@ -42,9 +37,7 @@ class EngineClient:
     def __init__(self, url: str, token: str = "") -> None:
         """``url``: ``unix:/path/engine.sock`` or ``http://host:port``; ``token``: what RATCHET_ENGINE_KEY holds."""
         self.url = url
-        self._token = token
-        self._sync: tuple[int, httpx.Client] | None = None
-        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        self._transport = Transport(url, token)
 
     # --- For jobs: blocking -------------------------------------------------------------------------------------------
 
@@ -94,23 +87,11 @@ class EngineClient:
 
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
-    ) -> httpx.Response:
+    ) -> Reply:
         try:
-            answer = self._client().request(method, path, json=body, timeout=_timeout(seconds))
-        except httpx.HTTPError as error:
-            raise _unreachable(self.url, error) from error
-        return _checked(answer)
-
-    def _client(self) -> httpx.Client:
-        """Connections are not shared over a fork."""
-        if self._sync is None or self._sync[0] != os.getpid():
-            base, uds = _address(self.url)
-            transport = httpx.HTTPTransport(uds=uds) if uds else None
-            self._sync = (
-                os.getpid(),
-                httpx.Client(base_url=base, transport=transport, headers=self._headers(), trust_env=False),
-            )
-        return self._sync[1]
+            return _checked(self._transport.call(method, path, body, seconds=seconds))
+        except NoReply as error:
+            raise _unreachable(self.url, late=error.late) from error
 
     # --- For the web: asynchronous ------------------------------------------------------------------------------------
 
@@ -128,17 +109,15 @@ class EngineClient:
 
     async def astream(self, request: GenerationRequest) -> AsyncGenerator[str | GenerationResult, None]:
         """Pieces of the completion as they are written, then its result. Closing the iterator stops the work."""
+        lines = self._transport.alines("/stream", request_to_json(request), seconds=_patience([request]))
         try:
-            async with self._aclient().stream(
-                "POST", "/stream", json=request_to_json(request), timeout=_timeout(_patience([request]))
-            ) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    await answer.aread()
-                    _checked(answer)
-                async for line in answer.aiter_lines():
-                    if not line.startswith("data: "):
+            async with aclosing(lines):
+                async for line in lines:
+                    if isinstance(line, Reply):
+                        _checked(line)
+                    if not isinstance(line, bytes) or not line.startswith(b"data: "):
                         continue
-                    event = json.loads(line.removeprefix("data: "))
+                    event = json.loads(line.removeprefix(b"data: "))
                     if "text" in event:
                         yield str(event["text"])
                     elif "result" in event:
@@ -146,8 +125,10 @@ class EngineClient:
                         return
                     else:
                         raise error_from_json(event)
-        except (httpx.HTTPError, ValueError) as error:
-            raise _unreachable(self.url, error) from error
+        except NoReply as error:
+            raise _unreachable(self.url, late=error.late) from error
+        except ValueError as error:
+            raise _unreachable(self.url) from error
         raise EngineUnavailable("The engine ended in the middle of an answer.", HINT)
 
     async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -168,40 +149,17 @@ class EngineClient:
 
     async def _acall(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
-    ) -> httpx.Response:
+    ) -> Reply:
         try:
-            answer = await self._aclient().request(method, path, json=body, timeout=_timeout(seconds))
-        except httpx.HTTPError as error:
-            raise _unreachable(self.url, error) from error
-        return _checked(answer)
-
-    def _aclient(self) -> httpx.AsyncClient:
-        """One per event loop: connections belong to the loop that opened them."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._async:
-            base, uds = _address(self.url)
-            transport = httpx.AsyncHTTPTransport(uds=uds) if uds else None
-            self._async[loop] = httpx.AsyncClient(
-                base_url=base, transport=transport, headers=self._headers(), trust_env=False
-            )
-        return self._async[loop]
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            return _checked(await self._transport.acall(method, path, body, seconds=seconds))
+        except NoReply as error:
+            raise _unreachable(self.url, late=error.late) from error
 
 
 @lru_cache(maxsize=8)
 def default_client(url: str, token: str = "") -> EngineClient:
     """The same client for the same address, so that connections are reused."""
     return EngineClient(url, token)
-
-
-def _address(url: str) -> tuple[str, str | None]:
-    return ("http://engine", url.removeprefix("unix:")) if url.startswith("unix:") else (url.rstrip("/"), None)
-
-
-def _timeout(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=CONNECT_SECONDS)
 
 
 def _patience(requests: Sequence[GenerationRequest]) -> float:
@@ -228,10 +186,10 @@ def _health(body: Mapping[str, Any]) -> EngineHealth:
     return EngineHealth(**{**body, **tuples})
 
 
-def _vectors(answer: httpx.Response) -> NDArray[np.float32]:
+def _vectors(answer: Reply) -> NDArray[np.float32]:
     import numpy as np
 
-    return np.frombuffer(answer.content, dtype="<f4").reshape(-1, int(answer.headers["X-Dimension"])).copy()
+    return np.frombuffer(answer.content, dtype="<f4").reshape(-1, int(answer.headers["x-dimension"])).copy()
 
 
 def _joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -240,7 +198,7 @@ def _joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _checked(answer: httpx.Response) -> httpx.Response:
+def _checked(answer: Reply) -> Reply:
     if answer.is_success:
         return answer
     try:
@@ -250,7 +208,7 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     raise error_from_json(body)
 
 
-def _unreachable(url: str, error: Exception) -> EngineError:
-    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+def _unreachable(url: str, *, late: bool = False) -> EngineError:
+    if late:
         return EngineUnavailable(f"The engine at {url} did not answer in time.", "It may be overloaded; see its log.")
     return EngineUnavailable(f"The engine at {url} does not answer.", HINT)
