@@ -13,6 +13,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from assistants.key_check_model import KeyCheck
 from assistants.policy_model import PrivacyPolicy, Rendering
 from generation.prompts import House, PromptStyle, prompt_digest
 
@@ -21,6 +22,7 @@ __all__ = [
     "ApiKeyQuerySet",
     "Assistant",
     "AuditEvent",
+    "KeyCheck",
     "Membership",
     "MembershipQuerySet",
     "PrivacyPolicy",

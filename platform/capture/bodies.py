@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -57,7 +57,7 @@ def read_turn(request: HttpRequest) -> Any:
 def read_turns(request: HttpRequest) -> Batch:
     """As `read_batch`; turns that are all like most are `QuickTurn` already."""
     if is_lines(request):
-        return read_batch(request, "turns")
+        return _read_lines(read_body(request), _turn_of)
     body = _json_body(request)
     quick = quick_turns(body)
     return Batch(quick) if quick and len(quick) <= MAX_ITEMS else batch_of(parse(body), "turns")
@@ -144,8 +144,13 @@ def is_lines(request: HttpRequest) -> bool:
     return (request.content_type or "").lower() in LINES
 
 
-def _read_lines(body: bytes) -> Batch:
-    """Blank lines count as lines, and as no items."""
+def _turn_of(line: bytes) -> Any:
+    quick = quick_turn(line)
+    return parse(line) if quick is None else quick
+
+
+def _read_lines(body: bytes, read: Callable[[bytes], Any] = parse) -> Batch:
+    """Blank lines count as lines, and as no items. ``read`` raises ApiError where a line is no JSON."""
     items: list[Any] = []
     lines: list[int] = []
     unreadable: dict[int, FieldError] = {}
@@ -156,7 +161,7 @@ def _read_lines(body: bytes) -> Batch:
             raise _too_many("this one has more")
         lines.append(number)
         try:
-            items.append(parse(line))
+            items.append(read(line))
         except ApiError as error:
             unreadable[len(items)] = {"field": "", "message": str(error.detail).replace("The body is", "This line is")}
             items.append(None)

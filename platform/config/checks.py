@@ -47,7 +47,7 @@ def check_database(
     *, app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None, **kwargs: Any
 ) -> list[CheckMessage]:
     """E001 no pgvector, E002 pgvector too old for halfvec, E006 live adapter of another prompt, E011 other
-    tables, E012 the extension is not there and may not be made."""
+    tables, E012 the extension is not there and may not be made, E013 another hash key."""
     if CHECKED_DATABASE not in (databases or ()):
         return []
     try:
@@ -88,7 +88,7 @@ def check_database(
                 id="ratchet.E012",
             )
         ]
-    return [*_check_stored_dimension(), *_check_tables(), *_check_live_adapters()]
+    return [*_check_stored_dimension(), *_check_tables(), *_check_hash_key(), *_check_live_adapters()]
 
 
 def _check_tables() -> list[CheckMessage]:
@@ -99,6 +99,16 @@ def _check_tables() -> list[CheckMessage]:
     if database_problem() or not (problem := schema_problem()):
         return []
     return [Error(problem, hint=HINT, id="ratchet.E011")]
+
+
+def _check_hash_key() -> list[CheckMessage]:
+    from assistants.key_check import HINT, PROBLEM, hash_key_fits
+
+    try:
+        fits = hash_key_fits()
+    except DatabaseError:
+        return []  # as with live adapters
+    return [] if fits else [Error(PROBLEM, hint=HINT, id="ratchet.E013")]
 
 
 def _check_stored_dimension() -> list[CheckMessage]:

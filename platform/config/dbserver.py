@@ -40,7 +40,8 @@ UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_write
 BUFFERS = (2**28, 2**32)
 """Bytes of ``shared_buffers``, least and most. Memory is only taken when something is read into it."""
 BUFFERS_SHARE = 8
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container's limit stands, of the second version of control groups and of the first."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -88,8 +89,9 @@ def buffers() -> int:
     """Bytes for ``shared_buffers``: an eighth of what the machine, or the container, has. A page of a vector index that
     is not among them costs as much to copy from the system's cache as a dozen comparisons."""
     memory = psutil.virtual_memory().total
-    with contextlib.suppress(OSError, ValueError):  # no container, or one that says "max"
-        memory = min(memory, int(_CGROUP.read_text()))
+    for limit in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # no container, or one that says "max"
+            memory = min(memory, int(limit.read_text()))
     return min(max(memory // BUFFERS_SHARE, BUFFERS[0]), BUFFERS[1])
 
 

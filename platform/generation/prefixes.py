@@ -34,7 +34,14 @@ class Prefixes:
             self._kept.move_to_end(key)
         return found
 
+    def takes(self, size: int) -> bool:
+        """Whether one of so many bytes is kept at all. One that fills the room alone would push out all others."""
+        return size <= MAX_KEPT_BYTES
+
     def put(self, key: Key, layers: Any) -> None:
+        """Keeps it, unless `takes` says no."""
+        if not self.takes(_bytes_of(layers)):
+            return
         self._kept[key] = layers
         self._count(key, layers, 1)
         while (self._tokens > MAX_KEPT_TOKENS or self._bytes > MAX_KEPT_BYTES) and len(self._kept) > 1:
@@ -46,6 +53,10 @@ class Prefixes:
             self._count(key, self._kept.pop(key), -1)
 
     def _count(self, key: Key, layers: Any, sign: int) -> None:
-        parts = [part for pair in layers for part in pair] if isinstance(layers, list) else [layers]
         self._tokens += sign * len(key[1])
-        self._bytes += sign * sum(part.nbytes for part in parts)
+        self._bytes += sign * _bytes_of(layers)
+
+
+def _bytes_of(layers: Any) -> int:
+    parts = [part for pair in layers for part in pair] if isinstance(layers, list) else [layers]
+    return sum(part.nbytes for part in parts)

@@ -52,6 +52,8 @@ class RaggedBatch(Batch):
         kept = self._prefixes.get(key)
         if kept is None:
             opening = self._model.store(row.shared)
+            if not self._prefixes.takes(opening.values.nbytes):
+                return  # it is read with the rest, once for each question
             self._read(key[1], opening, row.adapter)
             kept = opening.values
             self._prefixes.put(key, kept)

@@ -89,6 +89,23 @@ def test_lines_of_json_are_a_batch_with_their_numbers(api: Call) -> None:
     assert list(stored) == ["a", "b"]
 
 
+def test_lines_go_the_quick_way_one_by_one(api: Call) -> None:
+    """Each usual one without the long way, and what is unusual or wrong in one line is the affair of that line."""
+    from django.test import RequestFactory
+
+    from capture.bodies import read_turns
+    from capture.quick import QuickTurn
+
+    odd = turn_item(id="b", prompt_tokens="12")  # a number spelled as text: the long way reads it
+    body = lines(turn_item(id="a"), odd) + b"\r\n\n" + lines(turn_item(id="c"))
+    batch = read_turns(RequestFactory().post("/", body, content_type=LINES))
+    assert [type(item) for item in batch.items] == [QuickTurn, dict, QuickTurn]
+    assert list(batch.lines) == [1, 2, 4]
+    assert post(api, "turns/batch", body, LINES).json()["created"] == 3
+    # The same by the other way is the same turn.
+    assert post(api, "turns/batch", json.dumps([turn_item(id="a"), odd]).encode()).json()["duplicate"] == 2
+
+
 def test_lines_of_feedback_packed(api: Call) -> None:
     api("post", "turns", turn_item())
     body = lines({"turn": "t-1", "kind": "thumb", "value": 1}, {"turn": "t-2", "kind": "thumb", "value": 1})

@@ -63,14 +63,21 @@ def run(var: Path) -> tuple[subprocess.Popen[bytes], Place]:
 
 @pytest.mark.parametrize(
     ("machine", "container", "megabytes"),
-    [(2**30, "max", 256), (16 * 2**30, "max", 2048), (16 * 2**30, str(4 * 2**30), 512), (2**38, "", 4096)],
+    [
+        (2**30, "max", 256),
+        (16 * 2**30, "max", 2048),
+        (16 * 2**30, str(4 * 2**30), 512),
+        (2**38, "", 4096),
+        (16 * 2**30, str(2**63 - 4096), 2048),
+    ],
 )
+@pytest.mark.parametrize("version", [2, 1])
 def test_the_server_keeps_an_eighth_of_the_memory_for_pages(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: int, container: str, megabytes: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: int, container: str, megabytes: int, version: int
 ) -> None:
-    limit = tmp_path / "memory.max"
-    limit.write_text(f"{container}\n")
-    monkeypatch.setattr(dbserver, "_CGROUP", limit)
+    limits = (tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes")
+    limits[2 - version].write_text(f"{container}\n")
+    monkeypatch.setattr(dbserver, "_CGROUPS", limits)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=machine))
     assert dbserver.buffers() == megabytes * 2**20
 

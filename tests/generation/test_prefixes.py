@@ -120,3 +120,16 @@ def test_a_large_model_keeps_as_much_as_there_is_room_for(layers: Any, monkeypat
     kept.forget("c")
     kept.put(("e", tokens), layers)
     assert [name for name in "abcde" if kept.get((name, tokens)) is not None] == ["d", "e"]
+
+
+def test_one_that_has_no_room_at_all_is_read_for_each_question(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four thousand tokens of a model like Qwen3-0.6B are 0.9 GB."""
+    monkeypatch.setattr(prefixes, "MAX_KEPT_BYTES", 100)
+    requests = [ask(2), ask(3, "one")]
+    expected = without(engine, requests)
+    for _ in range(2):
+        assert [engine.generate([request])[0].text for request in requests] == expected
+    assert [result.text for result in engine.generate([*requests, *requests])] == expected * 2
+    assert (engine.prefixes.reused, engine.prefixes._bytes) == (0, 0)

@@ -104,6 +104,8 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
     as_stored = taken_as_stored(total)
     """Whether they fit is asked at the end: the sample that tells is being embedded meanwhile."""
     heads: list[Head] = []
+    borrowed: list[Head] = []
+    """With the vectors that their turns keep."""
     why: list[str] = []
     done = 0
     shelf = Shelf()
@@ -125,10 +127,11 @@ def _turns(order: Order, pool: Pool, funnel: Funnel) -> list[Head]:
         added = _add(order, pool, kept, vectors)
         order.look_ahead(pool, added)
         heads += added
+        borrowed += [head for head, vector in zip(added, vectors, strict=True) if vector is not None]
         done += len(part)
         order.beat(stage="labelled turns", done=done, total=total)
-    if as_stored and not turns_fit(order.embed, rows, order.assistant):
-        _embed_anew(order, pool, heads)
+    if borrowed and not turns_fit(order.embed, rows, order.assistant):
+        _embed_anew(order, pool, borrowed)
     funnel.step("resolved turns", done, len(heads), why)
     return heads
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,8 @@ def helpers_wanted(units: int) -> int:
 
 def memory_of_one() -> int | None:
     """Bytes that one process holds, about: weights in the number format of the setting, what `generation.fusing` keeps
-    beside them (a small model's layers, the output layer in float32), and the libraries. None where another server has
+    beside them (a small model's layers, or the one layer of a large one that is lent to a pass of its own; the output
+    layer in float32), and the libraries. None where another server has
     the model, or the base is not here."""
     if settings.RATCHET_OPENAI_BASE_URL:
         return None
@@ -173,8 +175,14 @@ def memory_of_one() -> int | None:
         return None
     bytes_each = 2 if settings.RATCHET_ENGINE_DTYPE == "bfloat16" else 4
     held = bytes_each * sum(math.prod(shape) for _, shape in shapes)
-    layers = bytes_each * sum(math.prod(shape) for name, shape in shapes if ".layers." in name)
-    if bytes_each == 4 and layers <= PACKED_BYTES:
+    each: Counter[str] = Counter()
+    for name, shape in shapes:
+        if ".layers." in name:
+            each[name.partition(".layers.")[2].partition(".")[0]] += bytes_each * math.prod(shape)
+    layers = each.total()
+    if layers > PACKED_BYTES:
+        held += max(each.values())
+    elif bytes_each == 4:
         held += layers
     head = 4 * max((math.prod(shape) for name, shape in shapes if name.endswith(HEADS)), default=0)
     return LIBRARY_BYTES + held + (head if head <= HEAD_BYTES else 0)

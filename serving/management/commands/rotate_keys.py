@@ -1,4 +1,4 @@
-"""`manage.py rotate_keys [--new | --drop-old]`: another key for what waits encrypted."""
+"""`manage.py rotate_keys [--new | --drop-old | --accept-hash-key]`: another key for what waits encrypted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotations.models import SavedDraft
+from assistants.key_check import accept_hash_key
 from assistants.services import audit
 from capture import rotation
 from knowledge.models import UploadedFile
@@ -35,6 +36,9 @@ class Command(BaseCommand):
         step = parser.add_mutually_exclusive_group()
         step.add_argument("--new", action="store_true", help="first step: make a key and put it before the others")
         step.add_argument("--drop-old", action="store_true", help="last step: forget every key but the first")
+        step.add_argument(
+            "--accept-hash-key", action="store_true", help="RATCHET_HASH_KEY of now counts, since the old one is lost"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["new"]:
@@ -44,6 +48,9 @@ class Command(BaseCommand):
             self.stdout.write(f"A new key stands first in {path}. {RESTART}")
         elif options["drop_old"]:
             self._drop()
+        elif options["accept_hash_key"]:
+            fresh = accept_hash_key()
+            self.stdout.write("The hash key of now counts." if fresh else "The hash key of now counts already.")
         else:
             self._rotate()
 

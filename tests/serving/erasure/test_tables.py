@@ -57,6 +57,7 @@ HOLD_NONE = {
     "training.AdapterMerge": "", "training.DatasetPreview": "names rows of turns, and shows those of nobody's",
     "training.Evaluation": "numbers", "training.Judging": "numbers", "training.KnowledgeScore": "numbers",
     "training.EvaluationHelper": "numbers", "training.EvaluationUnit": "numbers",
+    "assistants.KeyCheck": "a keyed hash of nothing",
     "training.Replay": "numbers; its answers go with their turns", "training.RetrainingProposal": "numbers",
     "training.RetrievalComparison": "measures", "training.RetrieverTuning": "measures", "training.RunMetric": "numbers",
 }  # fmt: skip

@@ -61,6 +61,26 @@ def test_stored_vectors_are_taken_when_they_are_of_todays_embedder(
     assert (len(set(asked) & ANSWERS.keys()) > 2) is wrong  # only a sample is embedded, or all of them anew
 
 
+def test_turns_whose_vectors_nobody_has_stored_are_embedded_once(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate(assistant)
+    expected = build(assistant)
+    asked: list[str] = []
+    real = embedding.question_vectors
+
+    def counting(rows: Any, *rest: Any) -> Any:
+        asked.extend(question for question, _ in rows)
+        return real(rows, *rest)
+
+    monkeypatch.setattr(stored_vectors, "EMBED_ANEW", 0)
+    monkeypatch.setattr(embedding, "question_vectors", counting)
+    assert build(assistant).content_hash == expected.content_hash
+    turns = [question for question in asked if question in ANSWERS]
+    assert turns
+    assert len(turns) == len(set(turns))
+
+
 def test_written_questions_are_embedded_once(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     curate(assistant)
     synthesis = synthesise(assistant)

@@ -11,12 +11,14 @@ from datetime import timedelta
 from typing import Any
 
 import psutil
+from django.core.management.base import CommandError
 from django.db import DatabaseError, connections
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.management.commands.qcluster import Command as Cluster
 from django_q.models import OrmQ, Schedule, Task
 
+from assistants.key_check import HINT, PROBLEM, hash_key_fits
 from capture import jobs
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class Command(Cluster):
         """A job that died with its worker comes back from the queue only after a quarter of an hour, and the schedule
         takes up to a minute: what waits is looked at now."""
         try:
+            if not hash_key_fits():
+                raise CommandError(f"{PROBLEM} {HINT}")
             jobs.enqueue_scrub()
             jobs.enqueue_close()
         except DatabaseError:

@@ -17,6 +17,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection, connections
 
+from assistants.key_check import HINT as KEY_HINT
+from assistants.key_check import PROBLEM as KEY_PROBLEM
+from assistants.key_check import remember_hash_key
 from config import preflight, processes
 from config.dbserver import stop_stray
 from config.env import envsecret
@@ -187,6 +190,8 @@ def _migrate() -> None:
         raise CommandError(f"The database cannot be migrated: {str(error).strip()}") from error
     if problem := schema_problem():
         raise CommandError(f"{problem} {HINT}")
+    if not remember_hash_key():
+        raise CommandError(f"{KEY_PROBLEM} {KEY_HINT}")
 
 
 def _ensure_admin() -> str:
