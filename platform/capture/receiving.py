@@ -24,6 +24,7 @@ from capture.models import Quarantine, Receipt, Turn
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
 from capture.quick import QuickTurn
 from capture.room import added
+from capture.sealing import packed_all
 from capture.vault import conversation_key, erased_id, stored_id
 
 Status = Literal["created", "duplicate", "conflict", "invalid"]
@@ -34,7 +35,7 @@ _ENVELOPE = b'{"api_key":%d,"received":"%s","client":"%s","item":%s}'
 _COMPUTING = threading.Lock()
 """One batch at a time is computed. Hashing lets go of the interpreter's lock with every item, and several threads would
 hand it to and fro; none of them is sooner done for it."""
-_NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn"}
+NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn"}
 _PRODUCT = re.compile(r"[\w.+-]{1,60}(?:/[\w.+-]{1,58})?(?=\s|$)", re.ASCII)
 
 
@@ -128,7 +129,7 @@ def receive_feedback(*, assistant: Assistant, api_key: ApiKey | None, items: Seq
     for place, item in parsed:
         shown = item.id or ""
         if item.turn not in turns:
-            batch.results[place] = ItemResult(shown, "invalid", [_NO_TURN])
+            batch.results[place] = ItemResult(shown, "invalid", [NO_TURN])
             continue
         if item.metric and (wrong := misfit(metrics, item.metric, item.value)):
             batch.results[place] = ItemResult(shown, "invalid", [wrong])
@@ -159,7 +160,7 @@ def receive_updates(*, assistant: Assistant, api_key: ApiKey | None, items: Sequ
     turns = _known_turns(assistant, [item.turn for _, item in parsed])
     for place, item in parsed:
         if item.turn not in turns:
-            batch.results[place] = ItemResult(item.turn, "invalid", [_NO_TURN])
+            batch.results[place] = ItemResult(item.turn, "invalid", [NO_TURN])
             continue
         turn_id, conversation = turns[item.turn]
         known = item.model_copy(update={"turn": turn_id})
@@ -175,6 +176,11 @@ def _counted(assistant: Assistant, key: ApiKey | None, kind: Quarantine.Kind, ba
     results = batch.finish()
     count_statuses(assistant, key, kind.value, (result.status for result in results))
     return results
+
+
+def payload_digest(content: bytes) -> str:
+    """Keyed: it outlives the payload, and an open hash of a short text can be guessed."""
+    return keyed_hash("payload", content).hex()
 
 
 def _valid(
@@ -197,8 +203,7 @@ def _valid(
         place=place,
         client_id=client_id,
         receipt_id=receipt_id,
-        # Keyed: it outlives the payload, and an open hash of a short text can be guessed.
-        digest=keyed_hash("payload", identity or content).hex(),
+        digest=payload_digest(identity or content),
         conversation=conversation,
         envelope=_ENVELOPE % (key.pk if key else 0, came, client.encode(), content),
     )
@@ -238,8 +243,9 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     items = list(batch.valid.values())
     if not items:
         return
+    packed = packed_all([item.envelope for item in items])
     with _COMPUTING:
-        payloads = encrypt_all(item.envelope for item in items)
+        payloads = encrypt_all(packed)
     begun = time.monotonic()
     # Payloads go to the server as bytes (%b): in an array, %s would write each of them as hex.
     rows = run_prepared(

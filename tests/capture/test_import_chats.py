@@ -107,6 +107,11 @@ def test_chats_without_an_answer_are_refused(record: Any) -> None:
         openai_chat.convert(record)
 
 
+def test_a_message_of_an_unknown_role_is_called_that() -> None:
+    with pytest.raises(Refused, match="of an unknown role"):
+        openai_chat.convert({"messages": [{"role": "robot", "content": "Hi"}, {"role": "assistant", "content": "Hi"}]})
+
+
 def test_times_in_every_unit_and_wording() -> None:
     seconds = 1767225600
     for value in (seconds, seconds * 1000, seconds * 10**6, seconds * 10**9, str(seconds), "2026-01-01T00:00:00Z",

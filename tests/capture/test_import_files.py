@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from capture.imports import grouping, jsonarray, mapped, sources
 from capture.imports.formats import format_of
 from capture.imports.grouping import Spool, parts_for
-from capture.imports.jsonarray import elements
+from capture.imports.jsonarray import TextBehind, elements
 from capture.imports.mapped import TARGETS, ColumnMap, map_of_header, merged, parse_map, read_map
 from capture.imports.opening import open_source
 from capture.imports.progress import Display, duration
@@ -58,13 +58,18 @@ def test_an_array_is_cut_at_its_elements_wherever_the_chunks_end(size: int, monk
         assert [json.loads(part or b"") for part in elements(io.BytesIO(text.encode()), 1000)] == values
     assert list(elements(io.BytesIO(b" [ ] "), 1000)) == []
     assert list(elements(io.BytesIO(b'["' + b"x" * 50 + b'", 1]'), 20)) == [None, b" 1"]
+    for tail in (b"]", b" \n\n[3]", b"x"):  # two arrays in one file, say: the second is not passed over in silence
+        found = elements(io.BytesIO(b"[1, [2]]" + tail), 1000)
+        assert [next(found), next(found)] == [b"1", b" [2]"]
+        with pytest.raises(TextBehind):
+            next(found)
     with pytest.raises(EOFError):
         list(elements(io.BytesIO(b'[1, {"a": "]'), 1000))
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_cutter(data: bytes) -> None:
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, TextBehind):
         list(elements(io.BytesIO(b"[" + data), 50))
 
 
@@ -88,7 +93,8 @@ def test_containers_are_told_by_their_bytes(tmp_path: Path) -> None:
     [
         (None, "There is no file"), (b"", "empty"), (b"  \n", "empty"), ("id\n".encode("utf-16"), "UTF-16"),
         (b"\x7fELF\x00\x00", "not text"), (b"\x1f\x8bnot gzip", "damaged"), (b"PAR1 and no more", "Parquet"),
-        (b"caf\xe9,b\n", "not UTF-8"),
+        (b"caf\xe9,b\n", "not UTF-8"), ("{}".encode("utf-16-le"), "UTF-16"), ("[1]".encode("utf-16-be"), "UTF-16"),
+        ("a,b".encode("utf-32"), "UTF-32"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_read_say_so_in_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
@@ -98,6 +104,13 @@ def test_files_that_cannot_be_read_say_so_in_one_line(tmp_path: Path, content: b
     with pytest.raises(ImportProblem, match=said) as caught:
         open_source(path, 0)
     assert "\n" not in str(caught.value)
+
+
+def test_text_behind_an_array_is_a_refused_record(tmp_path: Path) -> None:
+    assert rows(written(tmp_path, b"[" + GOOD + b"]\n[" + GOOD + b"]")) == [
+        (1, None), (2, "text behind the end of the array: one array a file"),
+    ]  # fmt: skip
+    assert rows(written(tmp_path, b"[" + GOOD + b"]\n\n")) == [(1, None)]
 
 
 def test_a_file_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:

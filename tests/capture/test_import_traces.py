@@ -61,6 +61,23 @@ def test_scores_alone_are_feedback_on_a_turn_imported_before() -> None:
     assert {payload["turn"] for payload in converted.feedback} == {"t1"}
 
 
+def test_a_row_of_a_page_that_is_none_costs_itself_only() -> None:
+    good = {"id": "t1", "timestamp": "2026-03-01T10:00:00Z", "sessionId": None, "input": ASKED, "output": ANSWERED}
+    page = {"data": [good, {"id": "t2", "input": "?"}, {"name": "n", "dataType": "NUMERIC", "value": 1}, {}, "t3"]}
+    found: dict[str, list[Any]] = {}
+    for trace, piece in langfuse.pieces(json.loads(json.dumps(page))):
+        found.setdefault(trace, []).append(piece)
+    (turn,) = langfuse.assemble("t1", found.pop("t1")).turns
+    assert turn["question"] == ASKED
+    reasons = []
+    for trace, pieces in found.items():
+        with pytest.raises(Refused) as caught:
+            langfuse.assemble(trace, pieces)
+        reasons.append(caught.value.reason)
+    nothing = "neither a trace nor an observation nor a score of Langfuse"
+    assert reasons == [nothing, "a score of no trace", nothing]
+
+
 @pytest.mark.parametrize("record", [None, [], {}, {"id": "x"}, {"name": "n", "data_type": "NUMERIC"}])
 def test_rows_of_nothing_known_are_refused(record: Any) -> None:
     with pytest.raises(Refused):

@@ -190,6 +190,23 @@ def test_a_dry_run_counts_and_writes_nothing(cast: Cast, tmp_path: Path, setting
     assert states(settings) == []
 
 
+def test_a_dry_run_says_what_the_import_then_does(cast: Cast, tmp_path: Path) -> None:
+    """Ids that stand there twice, other content under a known id, feedback on turns that nobody has posted."""
+    receive_turns(assistant=cast.bot, api_key=None, items=[turn_item(id="here")])
+    path = written(tmp_path, [
+        turn_item(id="here"), turn_item(id="here", question="Another?"), turn_item(id="a"), turn_item(id="a"),
+        turn_item(id="a", question="Another?"), {"turn": "a", "kind": "thumb", "value": 1},
+        {"turn": "here", "kind": "thumb", "value": 1}, {"turn": "nobody", "kind": "thumb", "value": 1},
+        {"turn": "4c5fd2ae-9f4e-4a9f-8a59-0d9a8a3b2c11", "kind": "thumb", "value": 1},
+    ])  # fmt: skip
+    dry = run(path, dry_run=True).out.splitlines()
+    done = run(path).out.splitlines()
+    assert dry[0].startswith("9 records: 1 turn would be new, 2 known already; 2 pieces of feedback would be new")
+    assert [line for line in dry if line.startswith("  ")] == [line for line in done if line.startswith("  ")]
+    assert "4 refused" in dry[0]
+    assert "4 refused" in done[0]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -237,3 +254,5 @@ def test_a_file_that_is_cut_off_keeps_what_came_before(cast: Cast, tmp_path: Pat
     ):
         run(path, batch=10)
     assert 300 < Receipt.objects.count() < 400
+    with pytest.raises(CommandError, match=r"record \d+\. Export it again"):
+        run(path, batch=10, dry_run=True)

@@ -12,6 +12,10 @@ _INSIDE = re.compile(rb'["\\]')
 _OPEN, _CLOSE = b"{[", b"}]"
 
 
+class TextBehind(Exception):
+    """Something stands behind the end of the array, such as another one."""
+
+
 def elements(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
     """Cuts at the commas between elements; what stands between them is not checked.
 
@@ -20,12 +24,17 @@ def elements(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
 
     Raises:
         EOFError: the stream ends inside of the array.
+        TextBehind: the array ends before the stream does.
     """
     cutter = _Cutter(limit)
     while chunk := stream.read(_CHUNK):
         yield from cutter.feed(chunk)
         if cutter.done:
-            return
+            rest = cutter.rest
+            while not rest.strip():
+                if not (rest := stream.read(_CHUNK)):
+                    return
+            raise TextBehind
     raise EOFError
 
 
@@ -33,6 +42,8 @@ class _Cutter:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.done = False
+        self.rest = b""
+        """When done: what stands behind the array in the chunk with its end."""
         self._depth = 0
         self._inside = False
         self._escaped = False
@@ -68,6 +79,7 @@ class _Cutter:
                     yield from self._cut(chunk[start : place - 1], last=self._depth == 0)
                     start = place
                     self.done = self._depth == 0
+        self.rest = chunk[place:]
         if not self.done and self._depth:
             self._keep(chunk[start:])
 

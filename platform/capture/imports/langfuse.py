@@ -12,13 +12,15 @@ from typing import Any
 from capture.imports.contents import answer_of, documents_of, history_of, messages_of, question_of
 from capture.imports.traces import Piece, slim, turn_of
 from capture.imports.units import Converted, Refused
-from capture.imports.values import first, fit_metadata, is_missing, moment, number, structure, text, whole
+from capture.imports.values import content_id, first, fit_metadata, is_missing, moment, number, structure, text, whole
 
 _TYPES = {"SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL"}
 _SCORE_TYPES = {"NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"}
 _TRACE_MARKS = {"sessionId", "session_id", "userId", "user_id", "bookmarked", "release", "environment"}
 _NOT_SCORES = {"tags", "comments", "observations", "scores", "input", "output", "metadata", "traceTags", "toolCalls",
                "toolCallNames", "tool_calls", "tool_call_names", "toolDefinitions", "tool_definitions"}  # fmt: skip
+_NOTHING = "neither a trace nor an observation nor a score of Langfuse"
+_REFUSED = "refused"
 _NESTED = ("data", "traces", "observations", "scores")
 
 
@@ -41,12 +43,14 @@ def pieces(record: Any) -> list[tuple[str, Piece]]:
         raise Refused("not an object")
     found = list(_pieces(record))
     if not found:
-        raise Refused("neither a trace nor an observation nor a score of Langfuse")
+        raise Refused(_NOTHING)
     return found
 
 
 def assemble(trace: str, found: list[Piece]) -> Converted:
-    """Raises as `traces.turn_of`."""
+    """Raises as `traces.turn_of`, and Refused for a row that was none."""
+    if found[0]["what"] == _REFUSED:
+        raise Refused(found[0]["why"])
     return turn_of(trace, found, prefix="langfuse")
 
 
@@ -59,9 +63,19 @@ def _pieces(record: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:
         for row in record[name] if _is_list(record, name) else []:
             if isinstance(row, Mapping):  # the list of the API's traces holds ids instead
                 nested = True
-                yield from _pieces(row)
+                yield from _nested(row)
     if not isinstance(inner, Mapping) and not (nested and not _is_trace(record)):
         yield from _row(record)
+
+
+def _nested(row: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:
+    """A row of a page that is none costs itself, not the page: it comes by as a trace of its own, which is refused."""
+    try:
+        found = list(_pieces(row))
+        why = _NOTHING
+    except Refused as error:
+        found, why = [], error.reason
+    yield from found or [(content_id(_REFUSED, row), {"what": _REFUSED, "why": why})]
 
 
 def _row(row: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:

@@ -40,14 +40,16 @@ def convert(record: Any) -> Converted:
     the answer, so that a log which repeats the whole conversation in every line gives each answer once.
 
     Raises:
-        Refused: no messages, or no answer to a question among them.
+        Refused: no messages, one that cannot be read, or no answer to a question among them.
     """
     if not isinstance(record, Mapping):
         raise Refused("not an object")
     outer, record = record, _whole(record)
     messages = messages_of(record.get("messages"))
     if not messages:
-        raise Refused("no messages")
+        given = structure(record.get("messages"))
+        some = isinstance(given, list) and given
+        raise Refused("a message without content or of an unknown role" if some else "no messages")
     metadata = structure(record.get("metadata"))
     known = {
         **(metadata if isinstance(metadata, Mapping) else {}),

@@ -14,6 +14,9 @@ from capture.imports.sources import Container, Source, delimiter_of, parquet_lib
 from capture.imports.units import ImportProblem
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF32 = b"\x00\x00\xfe\xff"
+_BEGIN = b"\x00{["
+"""How JSON begins in these encodings where they have no mark."""
 
 
 def open_source(path: Path, number: int) -> Source:
@@ -44,8 +47,8 @@ def open_source(path: Path, number: int) -> Source:
 
 
 def _text_source(path: Path, number: int, zipped: bool, size: int, start: bytes) -> Source:
-    if start[:2] in _UTF16:
-        raise ImportProblem(f"{path.name} is UTF-16. Save it as UTF-8.")
+    if start[:2] in _UTF16 or (start[:2].count(0) == 1 and not start[:1].strip(_BEGIN)) or start[:4] == _UTF32:
+        raise ImportProblem(f"{path.name} is UTF-16 or UTF-32. Save it as UTF-8.")
     if b"\x00" in start[:1024] and start.lstrip()[:1] not in (b"{", b"["):
         raise ImportProblem(f"{path.name} is not text. Take JSONL, JSON, CSV or Parquet, zipped with gzip or not.")
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connection
 from pydantic import ValidationError
@@ -15,13 +16,15 @@ from assistants.errors import ApiError, FieldError
 from assistants.models import Assistant
 from capture.imports.outcome import CONFLICT
 from capture.imports.units import Payload
-from capture.models import Quarantine, Receipt
+from capture.models import Quarantine, Receipt, Turn
 from capture.payloads import FeedbackItem, TurnItem, field_errors
-from capture.receiving import ItemResult, receive_feedback, receive_turns
+from capture.receiving import NO_TURN, ItemResult, payload_digest, receive_feedback, receive_turns
 from capture.vault import stored_id
 
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
 _RETRIES = 6
+MAX_SEEN = 500_000
+"""Turns that a dry run tells repeats by: some 150 MB."""
 _HINT_AFTER = 60.0
 """Seconds without any progress of the quarantine, after which a hint is due."""
 
@@ -117,33 +120,59 @@ class LivePoster:
 
 
 class DryPoster:
-    """Checks as capture would, and writes nothing."""
+    """Checks as capture would, and writes nothing. Of what a run has met it remembers `MAX_SEEN` turns."""
 
     def __init__(self, assistant: Assistant) -> None:
         self._assistant = assistant
+        self._seen: dict[str, str] = {}  # digest by receipt id
 
     def turns(self, items: list[Payload]) -> list[Outcome]:
-        return self._checked(TurnItem, items, self._known([str(item.get("id")) for item in items]))
+        known = self._receipts([str(item.get("id")) for item in items])
+        return [self._turn(item, known) for item in items]
 
     def feedback(self, items: list[Payload]) -> list[Outcome]:
-        return self._checked(FeedbackItem, items, set())
+        names = [str(item.get("turn")) for item in items]
+        known = self._receipts(names)
+        uuids = [name for name in names if _is_uuid(name)]
+        here = {str(pk) for pk in Turn.objects.of(self._assistant).filter(pk__in=uuids).values_list("pk", flat=True)}
+        return [self._feedback(item, known, here) for item in items]
 
-    def _known(self, ids: Sequence[str]) -> set[str]:
-        kept = {stored_id(name): name for name in ids if name.isprintable()}
+    def _turn(self, item: Payload, known: Mapping[str, str]) -> Outcome:
+        shown = _shown(item.get("id"))
+        try:
+            valid = TurnItem.model_validate(item)
+        except ValidationError as error:
+            return Outcome("refused", shown, _reason(field_errors(error)), stored=False)
+        receipt, digest = stored_id(valid.id), payload_digest(valid.canonical())
+        before = known.get(receipt) or self._seen.get(receipt)
+        if before is None:
+            if len(self._seen) < MAX_SEEN:
+                self._seen[receipt] = digest
+            return Outcome("new", shown)
+        return Outcome("known", shown) if before == digest else Outcome("refused", shown, CONFLICT)
+
+    def _feedback(self, item: Payload, known: Mapping[str, str], here: set[str]) -> Outcome:
+        shown, turn = _shown(item.get("id")), str(item.get("turn"))
+        try:
+            FeedbackItem.model_validate(item)
+        except ValidationError as error:
+            return Outcome("refused", shown, _reason(field_errors(error)), stored=False)
+        receipt = stored_id(turn)
+        if receipt in known or receipt in self._seen or turn.lower() in here or len(self._seen) == MAX_SEEN:
+            return Outcome("new", shown)
+        return Outcome("refused", shown, _reason([NO_TURN]), stored=False)
+
+    def _receipts(self, names: Sequence[str]) -> dict[str, str]:
+        kept = [stored_id(name) for name in names if name.isprintable()]
         found = Receipt.objects.filter(assistant=self._assistant, client_id__in=kept)
-        return {kept[name] for name in found.values_list("client_id", flat=True) if name in kept}
+        return dict(found.values_list("client_id", "payload_digest"))
 
-    def _checked(self, model: type[TurnItem | FeedbackItem], items: list[Payload], known: set[str]) -> list[Outcome]:
-        found: list[Outcome] = []
-        for item in items:
-            client_id = item.get("id")
-            try:
-                model.model_validate(item)
-            except ValidationError as error:
-                found.append(Outcome("refused", _shown(client_id), _reason(field_errors(error)), stored=False))
-            else:
-                found.append(Outcome("known" if client_id in known else "new", _shown(client_id)))
-        return found
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name.lower()
+    except ValueError:
+        return False
 
 
 def _outcome(result: ItemResult) -> Outcome:

@@ -66,7 +66,8 @@ class Run:
                     self._flush()
         except ImportProblem as error:
             self._flush()
-            before = "" if isinstance(self.format, Grouped) else " What came before was taken."
+            dry = self.state is None
+            before = "" if dry or isinstance(self.format, Grouped) else " What came before was taken."
             raise ImportProblem(f"{error}{before} Export it again.") from None
         self._flush()
         counting.flush()

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 import pydantic_core
 
-from capture.imports.jsonarray import elements
+from capture.imports.jsonarray import TextBehind, elements
 from capture.imports.units import ImportProblem, Row
 from capture.imports.values import is_too_deep
 
@@ -205,11 +205,15 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
 
 
 def _array(stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
-    for line, raw in enumerate(elements(stream, MAX_RECORD), start=1):
-        if raw is None:
-            yield line, 0, _failing(_TOO_LONG)
-        else:
-            yield line, len(raw), _decoding(raw)
+    line = 0
+    try:
+        for line, raw in enumerate(elements(stream, MAX_RECORD), start=1):
+            if raw is None:
+                yield line, 0, _failing(_TOO_LONG)
+            else:
+                yield line, len(raw), _decoding(raw)
+    except TextBehind:
+        yield line + 1, 0, _failing("text behind the end of the array: one array a file")
 
 
 def _object(stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
