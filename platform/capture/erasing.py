@@ -18,9 +18,10 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import CASCADE, ForeignObjectRel, Model, OuterRef, Q, QuerySet, Subquery
 
 from assistants.models import Assistant
-from assistants.vault import PayloadUnreadable, decrypt
+from assistants.vault import PayloadUnreadable
 from capture.masking import without_user
 from capture.models import Conversation, Passage, Quarantine, Receipt, Retrieval, Turn, WaitingSpans
+from capture.sealing import content_of
 from capture.vault import conversation_key, erased_id, stored_id
 
 T = TypeVar("T")
@@ -304,7 +305,7 @@ def _find_spans(assistant: Assistant, wanted: Wanted, found: Waiting, beat: Call
 def _opens(payload: bytes | memoryview, meant: Callable[[Any], bool]) -> bool | None:
     """None when no key opens it, or when it is not what it should be."""
     try:
-        return meant(json.loads(decrypt(payload)))
+        return meant(json.loads(content_of(payload)))
     except (PayloadUnreadable, ValueError, KeyError, TypeError, AttributeError):
         return None
 

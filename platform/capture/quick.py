@@ -104,7 +104,7 @@ _ERRORS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 
 def quick_turn(body: bytes) -> QuickTurn | None:
     """The turn that ``body`` is, or None: to be read the long way."""
-    if _NUL in body:
+    if _has_nul(body):
         return None
     try:
         turn = _ONE.decode(body)
@@ -116,7 +116,7 @@ def quick_turn(body: bytes) -> QuickTurn | None:
 
 def quick_turns(body: bytes) -> Sequence[QuickTurn] | None:
     """The turns of a batch, an array or an object with it under ``turns``; None: to be read the long way, all of it."""
-    if _NUL in body:
+    if _has_nul(body):
         return None
     try:
         found = _MANY.decode(body)
@@ -126,6 +126,11 @@ def quick_turns(body: bytes) -> Sequence[QuickTurn] | None:
     except _ERRORS:
         return None
     return turns
+
+
+def _has_nul(body: bytes) -> bool:
+    # One byte is looked for ten times as fast as six, and most bodies do without it.
+    return b"\\" in body and _NUL in body
 
 
 def _check(turn: QuickTurn) -> None:

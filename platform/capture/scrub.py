@@ -20,7 +20,7 @@ from django.db import DataError, IntegrityError
 
 from assistants.models import ApiKey, Assistant
 from assistants.policies import policy_of
-from assistants.vault import PayloadUnreadable, decrypt
+from assistants.vault import PayloadUnreadable
 from capture import counting
 from capture.claims import BATCH, Claim, LeaseLost, claim, done, give_back, hold, release
 from capture.late_storing import ReadyFeedback, ReadyUpdate, TurnMissing, UpdateRefused
@@ -28,6 +28,7 @@ from capture.masking import mask_feedback, mask_turn, mask_update
 from capture.models import Conversation, IntakeCount, Quarantine, Receipt, Turn
 from capture.own_texts import OwnTexts
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem
+from capture.sealing import content_of
 from capture.storing import Ready, ReadyTurn, StaleTable, Vectors, make_vectors, write
 from capture.vault import entities_key, stored_id
 from privacy.entities import EntityTable
@@ -259,7 +260,7 @@ _MODELS: Mapping[Quarantine.Kind, type[TurnItem | FeedbackItem | UpdateItem]] = 
 
 
 def _opened(row: Quarantine, client_id: str) -> _Opened:
-    envelope = json.loads(decrypt(row.payload))
+    envelope = json.loads(content_of(row.payload))
     item = _MODELS[Quarantine.Kind(row.kind)].model_validate(envelope["item"])
     conversation = ""
     if isinstance(item, TurnItem):

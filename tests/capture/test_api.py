@@ -11,9 +11,9 @@ from django.db import connection
 from django.utils import timezone
 
 from assistants.services import issue_key, revoke_key
-from assistants.vault import decrypt
 from capture import receiving
 from capture.models import Quarantine, Receipt
+from capture.sealing import content_of
 from tests.capture.conftest import Call, Cast, turn_item
 from tests.factories import make_feedback, make_turn
 
@@ -60,7 +60,7 @@ def test_nothing_readable_is_stored_before_scrubbing(api: Call, cast: Cast) -> N
     row = Quarantine.objects.select_related("receipt").get()
     assert b"Zebulon" not in bytes(row.payload)
     assert "quark" not in row.receipt.client_id
-    envelope = json.loads(decrypt(row.payload))
+    envelope = json.loads(content_of(row.payload))
     assert envelope["item"]["question"] == "I am Zebulon Quark"
     assert envelope["api_key"] == cast.key.pk
 
@@ -157,7 +157,7 @@ def test_malformed_bodies_get_a_422(api: Call, path: str, body: bytes) -> None:
 def test_bytes_that_cannot_be_stored_are_marked_in_text(api: Call) -> None:
     text = json.dumps(turn_item()).replace("What does it", "What\\u0000 does \\ud800 it").encode()
     assert api("post", "turns", text).status_code == 201
-    item = json.loads(decrypt(Quarantine.objects.get().payload))["item"]
+    item = json.loads(content_of(Quarantine.objects.get().payload))["item"]
     assert item["question"].startswith("What\ufffd does \ufffd it")
 
 

@@ -19,10 +19,10 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from assistants.errors import ApiError
-from assistants.vault import decrypt
 from capture.imports import posting, running
 from capture.imports.posting import LivePoster
 from capture.models import Quarantine, Receipt
+from capture.sealing import content_of
 from tests.capture.conftest import Cast, turn_item
 from tests.capture.import_samples import BLOB, lines, own_state, run, states, turns, written
 from tests.factories import make_assistant
@@ -217,7 +217,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, settings: Any) -> None:
     assert Receipt.objects.count() == Quarantine.objects.count() == 3000
     last = Quarantine.objects.latest("pk")
     settings.RATCHET_DATA_KEY = (settings.VAR_DIR / "secrets" / "ratchet_data_key").read_text().strip()
-    assert json.loads(decrypt(last.payload))["item"]["id"] == "i-2999"
+    assert json.loads(content_of(last.payload))["item"]["id"] == "i-2999"
 
 
 def _address() -> str:
