@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import regex
 
+from privacy import address_places
 from privacy.features import Features, Gate
 from privacy.gazetteer import FUNCTION_WORDS, fold, gazetteer
 from privacy.scanning import Hit, ScanRecognizer, bounded
@@ -114,6 +115,7 @@ _TAILS = tuple(
     )
 )
 _MAX_TAILS = 5
+_STREET_STEMS = tuple(words("street road rd avenue ave lane crescent boulevard terrace mews gardens drive grove close"))
 _UNITS = frozenset(
     words(
         "minutes minute hours hour days day weeks week months month years year miles mile km metres meters"
@@ -122,124 +124,20 @@ _UNITS = frozenset(
 )
 
 
-# What a street word in front begins with, and what a cue has: cheap to look for before the patterns.
-_PREFIX_STEMS = tuple(
-    f"{stem} "
-    for stem in words(
-        "rue avenue av. boulevard bd place chemin allée impasse quai chaussée chaussee route cours via viale"
-        " piazza corso vicolo largo strada calle avenida avda plaza paseo carrera camino ronda carrer rua"
-        " travessa praça ul. ulica al. os. pl. jalan"
-    )
-)
-_PREFIX_WORDS = frozenset(map(str.rstrip, _PREFIX_STEMS))
-_JOIN_STARTS = frozenset("dlv(\n \u00a0")
-# What `_SUFFIX` and `_STREET` can end in, or a little more.
-_STREET_ENDS = (
-    *words(
-        "straße strasse str str. gasse allee platz weg ring damm ufer laan straat plein gracht kade dijk singel"
-        " gatan gata vägen vagen väg vag gränd grand gade vej veien vegen alle allé katu tie kuja polku utca út tér"
-        " útja u. iela gatvė gatve ulice ulica sti stí stræti vegur cesta"
-    ),
-    *(word.lower() for word in _STREET[3:-1].split("|")),
-)
-_ROUTING = frozenset("ACDEFHKNPRTVWXY")
-_WORD_REACH = 40
-_HOUSE_REACH = 16
-_STREET_REACH = 200
-_STREET_STEMS = tuple(words("street road rd avenue ave lane crescent boulevard terrace mews gardens drive grove close"))
-_CUE_STEMS = ("address", "live", "living", "move", "moving", "resid", "deliver", "ship", "sent to")
-
-
-def _needs_street_end(features: Features) -> bool:
-    """A number stands right after a street word or after a word that ends like one."""
-    text = features.text
-    return any(
-        text[start - 1 : start] == " " and text[max(0, start - 16) : start - 1].lower().endswith(_STREET_ENDS)
-        for start, _ in features.runs
-    )
-
-
-def _needs_place_ahead(features: Features) -> Iterator[tuple[int, int]]:
-    """Stretches with a number of four to six digits and the word before it."""
-    text = features.text
-    for start, end in features.runs:
-        if 4 <= end - start <= 6 and start > 1 and text[start - 1] == " " and not text[start - 2].isspace():
-            yield max(0, start - _WORD_REACH), min(len(text), end + 2)
-
-
-def _before_two_letters(features: Features) -> Iterator[tuple[int, int]]:
-    """Where a word ends in a digit and two letters, as a British postcode does, with what may belong to it."""
-    text = features.text
-    for start, end in features.runs:
-        letters = text[end : end + 3]
-        if letters[:2].isalpha() and (len(letters) < 3 or not (letters[2].isalnum() or letters[2] in "_-")):
-            yield max(0, start - 6), end + 2
-
-
-def _around_street_words(features: Features) -> list[tuple[int, int]]:
-    """Stretches around street words that stand in front ("rue", "via") with something like a name after them."""
-    if _PREFIX_WORDS.isdisjoint(features.words):
-        return []
-    text, lower = features.text, features.lower
-    if len(lower) != len(text):  # a letter whose small form is two: places would not agree
-        return [(0, len(text))]
-    found: list[tuple[int, int]] = []
-    for stem in _PREFIX_STEMS:
-        place = lower.find(stem)
-        while place != -1:
-            follower = text[place + len(stem) : place + len(stem) + 1]
-            if (follower.isupper() or follower in _JOIN_STARTS) and not text[max(0, place - 1) : place].isalnum():
-                found.append((max(0, place - _HOUSE_REACH), place + _STREET_REACH))
-            place = lower.find(stem, place + 1)
-    return _united(found)
-
-
-def _united(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    united: list[tuple[int, int]] = []
-    for start, end in sorted(stretches):
-        if united and start <= united[-1][1]:
-            united[-1] = (united[-1][0], max(end, united[-1][1]))
-        else:
-            united.append((start, end))
-    return united
-
-
 _STREET_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
-    ("street", _ENGLISH, 0.8, lambda features: features.digit),
-    ("street, number last", _AFTER, 0.7, _needs_street_end),
     ("box", _BOX, 0.8, lambda f: f.any_of(("box", "apo", "fpo", "dpo", "postfach", "boite", "boîte"))),
-    (
-        "state and ZIP",
-        _STATE_ZIP,
-        0.65,
-        lambda f: any(f.text[s - 3 : s - 1].isupper() for s, e in f.runs if e - s == 5),
-    ),
-    ("street and ZIP", _ZIP_CITY, 0.7, lambda f: any("," in f.text[max(0, s - 6) : s] for s, e in f.runs if e - s > 2)),
-    (
-        "Canadian postcode",
-        _CANADA,
-        0.6,
-        lambda f: any(e - s == 1 and f.text[s - 1 : s].isupper() and f.text[e : e + 1].isupper() for s, e in f.runs),
-    ),
-    ("door", _DOOR, 0.5, lambda f: f.any_of(("apt", "apartment", "suite", "ste", "flat"))),
-    ("Indian door", _INDIAN_DOOR, 0.6, lambda f: f.any_of(("house", "plot", "door", "shop", "flat"))),
+    ("state and ZIP", _STATE_ZIP, 0.65, address_places.states),
+    ("street and ZIP", _ZIP_CITY, 0.7, address_places.behind_commas),
+    ("Canadian postcode", _CANADA, 0.6, address_places.canadian),
+    ("door", _DOOR, 0.5, address_places.doors),
+    ("Indian door", _INDIAN_DOOR, 0.6, address_places.indian_doors),
 )
 
 
 _GUARDED_RULES: tuple[tuple[str, regex.Pattern[str], float, Gate], ...] = (
     ("lower case", _LOWER, 0.65, lambda features: features.any_of(_STREET_STEMS)),
-    (
-        "street word first, lower case",
-        _BEFORE_LOWER,
-        0.65,
-        lambda features: not _PREFIX_WORDS.isdisjoint(features.words),
-    ),
-    (
-        "between two numbers",
-        _TWO_NUMBERS,
-        0.55,
-        lambda f: any(e - s > 2 and f.text[e + 1 : e + 2].isupper() for s, e in f.runs),
-    ),
+    ("street word first, lower case", _BEFORE_LOWER, 0.65, address_places.has_prefix),
+    ("between two numbers", _TWO_NUMBERS, 0.55, address_places.before_capitals),
 )
 
 
@@ -263,26 +161,26 @@ class AddressScan(ScanRecognizer):
     @staticmethod
     def _streets(features: Features) -> Iterator[Hit]:
         text = features.text
+        for match in _matches(_ENGLISH, text, address_places.houses(features)):
+            yield Hit(match.start(), _with_tail(text, match.end()), 0.8, "street")
+        for start, end in address_places.behind_street_ends(features):
+            for match in bounded(_AFTER, text, start, end):
+                yield Hit(match.start(), _with_tail(text, match.end()), 0.7, "street, number last")
         for rule, pattern, score, needed in _STREET_RULES:
             if not needed(features):
                 continue
             for match in bounded(pattern, text):
                 yield Hit(match.start(), _with_tail(text, match.end()), score, rule)
-        for start, end in _around_street_words(features):
+        for start, end in address_places.around_prefixes(features):
             for match in bounded(_BEFORE, text, start, end):
                 if any(char.isdigit() for char in match.group()):
                     yield Hit(match.start(), _with_tail(text, match.end()), 0.7, "street word first")
-        for rule, pattern, score, needed in _GUARDED_RULES:
-            if not needed(features):
-                continue
-            for match in bounded(pattern, text):
-                if not _prose(match.group("words"), unknown_only=pattern is _TWO_NUMBERS):
-                    yield Hit(match.start(), _with_tail(text, match.end()), score, rule)
+        yield from _guarded(features)
 
     @staticmethod
     def _after_cues(features: Features) -> Iterator[Hit]:
         text = features.text
-        if features.any_of(_CUE_STEMS):
+        if address_places.cued(features):
             for match in bounded(_CUE, text):
                 end = _until_prose(text, *match.span("value"))
                 yield Hit(match.start("value"), _with_tail(text, end), 0.65, "cue", "address")
@@ -297,28 +195,48 @@ class AddressScan(ScanRecognizer):
     @staticmethod
     def _postcodes(features: Features) -> Iterator[Hit]:
         text = features.text
-        for start, end in _needs_place_ahead(features):
+        for start, end in address_places.behind_places(features):
             for match in bounded(_PLACE_ZIP, text, start, end):
                 if fold(match.group("words")) in gazetteer().places:
                     yield Hit(*match.span(), 0.55, "place and postcode")
-        for start, end in features.runs:
-            if 4 <= end - start <= 5:
-                found = _ZIP_PLACE.match(text, start)
-                if found is not None and fold(found.group("words").rstrip(".")) in gazetteer().places:
-                    yield Hit(*found.span(), 0.55, "postcode and place")
-        for start, end in _before_two_letters(features):
+        for match in _matches(_ZIP_PLACE, text, address_places.before_places(features)):
+            if fold(match.group("words").rstrip(".")) in gazetteer().places:
+                yield Hit(*match.span(), 0.55, "postcode and place")
+        for start, end in address_places.before_two_letters(features):
             for match in bounded(_UK_POSTCODE_LOWER, text, start, end):
                 upper = _UK_POSTCODE.fullmatch(match.group()) is not None
                 score = 0.65 if upper or " " in match.group() else 0.3
                 yield Hit(*match.span(), score, "UK postcode")
-        if any(start and text[start - 1] in _ROUTING and end - start <= 2 for start, end in features.runs):
+        if address_places.routed(features):
             for match in bounded(_EIRCODE, text):
                 value = match.group()
                 mixed = any(map(str.isdigit, value[3:])) and any(map(str.isalpha, value[3:]))
                 yield Hit(*match.span(), 0.55 if mixed and value.isupper() else 0.2, "Eircode")
-        if features.longest_run >= 5:
-            for match in bounded(_ZIP, text):
-                yield Hit(*match.span(), 0.2, "ZIP")
+        for match in _matches(_ZIP, text, address_places.zips(features)):
+            yield Hit(*match.span(), 0.2, "ZIP")
+
+
+def _matches(pattern: regex.Pattern[str], text: str, starts: Iterable[int]) -> Iterator[regex.Match[str]]:
+    """What a search would find of a pattern that can begin at these places only, given in order."""
+    end = 0
+    for start in starts:
+        match = pattern.match(text, start) if start >= end else None
+        if match is not None:
+            end = match.end()
+            yield match
+
+
+def _guarded(features: Features) -> Iterator[Hit]:
+    """What may be a street or prose, by its words."""
+    starts = address_places.houses_before_letters(features)
+    if not starts:
+        return
+    text = features.text
+    for rule, pattern, score, needed in _GUARDED_RULES:
+        if needed(features):
+            for match in _matches(pattern, text, starts):
+                if not _prose(match.group("words"), unknown_only=pattern is _TWO_NUMBERS):
+                    yield Hit(match.start(), _with_tail(text, match.end()), score, rule)
 
 
 def _prose(words: str, *, unknown_only: bool = False) -> bool:

@@ -34,6 +34,9 @@ LANGUAGE = "en"
 _REMEMBER_FROM = 64
 # A finding takes some 150 bytes and an entry without findings about as much, so this is at most some 6 MB.
 _ROOM = 40_000
+# What mostly holds the words beside a hit that are asked for, and how far a token may go over its ends.
+_REACH_BEFORE, _REACH_BEHIND, _REACH = 90, 30, 60
+_FEW_HITS = 3
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _STOP_WORDS = frozenset(
     words("""
@@ -58,6 +61,11 @@ class WordArtifacts(NlpArtifacts):
     @cached_property
     def _matches(self) -> list[re.Match[str]]:
         return list(_WORD.finditer(self.features.text))
+
+    @property
+    def cut(self) -> bool:
+        """Whether the text has been cut into tokens, so that they cost nothing more."""
+        return "_matches" in self.__dict__
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -140,6 +148,38 @@ class WholeWordEnhancer(LemmaContextAwareEnhancer):
         after = _window(lemmas, range(last + 1, len(lemmas)), self.context_suffix_count)
         return before + after
 
+    def words_near(self, artifacts: WordArtifacts, start: int, end: int) -> list[str]:
+        """As above, of a hit at text[start:end], without the tokens of the whole text where those beside it suffice."""
+        text = artifacts.features.text
+        low, high = _space_before(text, start - _REACH_BEFORE), _space_behind(text, end + _REACH_BEHIND)
+        if low is None or high is None or artifacts.cut:
+            return self._extract_surrounding_words(artifacts, text[start:end], start)
+        found = list(_WORD.finditer(text, low, high))
+        places = [match.start() for match in found]
+        lemmas = [match.group().lower() for match in found]
+        index = max(0, bisect_right(places, start) - 1)
+        last = max(index, bisect_right(places, end - 1) - 1)
+        before = _window(lemmas, range(index, -1, -1), self.context_prefix_count + 1)
+        after = _window(lemmas, range(last + 1, len(lemmas)), self.context_suffix_count)
+        enough = (not low or len(before) > self.context_prefix_count) and (
+            high == len(text) or len(after) == self.context_suffix_count
+        )
+        return before + after if enough else self._extract_surrounding_words(artifacts, text[start:end], start)
+
+
+def _space_before(text: str, place: int) -> int | None:
+    """Where a token may begin, at `place` or a little before; None where none does."""
+    if place <= 0:
+        return 0
+    return next((at + 1 for at in range(place, max(-1, place - _REACH), -1) if text[at].isspace()), None)
+
+
+def _space_behind(text: str, place: int) -> int | None:
+    """Where a token may end, at `place` or a little behind; None where none does."""
+    if place >= len(text):
+        return len(text)
+    return next((at for at in range(place, min(len(text), place + _REACH)) if text[at].isspace()), None)
+
 
 def _window(lemmas: list[str], order: range, count: int) -> list[str]:
     words: list[str] = []
@@ -206,12 +246,13 @@ class OfflineAnalyzer(AnalyzerEngine):
                 found += map(_finding, self._enhance_using_context(text, results, artifacts, [recognizer]))
         return found
 
-    def _has_context(self, recognizer: ScanRecognizer | FailClosed, features: Features) -> bool:
-        """Whether one of the recogniser's context words stands in the text as a word."""
+    def _has_context(self, recognizer: ScanRecognizer | FailClosed, features: Features, hits: int) -> bool:
+        """Whether one of the recogniser's context words may stand in the text as a word."""
         if not recognizer.context:
             return False
         lowered, pattern = self._context_words[recognizer.id]
-        return features.any_of(lowered) and pattern.search(features.lower) is not None
+        # The words beside a few hits are found sooner than one among all words of the text.
+        return features.any_of(lowered) and (hits <= _FEW_HITS or pattern.search(features.lower) is not None)
 
     def _with_context(
         self, recognizer: ScanRecognizer | FailClosed, hits: list[Hit], artifacts: WordArtifacts
@@ -222,16 +263,12 @@ class OfflineAnalyzer(AnalyzerEngine):
         words around hits in a text that has none of the recogniser's.
         """
         enhancer = self.context_aware_enhancer
-        near = self._has_context(recognizer, artifacts.features)
+        near = self._has_context(recognizer, artifacts.features, len(hits))
         for hit in hits:
             score, word = hit.score, ""
             if near:
-                around = enhancer._extract_surrounding_words(
-                    artifacts, artifacts.features.text[hit.start : hit.end], hit.start
-                )
-                word = enhancer._find_supportive_word_in_context(
-                    around, recognizer.context, enhancer.context_matching_mode
-                )
+                around = enhancer.words_near(artifacts, hit.start, hit.end)
+                word = next((word for word in self._context_words[recognizer.id][0] if word in around), "")
             if word:
                 raised = max(score + enhancer.context_similarity_factor, enhancer.min_score_with_context_similarity)
                 score = min(raised, enhancer.MAX_SCORE)

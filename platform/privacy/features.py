@@ -16,12 +16,15 @@ import regex
 
 _DIGITS = re.compile(r"\d+")
 _SPOKEN = re.compile(r"[^\W_]+")
-_LONG = re.compile(r"\S{16,}")
+_LONG_CHARS = 16
+_LONG = re.compile(rf"\S{{{_LONG_CHARS},}}")
 _CHAIN_GAP = 3
 _BETWEEN = frozenset(["", *" \t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~£€"])
 _WORD_AFTER = regex.compile(r"\w*")
 _WORD_BEFORE = regex.compile(r"(?r)\w*")
-_PAIR = re.compile(r"[:\-][0-9A-Fa-f]{2}[:\-]|\.[0-9A-Fa-f]{4}\.")
+_PAIR = re.compile(r"[:\-][0-9A-Fa-f]{2}[:\-]")
+_FOUR = re.compile(r"\.[0-9A-Fa-f]{4}\.")
+_FEWEST_SEPARATORS = 5
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,19 @@ class Features:
     @cached_property
     def long_words(self) -> list[tuple[int, int]]:
         """[start, end) of the stretches of at least 16 characters without white space."""
+        # Few texts have one, and splitting is quicker than the search.
+        if max(map(len, self.text.split()), default=0) < _LONG_CHARS:
+            return []
         return [match.span() for match in _LONG.finditer(self.text)]
 
     @cached_property
     def hexadecimal_pair(self) -> bool:
-        """Two hexadecimal digits between colons or hyphens, or four between dots."""
-        return _PAIR.search(self.text) is not None
+        """Two hexadecimal digits between colons or hyphens of which there are five, or four between dots."""
+        text = self.text
+        if _FOUR.search(text) is not None:
+            return True
+        many = text.count(":") >= _FEWEST_SEPARATORS or text.count("-") >= _FEWEST_SEPARATORS
+        return many and _PAIR.search(text) is not None
 
     @property
     def at_sign(self) -> bool:
@@ -125,9 +135,9 @@ class Features:
         return self.text.lower()
 
     @cached_property
-    def words(self) -> frozenset[str]:
+    def words(self) -> list[str]:
         """What stands between white space and opening brackets, in lower case."""
-        return frozenset(self.lower.replace("(", " ").split())
+        return self.lower.replace("(", " ").split()
 
     @cached_property
     def spoken(self) -> frozenset[str]:

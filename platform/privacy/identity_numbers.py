@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import regex
 
+from privacy.features import Features
 from privacy.presidio import predefined_recognizers
 from privacy.scanning import FailClosed, Hit, PatternScan, ScanRecognizer, bounded
 from privacy.wordlists import words
@@ -30,7 +32,6 @@ _SSN = regex.compile(r"(?<![\d\-])(?!000|666)\d{3}(?P<sep>[\- ])(?!00)\d{2}(?P=s
 _SSN_PLAIN = regex.compile(r"(?<![\d.\-])(?!000|666)\d{9}(?![\d.\-])")
 _UK_LICENCE = regex.compile(r"\b[A-Z9]{5}\d{6}[A-Z9]{2}\d[A-Z]{2}\b", regex.I)
 _UK_LICENCE_CHARS = 16
-_TWO_LETTERS = regex.compile(r"(?<!\w)[A-Za-z]{2} ?\Z")
 _SORT_CODE = regex.compile(r"(?<![\d\-])\d{2}([\- ])\d{2}\1\d{2}(?![\d\-])")
 
 # The first letters of a month in English, German, French, Spanish, Italian and Dutch.
@@ -45,6 +46,8 @@ _DATE_FORM = (
 )
 _DATE = regex.compile(_DATE_FORM, regex.I)
 _DATE_CUE = regex.compile(rf"(?<!\w)d[./]?\s?o[./]?\s?b\b\.?\s?(?:is|was|[:=])?\s?(?P<value>{_DATE_FORM})", regex.I)
+_SSN_DIGITS = 9
+_WORD_END = re.compile(r"\w")
 _BIRTH_STEMS = ("born", "birth", "dob", "geb", "né", "naiss", "nacid", "nacim", "nato", "nata", "nasc")
 
 
@@ -131,13 +134,33 @@ class NinoScan(FailClosed, predefined_recognizers.UkNinoRecognizer):
     """UK national insurance numbers."""
 
     gate = staticmethod(lambda features: features.longest_chain >= 6)
-    stretches = staticmethod(
-        lambda f: [
-            (max(0, start - 4), min(len(f.text), start + 12))
-            for start, end in f.runs
-            if end - start in {2, 6} and _TWO_LETTERS.search(f.text, max(0, start - 4), start)
-        ]
+    stretches = staticmethod(lambda features: list(_behind_two_letters(features)))
+
+
+def _behind_two_letters(features: Features) -> Iterator[tuple[int, int]]:
+    """Stretches with two digits, or six, behind a word of two letters, as an insurance number begins."""
+    text = features.text
+    for start, end in features.runs:
+        if end - start not in {2, 6}:
+            continue
+        letters = start - 3 if text[start - 1 : start] == " " else start - 2
+        if letters >= 0 and text[letters : letters + 2].isalpha() and not _WORD_END.match(text, letters - 1, letters):
+            yield max(0, start - 4), min(len(text), start + 12)
+
+
+def _like_ssn(features: Features) -> bool:
+    """Nine digits stand together, or three, two and four with one character between them."""
+    runs = features.runs
+    return any(end - start == _SSN_DIGITS for start, end in runs) or any(
+        second_end - second == 2 and second - end == 1 and third - second_end == 1 and end - start == 3
+        for (start, end), (second, second_end), (third, _) in zip(runs, runs[1:], runs[2:], strict=False)
     )
+
+
+def _before_letter(features: Features) -> bool:
+    """A letter stands right behind six digits or more."""
+    text = features.text
+    return any(end - start >= 6 and text[end : end + 1].isalpha() for start, end in features.runs)
 
 
 def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
@@ -156,7 +179,7 @@ def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
             "US_SSN",
             [("grouped", _SSN, 0.5), ("nine digits", _SSN_PLAIN, 0.05)],
             context=("ssn", "ssns", "social", "security", "ssn#"),
-            gate=lambda features: features.longest_chain >= 9,
+            gate=_like_ssn,
         ),
         NinoScan(supported_entity="UK_NINO"),
         PassportScan(supported_entity="PASSPORT"),
@@ -164,7 +187,7 @@ def identity_recognizers() -> list[ScanRecognizer | FailClosed]:
         PatternScan(
             "DRIVER_LICENSE",
             [("UK licence", _UK_LICENCE, 0.6)],
-            gate=lambda f: f.longest_run >= 6 and any(end - start == _UK_LICENCE_CHARS for start, end in f.digit_words),
+            gate=lambda f: _before_letter(f) and any(end - start == _UK_LICENCE_CHARS for start, end in f.digit_words),
         ),
         PatternScan(
             "DATE_OF_BIRTH",

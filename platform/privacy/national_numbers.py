@@ -31,6 +31,13 @@ _CONTEXT = words(
 )
 
 
+# Letters before and behind a Spanish or an Irish number, with what must not follow them; "2A" in a French one.
+_BESIDE = 6
+_FEWEST_DIGITS = 7
+_GAP = 3
+_MARKS = " -./ABab"
+
+
 class _Rule(NamedTuple):
     name: str
     pattern: regex.Pattern[str]
@@ -85,15 +92,37 @@ class NationalScan(ScanRecognizer):
     def read(self, features: Features) -> Iterator[Hit]:
         """As `scan`; formats that the text's digits rule out are not searched for."""
         mixed = features.letters_and_digits or "x" in features.lower
+        united: list[tuple[int, int]] | None = None
         for rule in _RULES:
             if features.longest_run < rule.run:
                 continue
             if (rule.letters and not mixed) or (not rule.one_word and features.longest_chain < rule.digits):
                 continue
-            stretches = features.digit_words if rule.one_word else [(0, len(features.text))]
+            if rule.one_word:
+                stretches = features.digit_words
+            else:
+                united = _groups(features) if united is None else united
+                stretches = united
             for start, end in stretches:
                 if end - start < rule.digits:
                     continue
                 for match in bounded(rule.pattern, features.text, start, end):
                     if rule.valid(match.group()):
                         yield Hit(*match.span(), rule.score, rule.name)
+
+
+def _groups(features: Features) -> list[tuple[int, int]]:
+    """Stretches with seven digits or more, whose groups have one of the marks between them that numbers are written
+    with, and what may stand right before and behind such a number."""
+    text = features.text
+    found: list[tuple[int, int]] = []
+    first = last = digits = 0
+    for start, end in (*features.runs, (len(text) + _BESIDE, 0)):
+        if digits and start - last <= _GAP and not text[last:start].strip(_MARKS):
+            digits += end - start
+        else:
+            if digits >= _FEWEST_DIGITS:
+                found.append((max(0, first - _BESIDE), min(len(text), last + _BESIDE)))
+            first, digits = start, end - start
+        last = end
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import regex
@@ -106,10 +107,18 @@ class UrlScan(ScanRecognizer):
 
 
 def address_chunks(features: Features) -> list[tuple[int, int]]:
-    """The stretches without white space that have what an IP address needs: dots between digits, or colons."""
+    """The stretches without white space that have what an IP address needs: three dots between digits, or colons."""
+    if _CHUNKS not in features.shared:
+        features.shared[_CHUNKS] = _address_chunks(features)
+    chunks: list[tuple[int, int]] = features.shared[_CHUNKS]
+    return chunks
+
+
+def _address_chunks(features: Features) -> list[tuple[int, int]]:
     text = features.text
-    places = [start for start, _ in features.runs if start > 1 and text[start - 1] == "." and text[start - 2].isdigit()]
-    if "::" in text or text.count(":") >= _FEWEST_COLONS:
+    colons = "::" in text or text.count(":") >= _FEWEST_COLONS
+    places = [match.start() for match in _DOTTED.finditer(text)]
+    if colons:
         places += [match.start() for match in _COLON.finditer(text)]
     return [
         (start, end)
@@ -120,7 +129,9 @@ def address_chunks(features: Features) -> list[tuple[int, int]]:
     ]
 
 
-_COLON = regex.compile(":")
+_CHUNKS = "address chunks"
+_DOTTED = re.compile(r"\.\d+\.\d+\.\d")  # begins with a plain character, so that the search skips what has none
+_COLON = re.compile(":")
 _FEWEST_COLONS = 6
 _FEWEST_DOTS = 3
 

@@ -43,10 +43,11 @@ _AS_DIGIT = str.maketrans("oOlI", "0011")
 _FEWEST_REAL = 6
 _LIKE_DIGITS = frozenset("oOlI")
 _FEWEST_DIFFERENT = 3
-_TELLING = (
-    *("zero", "double", " oh ", " seven ", " eight ", " nine ", " null ", " sieben ", " acht ", " neun ", " sept "),
-    *(" huit ", " neuf ", " cero ", " siete ", " ocho ", " sette ", " otto ", " zeven ", " negen ", " zéro ", " sete "),
-    *(" oito ", " siedem ", " osiem "),
+_TELLING = frozenset(
+    words(
+        "oh seven eight nine null sieben acht neun sept huit neuf cero siete ocho sette otto zeven negen zéro sete oito"
+        " siedem osiem"
+    )
 )
 
 
@@ -54,7 +55,7 @@ class SpeltPhoneScan(ScanRecognizer):
     """Numbers of seven digits or more of which five at least are words; letters in the place of digits."""
 
     def __init__(self) -> None:
-        super().__init__("PHONE", context=CONTEXT, gate=_may_be_spelt)
+        super().__init__("PHONE", context=CONTEXT)
 
     def scan(self, text: str) -> Iterator[Hit]:
         """Hits: .55 from nine digits on, else .3; with letters in it .2: those need a word about telephones."""
@@ -76,7 +77,8 @@ class SpeltPhoneScan(ScanRecognizer):
 
 def _spoken(features: Features) -> bool:
     # Few texts have one of the words that numbers rarely do without, and few of those have three.
-    return features.any_of(_TELLING) and len(_KNOWN & features.spoken) >= _FEWEST_DIFFERENT
+    told = not _TELLING.isdisjoint(features.words) or features.any_of(("zero", "double"))
+    return told and len(_KNOWN & features.spoken) >= _FEWEST_DIFFERENT
 
 
 def _lettered(features: Features) -> bool:
@@ -84,10 +86,6 @@ def _lettered(features: Features) -> bool:
     return features.longest_run < _SURE_DIGITS and any(
         text[start - 1 : start] in _LIKE_DIGITS or text[end : end + 1] in _LIKE_DIGITS for start, end in features.runs
     )
-
-
-def _may_be_spelt(features: Features) -> bool:
-    return _spoken(features) or _lettered(features)
 
 
 def _digits(value: str) -> str:
