@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from django.http import JsonResponse
@@ -169,6 +169,15 @@ def _place(error: Any) -> str:
     return ".".join(part for part in parts if part not in ("str", "constrained-str") and not set(part) & set("[("))
 
 
+def _telling(errors: Sequence[Any]) -> Any:
+    """The first, or of "a text or a list" what is wrong with the list where one was sent."""
+    first = errors[0]
+    beside = [error for error in errors[1:] if error["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
+    if first["type"] != "string_type" or not beside or beside[0]["type"] == "list_type":
+        return first
+    return beside[0]
+
+
 UNSUPPORTED = {
     "tools": "Tools are not supported here.",
     "functions": "Functions are not supported here.",
@@ -201,7 +210,7 @@ def read_request(body: bytes) -> ChatRequest:
         _refuse_parts(parsed)
         request = ChatRequest.model_validate(parsed)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        first = _telling(error.errors(include_input=False, include_url=False))
         param = _place(first)
         field = str(first["loc"][0]) if first["loc"] else ""
         if field in UNSUPPORTED:

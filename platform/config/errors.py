@@ -205,22 +205,37 @@ def summary(errors: list[dict[str, Any]]) -> str:
     return f"{where}{field}{first['message']}{more}"
 
 
+def speaks_openai(path: str) -> bool:
+    """Whether clients of this address read errors in OpenAI's shape, as those of a chat do."""
+    return path.startswith("/v1/") and not path.startswith("/v1/traces")
+
+
+def _without_view(request: HttpRequest, status: int) -> JsonResponse:
+    """What Django itself answers to a program, in the shape that its address has."""
+    if not speaks_openai(request.path):
+        return problem(request, status=status)
+    code = "unknown_url" if status == HTTPStatus.NOT_FOUND else None
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    error = {"message": DETAILS.get(status, ""), "type": kind, "param": None, "code": code}
+    return JsonResponse({"error": error}, status=status)
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    return problem(request, status=404) if is_api_path(request.path) else defaults.page_not_found(request, exception)
+    return _without_view(request, 404) if is_api_path(request.path) else defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    return problem(request, status=500) if is_api_path(request.path) else defaults.server_error(request)
+    return _without_view(request, 500) if is_api_path(request.path) else defaults.server_error(request)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api_path(request.path):
         too_large = isinstance(exception, RequestDataTooBig)
-        return problem(request, status=413 if too_large else 400)
+        return _without_view(request, 413 if too_large else 400)
     return defaults.bad_request(request, exception)
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api_path(request.path):
-        return problem(request, status=403)
+        return _without_view(request, 403)
     return defaults.permission_denied(request, exception)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from config.errors import CONTENT_TYPE, is_api_path, problem_body
+from config.errors import CONTENT_TYPE, is_api_path, problem_body, speaks_openai
 
 OPENAI = ("/v1/chat", "/v1/models")
 _OPENAI = {401: ("authentication_error", "invalid_api_key"), 503: ("server_error", None)}
@@ -29,7 +29,7 @@ class Answer:
 def shaped(path: str, status: int, said: str, *, code: str = "", headers: Mapping[str, str] | None = None) -> Answer:
     """``said`` in the shape that clients of ``path`` read."""
     kind, body = "text/plain; charset=utf-8", said.encode()
-    if path.startswith(OPENAI):
+    if speaks_openai(path):
         kind = "application/json"
         kind_of_error, code_of_error = _OPENAI.get(status, ("invalid_request_error", None))
         error = {"message": said, "type": kind_of_error, "param": None, "code": code_of_error}

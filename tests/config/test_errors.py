@@ -128,6 +128,19 @@ def test_an_unknown_address_and_djangos_own_refusals_are_problems_too() -> None:
     assert (response.status_code, response.headers["Allow"]) == (405, "POST")
 
 
+def test_addresses_of_the_chat_have_openais_shape_where_no_view_is() -> None:
+    """The openai client reads the message out of it: completions.create, say, which is not offered."""
+    response = Client().post("/v1/completions", b"{}", content_type="application/json")
+    assert response.status_code == 404
+    assert response.json() == {
+        "error": {
+            "message": "There is nothing at this address.", "type": "invalid_request_error", "param": None,
+            "code": "unknown_url",
+        }
+    }  # fmt: skip
+    assert Client().get("/v1/traces/x").json()["status"] == 404  # exporters of traces read the other one
+
+
 def test_a_view_without_permissions_lets_nobody_in() -> None:
     response, _ = get("/api/v1/forgotten")
     assert response.status_code in (401, 403)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_what_is_not_possible_is_refused_by_name(shop: Shop, change: dict[str, A
     error = refused.json()["error"]
     assert (error["param"], error["code"]) == (param, code), error
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stop": ["a"] * 5}, "stop: List should have at most 4 items"),
+        ({"stop": [""]}, "stop.0: String should have at least 1 character"),
+        ({"stop": 5}, "stop: Input should be a valid string"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text: Field required"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content: Input should be a valid string"),
+    ],
+)
+def test_of_a_list_it_is_said_what_is_wrong_in_the_list(change: dict[str, Any], said: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": QUESTION}], **change}
+    with pytest.raises(WireError) as refused:
+        read_request(json.dumps(body).encode())
+    assert refused.value.message.startswith(said)
+    assert said.startswith(f"{refused.value.param}: ")
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b'{"n": ' + b"1" * 5000 + b"}", b"[" * 100_000])
