@@ -22,6 +22,7 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
+from config.answers import AnswerHandler, is_asked
 from config.bounds import bounded, limit_of
 from config.doorman import Refused, guarded
 from config.receiving import timely
@@ -46,11 +47,12 @@ OF_PAGES = frozenset(
 
 
 def dispatching(application: Application) -> Application:
-    """``application``, with the posts to `PATHS` taken out of it; to the others a client must go on listening.
+    """``application``, with the posts to `PATHS` and the questions of chat clients taken out of it; to all but the
+    former a client must go on listening.
 
-    Of neither is a large body taken from a stranger (`config.doorman`).
+    Of none is a large body taken from a stranger (`config.doorman`).
     """
-    intake, others = IntakeHandler(), bounded(application)
+    intake, others, answers = IntakeHandler(), bounded(application), bounded(AnswerHandler())
 
     async def dispatch(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -61,7 +63,7 @@ def dispatching(application: Application) -> Application:
             if scope["method"] == "POST" and scope["path"] in PATHS:
                 await intake.handle(scope, asked, send)
             else:
-                await others(scope, asked, impatient(send))
+                await (answers if is_asked(scope["path"]) else others)(scope, asked, impatient(send))
         except Refused as refused:
             await refused.answer.send(send)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import cast
+from typing import Any, ClassVar, cast
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.db import DataError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.common import CommonMiddleware
+from django.middleware.security import SecurityMiddleware
 from django.utils.decorators import sync_and_async_middleware
 
 from config import health
@@ -72,6 +75,41 @@ class ContentSecurityPolicyMiddleware(_Middleware):
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", API_POLICY if is_api_path(request.path) else PAGE_POLICY)
         return response
+
+
+class _Inline(_Middleware):
+    """Middleware of Django's that only computes, called where it is: its own asynchronous side would send it through a
+    thread (see `config.answers`)."""
+
+    kinds: ClassVar[tuple[type[Any], ...]] = ()
+
+    def __init__(self, get_response: type_of_next) -> None:
+        super().__init__(get_response)
+        self.parts = [kind(get_response) for kind in self.kinds]
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        for part in self.parts:
+            before = getattr(part, "process_request", None)
+            if before is not None and (early := before(request)) is not None:
+                return self.finish(request, early)
+        return self.finish(request, await cast("Awaitable[HttpResponseBase]", self.get_response(request)))
+
+    def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        for part in reversed(self.parts):
+            response = part.process_response(request, response)
+        return response
+
+
+class HeadersMiddleware(_Inline):
+    """Encryption, and the headers of security, of which none refuses anything."""
+
+    kinds = (SecurityMiddleware, XFrameOptionsMiddleware)
+
+
+class HostMiddleware(_Inline):
+    """The host's name, and the length of an answer."""
+
+    kinds = (CommonMiddleware,)
 
 
 @sync_and_async_middleware
