@@ -145,13 +145,14 @@ def search(
         query = replace(query, vector=moved(assistant, settings.learned, query.vector))
     found = candidates.find(assistant=assistant, query=query, settings=settings, exact=exact)
     scores = fused(found, settings)
-    order = sorted(scores, key=lambda pk: (-scores[pk], pk))[: max(k, settings.reordered)]
+    # Only so many are looked at, however many are asked for: the first k must be the same for every larger k.
+    looked = settings.reordered if settings.rerank or settings.sentences else 0
+    order = sorted(scores, key=lambda pk: (-scores[pk], pk))[: max(k, looked)]
     rows = _rows(order)
     order = [pk for pk in order if pk in rows]
-    # Only so many, however many are asked for: the first k must be the same for every larger k.
-    near = order[: settings.reordered]
+    near = order[:looked]
     scores |= looked_at(near, rows, scores, query, settings)
-    order = sorted(near, key=lambda pk: (-scores[pk], pk)) + order[settings.reordered :]
+    order = sorted(near, key=lambda pk: (-scores[pk], pk)) + order[looked:]
     return [_passage(rank, pk, rows[pk], scores[pk]) for rank, pk in enumerate(order[:k], start=1)]
 
 

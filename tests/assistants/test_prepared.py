@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
+import numpy as np
 import pytest
-from django.db import ProgrammingError, connection
+from django.db import DatabaseError, ProgrammingError, connection
 from django.test.utils import CaptureQueriesContext
 
 from assistants.auth import authenticate_key
 from assistants.models import ApiKey
-from assistants.prepared import run_prepared
+from assistants.prepared import Wire, run_prepared
 from assistants.services import issue_key
 from tests.factories import make_assistant
 
@@ -69,3 +71,10 @@ def test_the_key_of_a_request_is_found_by_one() -> None:
         told.pop("last_used_at", None)  # noted after it was read
         assert told == {name: getattr(other, name) for name in told}
     assert [statement for statement in remembered() if "assistants_apikey" in statement and "$1" in statement]
+
+
+def test_a_value_may_go_as_its_type_reads_it() -> None:
+    vector = struct.pack(">HH", 3, 0) + np.array([1, -0.5, 0.25], dtype=">f2").tobytes()
+    assert run_prepared("SELECT (%(v)s::halfvec)::text", {"v": Wire(vector)}) == [("[1,-0.5,0.25]",)]
+    with pytest.raises(DatabaseError):
+        run_prepared("SELECT (%(v)s::halfvec)::text", {"v": Wire(vector[:5])})

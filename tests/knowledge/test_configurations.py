@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from assistants.models import Assistant, AuditEvent
 from knowledge import candidates
@@ -126,6 +127,15 @@ def test_folders_and_superseded_documents_are_left_out(assistant: Assistant) -> 
     assert "tariffs/leaving.md" in sources(assistant, "exit fee")
     assert "tariffs/leaving.md" not in sources(assistant, "exit fee", superseded=False)
     assert sources(assistant, "exit fee", folders=("tari%",)) == []
+
+
+def test_words_are_planned_once_whatever_is_asked(assistant: Assistant) -> None:
+    for number in range(12):
+        (query,) = prepare([(f"exit fee plan{number}", ())])
+        search(assistant=assistant, query=query, k=3)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE '%listed%'")
+        assert [row[0] for row in cursor.fetchall() if row[0] + row[1] >= 12] == [5]
 
 
 def test_a_large_collection_that_was_never_counted_is_not_searched_by_words(

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from assistants.background import BackgroundWork
 from assistants.models import Assistant, AuditEvent
+from assistants.prepared import run_prepared
 from config.doctor import examine
 from knowledge import candidates, index_views, indexing, vector_indexes
 from knowledge.models import Chunk, Document, VectorIndex
@@ -66,8 +67,7 @@ def uses(assistant: Assistant) -> str:
     with connection.cursor() as cursor:
         # A dozen rows are cheaper to sort; the question is whether the index fits the statement at all.
         cursor.execute("SET LOCAL enable_sort = off")
-        cursor.execute("EXPLAIN " + sql, params)
-        return str(cursor.fetchall())
+    return str(run_prepared("EXPLAIN " + sql, params, plan_once=False))
 
 
 def test_one_is_made_measured_and_used(assistant: Assistant) -> None:
@@ -94,9 +94,8 @@ def test_how_widely_is_set_for_the_statement_alone(assistant: Assistant) -> None
         assistant=assistant, vector=vector, terms=candidates.Terms(), settings=candidates.RetrievalSettings(),
         average_length=1, ef_search=321,
     )  # fmt: skip
-    with connection.cursor() as cursor:
-        cursor.execute(sql.replace("near\n", "current_setting('hnsw.ef_search')\n", 1), params)
-        assert {row[3] for row in cursor.fetchall()} == {"321"}
+    told = sql.replace("true AS near", "current_setting('hnsw.ef_search')")
+    assert {row[3] for row in run_prepared(told, params)} == {"321"}
 
 
 def test_it_holds_nothing_of_another_assistant(assistant: Assistant) -> None:
