@@ -44,14 +44,26 @@ PARALLEL = 16
 """Requests in flight during bulk work: such servers batch by themselves what comes at once."""
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 180.0
-HINT = "Check RATCHET_OPENAI_BASE_URL and that the server runs."
+MAX_ANSWER_BYTES = 64 * 1024**2
+"""Of one answer, unpacked: a thousand vectors are some 20 MB, a completion a few kB."""
 
 
 class OpenAIEngine:
     """An `Engine` over the OpenAI wire format."""
 
-    def __init__(self, base_url: str, api_key: str = "", model: str = "", *, embedding_model: str = "") -> None:
-        """``base_url`` ends with the version, as in ``http://host:8000/v1``; ``model``: the base model's name there."""
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str = "",
+        model: str = "",
+        *,
+        embedding_model: str = "",
+        settings: str = "RATCHET_OPENAI",
+    ) -> None:
+        """``base_url`` ends with the version, as in ``http://host:8000/v1``; ``model``: the base model's name there.
+        ``settings``: how the names of the settings begin that say so, for hints."""
+        self._hint = f"Check {settings}_BASE_URL and that the server runs."
+        self._key_hint = f"Check {settings}_API_KEY."
         self.base_url = base_url.rstrip("/")
         self.model = model
         self._embedding_model = embedding_model or model
@@ -64,14 +76,18 @@ class OpenAIEngine:
 
     async def agenerate(self, request: GenerationRequest) -> GenerationResult:
         began = time.monotonic()
+        body, bounds, content = self._body(request), _Bounds(request.deadline), bytearray()
         async with httpx.AsyncClient(**self._settings()) as client:
             try:
-                answer = await client.post(
-                    "/chat/completions", json=self._body(request), timeout=_timeout(request.deadline)
-                )
+                async with client.stream(
+                    "POST", "/chat/completions", json=body, timeout=_timeout(request.deadline)
+                ) as answer:
+                    async for part in answer.aiter_bytes():
+                        bounds.count(len(part))
+                        content += part
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
-        return _result(_checked(answer, request), time.monotonic() - began)
+        return self._result(self._checked(_whole(answer, content), request), time.monotonic() - began)
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
         """Pieces of the completion. Closing the iterator closes the connection, which stops such servers."""
@@ -85,6 +101,7 @@ class OpenAIEngine:
         began = time.monotonic()
         body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
         pieces: list[str] = []
+        bounds = _Bounds(request.deadline)
         finish, usage = "stop", dict[str, Any]()
         async with httpx.AsyncClient(**self._settings()) as client:
             try:
@@ -93,16 +110,22 @@ class OpenAIEngine:
                 ) as answer:
                     if not answer.is_success:
                         await answer.aread()
-                        _checked(answer, request)
-                    async for event in _events(answer):
+                        self._checked(answer, request)
+                    async for event in _events(answer, bounds):
                         usage = event.get("usage") or usage
                         for choice in event.get("choices") or []:
                             finish = choice.get("finish_reason") or finish
                             if piece := (choice.get("delta") or {}).get("content"):
                                 pieces.append(str(piece))
                                 yield pieces[-1]
-            except (httpx.HTTPError, ValueError) as error:
+                    if bounds.over:
+                        if not pieces:
+                            raise httpx.ReadTimeout("nothing was written")
+                        finish = "length"  # as our own engine ends an answer that takes too long
+            except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
+            except _NONSENSE as error:
+                raise self._no_completion() from error
         yield GenerationResult(
             text="".join(pieces).strip(),
             prompt_tokens=int(usage.get("prompt_tokens", 0)),
@@ -187,7 +210,7 @@ class OpenAIEngine:
         try:
             found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
         except OSError as error:
-            raise EngineUnavailable(f"The server at {self.base_url} has no address.", HINT) from error
+            raise EngineUnavailable(f"The server at {self.base_url} has no address.", self._hint) from error
         if not all(ip_address(each).is_private for each in found):
             raise AdapterRefused(
                 f"The server at {self.base_url} has a public address: adapters are not loaded into it.",
@@ -198,21 +221,26 @@ class OpenAIEngine:
     def _generate(self, request: GenerationRequest) -> GenerationResult:
         began = time.monotonic()
         answer = self._post("/chat/completions", self._body(request), request=request)
-        return _result(answer, time.monotonic() - began)
+        return self._result(answer, time.monotonic() - began)
 
     def _models(self) -> list[dict[str, Any]]:
         try:
             answer = self._client.get("/models", timeout=10.0)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        return list(_checked(answer).json().get("data", []))
+        return list(self._checked(answer).json().get("data", []))
 
     def _post(self, path: str, body: Mapping[str, Any], request: GenerationRequest | None = None) -> httpx.Response:
+        deadline = request.deadline if request else None
+        bounds, content = _Bounds(deadline), bytearray()
         try:
-            answer = self._client.post(path, json=body, timeout=_timeout(request.deadline if request else None))
+            with self._client.stream("POST", path, json=body, timeout=_timeout(deadline)) as answer:
+                for part in answer.iter_bytes():
+                    bounds.count(len(part))
+                    content += part
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        return _checked(answer, request)
+        return self._checked(_whole(answer, content), request)
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -231,16 +259,92 @@ class OpenAIEngine:
 
     def _unreachable(self, error: Exception) -> EngineError:
         if isinstance(error, httpx.TimeoutException):
-            return EngineUnavailable(f"The server at {self.base_url} did not answer in time.", HINT)
-        return EngineUnavailable(f"The server at {self.base_url} does not answer.", HINT)
+            return EngineUnavailable(f"The server at {self.base_url} did not answer in time.", self._hint)
+        return EngineUnavailable(f"The server at {self.base_url} does not answer.", self._hint)
+
+    def _no_completion(self) -> EngineUnavailable:
+        return EngineUnavailable("The server's answer is no chat completion.", self._hint)
+
+    def _result(self, answer: httpx.Response, seconds: float) -> GenerationResult:
+        try:
+            body = answer.json()
+            choice, usage = body["choices"][0], body.get("usage") or {}
+            return GenerationResult(
+                text=(choice["message"]["content"] or "").strip(),
+                prompt_tokens=int(usage.get("prompt_tokens", 0)),
+                completion_tokens=int(usage.get("completion_tokens", 0)),
+                finish_reason=_finish(choice.get("finish_reason")),
+                seconds=round(seconds, 6),
+            )
+        except _NONSENSE as error:
+            raise self._no_completion() from error
+
+    def _checked(self, answer: httpx.Response, request: GenerationRequest | None = None) -> httpx.Response:
+        """The answer when it is good; else the error that it stands for."""
+        if answer.is_success:
+            return answer
+        said = _message(answer)
+        status = answer.status_code
+        if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
+            wait = answer.headers.get("retry-after", "")
+            raise EngineBusy(
+                f"The server is busy: {said}", "Try again later.", retry_after=float(wait) if wait.isdigit() else 2.0
+            )
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise EngineUnavailable("The server refuses the key.", self._key_hint)  # its words may quote the key
+        if status == httpx.codes.NOT_FOUND and request is not None and request.adapter:
+            raise UnknownAdapter(f"The server knows no adapter {request.adapter!r}.", "Load it, then ask again.")
+        if status < httpx.codes.INTERNAL_SERVER_ERROR:
+            if "context length" in said or "context_length" in said or status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+                raise PromptTooLong(
+                    f"The server says: {said}", "Offer fewer passages, or ask for a shorter completion."
+                )
+            raise BadRequest(f"The server refuses the request: {said}")
+        raise EngineUnavailable(f"The server failed with status {status}: {said}", "See its log.")
 
 
 def _timeout(deadline: float | None) -> httpx.Timeout:
     return httpx.Timeout(deadline or DEFAULT_SECONDS, connect=CONNECT_SECONDS)
 
 
-async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading JSON of another shape than expected raises."""
+
+
+class _Bounds:
+    """Of one answer as a whole: httpx bounds each read only, and a server that sends a byte now and then would hold
+    whoever asks without end."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self._end = time.monotonic() + (deadline or DEFAULT_SECONDS)
+        self._left = MAX_ANSWER_BYTES
+
+    def count(self, size: int) -> None:
+        """Raises httpx.ReadTimeout or httpx.DecodingError where it is over."""
+        self._left -= size
+        if self._left < 0:
+            raise httpx.DecodingError("longer than any answer")
+        if self.over:
+            raise httpx.ReadTimeout("the answer does not end")
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() > self._end
+
+
+def _whole(answer: httpx.Response, content: bytes | bytearray) -> httpx.Response:
+    """As if it had come in one piece, without the headers that say how it came."""
+    how = ("content-encoding", "content-length", "transfer-encoding")
+    kept = {name: value for name, value in answer.headers.items() if name not in how}
+    return httpx.Response(answer.status_code, headers=kept, content=bytes(content))
+
+
+async def _events(answer: httpx.Response, bounds: _Bounds) -> AsyncIterator[dict[str, Any]]:
+    """Until the stream ends or its time is over."""
     async for line in answer.aiter_lines():
+        if bounds.over:
+            return
+        bounds.count(len(line))
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or data == "[DONE]":
             continue
@@ -251,48 +355,11 @@ def _finish(reason: Any) -> FinishReason:
     return "length" if reason == "length" else "stop"
 
 
-def _result(answer: httpx.Response, seconds: float) -> GenerationResult:
-    try:
-        body = answer.json()
-        choice, usage = body["choices"][0], body.get("usage") or {}
-        return GenerationResult(
-            text=(choice["message"]["content"] or "").strip(),
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            completion_tokens=int(usage.get("completion_tokens", 0)),
-            finish_reason=_finish(choice.get("finish_reason")),
-            seconds=round(seconds, 6),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise EngineUnavailable("The server's answer is no chat completion.", HINT) from error
-
-
-def _checked(answer: httpx.Response, request: GenerationRequest | None = None) -> httpx.Response:
-    """The answer when it is good; else the error that it stands for."""
-    if answer.is_success:
-        return answer
-    said = _message(answer)
-    status = answer.status_code
-    if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
-        wait = answer.headers.get("retry-after", "")
-        raise EngineBusy(
-            f"The server is busy: {said}", "Try again later.", retry_after=float(wait) if wait.isdigit() else 2.0
-        )
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise EngineUnavailable(f"The server refuses the key: {said}", "Check RATCHET_OPENAI_API_KEY.")
-    if status == httpx.codes.NOT_FOUND and request is not None and request.adapter:
-        raise UnknownAdapter(f"The server knows no adapter {request.adapter!r}.", "Load it, then ask again.")
-    if status < httpx.codes.INTERNAL_SERVER_ERROR:
-        if "context length" in said or "context_length" in said or status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            raise PromptTooLong(f"The server says: {said}", "Offer fewer passages, or ask for a shorter completion.")
-        raise BadRequest(f"The server refuses the request: {said}")
-    raise EngineUnavailable(f"The server failed with status {status}: {said}", "See its log.")
-
-
 def _message(answer: httpx.Response) -> str:
     try:
         body = answer.json()
     except ValueError:
-        return answer.text[:200] or f"status {answer.status_code}"
+        return f"{answer.text[:200] or f'status {answer.status_code}'}."
     error = body.get("error", body) if isinstance(body, dict) else body
     found = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    return str(found or answer.status_code)[:300]
+    return f"{str(found or answer.status_code)[:300].rstrip('.')}."  # a hint may follow

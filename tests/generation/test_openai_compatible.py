@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from generation import openai_compatible
 from generation.engines import (
     AdapterRefused,
     BadRequest,
@@ -240,6 +242,77 @@ def test_errors(engine: OpenAIEngine, server: Server, status: int, body: object,
 
         with pytest.raises(expected):
             asyncio.run(stream())
+
+
+async def streamed(engine: OpenAIEngine, request: GenerationRequest) -> list[str | GenerationResult]:
+    return [piece async for piece in engine.astream(request)]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(
+    engine: OpenAIEngine, server: Server, status: int
+) -> None:
+    """Each read comes in time; only the whole does not."""
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b" \n"
+            await asyncio.sleep(0.05)
+
+    request = replace(ask(), deadline=0.3)
+    for call in (
+        lambda: engine.generate([request]),
+        lambda: asyncio.run(engine.agenerate(request)),
+        *([lambda: asyncio.run(streamed(engine, request))] if status == 200 else []),
+    ):
+        server.fail = StreamingResponse(drip(), status_code=status)
+        began = time.monotonic()
+        with pytest.raises(EngineUnavailable, match="did not answer in time"):
+            call()
+        assert time.monotonic() - began < 20
+
+
+def test_a_stream_that_takes_too_long_ends_where_it_is(engine: OpenAIEngine, server: Server) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        while True:
+            yield b'data: {"choices": [{"delta": {"content": "fee "}}]}\n\n'
+            await asyncio.sleep(0.05)
+
+    server.fail = StreamingResponse(slow(), media_type="text/event-stream")
+    *pieces, result = asyncio.run(streamed(engine, replace(ask(), deadline=0.5)))
+    assert set(pieces) == {"fee "}
+    assert isinstance(result, GenerationResult)
+    assert (result.finish_reason, result.text) == ("length", "".join(map(str, pieces)).strip())
+
+
+def test_an_answer_without_an_end_is_not_kept(
+    engine: OpenAIEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 5000)
+    server.fail = Response(b" " * 20_000)
+    with pytest.raises(EngineUnavailable):
+        engine.generate([ask()])
+    server.fail = Response((b"data: [DONE]" + b" " * 100 + b"\n") * 200)
+    with pytest.raises(EngineUnavailable):
+        asyncio.run(streamed(engine, ask()))
+
+
+@pytest.mark.parametrize(
+    "event", ["[]", "7", '{"choices": 5}', '{"choices": [null]}', '{"choices": [{"delta": 5}]}', "{"]
+)
+def test_nonsense_in_a_stream_is_called_that(engine: OpenAIEngine, server: Server, event: str) -> None:
+    server.fail = Response(f"data: {event}\n\n", media_type="text/event-stream")
+    with pytest.raises(EngineUnavailable, match="no chat completion"):
+        asyncio.run(streamed(engine, ask()))
+
+
+def test_a_refused_key_is_not_repeated_and_the_right_setting_is_named(running: tuple[Server, str]) -> None:
+    server, url = running
+    server.fail = JSONResponse({"error": {"message": "bad key sk-secret"}}, status_code=401)
+    with pytest.raises(EngineUnavailable) as failed:
+        OpenAIEngine(url, "sk-secret", MODEL, settings="RATCHET_TEACHER").generate([ask()])
+    assert str(failed.value) == "The server refuses the key. Check RATCHET_TEACHER_API_KEY."
+    server.fail = None
 
 
 def test_nobody_there() -> None:

@@ -59,7 +59,8 @@ def perform(judging: Judging) -> None:
     todo = _todo(judging, pairs)
     total = 2 * len(pairs)
     judging.beat(stage="asking the judge", done=total - len(todo), total=total)
-    engine = OpenAIEngine(settings.RATCHET_JUDGE_BASE_URL, settings.RATCHET_JUDGE_API_KEY, judging.model)
+    url, key = settings.RATCHET_JUDGE_BASE_URL, settings.RATCHET_JUDGE_API_KEY
+    engine = OpenAIEngine(url, key, judging.model, settings="RATCHET_JUDGE")
     for start in range(0, len(todo), BATCH):
         _ask(judging, engine, todo[start : start + BATCH])
         judging.beat(done=min(total, total - len(todo) + start + BATCH))

@@ -52,7 +52,7 @@ def teacher_engine(model: str = "") -> tuple[Engine, str]:
         raise TeacherFails("No teacher is set up: name its address in RATCHET_TEACHER_BASE_URL.")
     if not name:
         raise TeacherFails("The teacher's model has no name: set RATCHET_TEACHER_MODEL, or name it in the plan.")
-    return OpenAIEngine(url, key, name), name
+    return OpenAIEngine(url, key, name, settings="RATCHET_TEACHER" if own else "RATCHET_OPENAI"), name
 
 
 def ask_each(

@@ -81,7 +81,7 @@ def perform(synthesis: Synthesis) -> None:
         if silent >= SILENT_BATCHES:
             _close(synthesis, "The teacher gave no usable reply any more.", desk, spent)
             raise TeacherFails(
-                f"The teacher gave no usable reply for {silent} batches, the last time: {items[-1].note}. "
+                f"The teacher gave no usable reply for {silent} batches, the last time: {items[-1].note.rstrip('.')}. "
                 f"{desk.total} questions are kept; go on when it answers again."
             )
     _close(synthesis, why, desk, spent)

@@ -49,7 +49,7 @@ class Command(BaseCommand):
         if not manifest.with_secrets:
             self.stdout.write(
                 "The keys are not in it: keep a copy of var/secrets apart. Without ratchet_data_key, what waits to be "
-                "scrubbed is lost."
+                "scrubbed is lost; without ratchet_hash_key, nothing starts until you say that it may."
             )
 
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from assistants.key_check import PROBLEM, hash_key_fits
 from assistants.services import audit
 from config.backups.programs import BackupError
 from config.backups.restoring import restore
@@ -43,6 +44,7 @@ class Command(BaseCommand):
                 call_command("migrate", verbosity=0, interactive=False)
                 facts = {"made_at": manifest.made_at}
                 audit(assistant=None, actor=None, action="backup.restored", details=facts)
+                fits = hash_key_fits()
         except (BackupError, PostgresError, OSError, psycopg.Error) as error:
             raise CommandError(str(error).strip()) from error
         finally:
@@ -56,3 +58,5 @@ class Command(BaseCommand):
                 "ratchet_hash_key of the old var/secrets back before you start. Leave database_password: the server of "
                 "this machine has its own."
             )
+        if not fits:
+            self.stdout.write(self.style.WARNING(f"As it is, nothing would start: {PROBLEM}"))
