@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from annotations.becoming import NO_CORRECTION, NOT_ASKED, NoRow, Shown, kind_of, row_of
 from annotations.effects import Placed, served_evidence
-from annotations.models import Resolution, Verdict
+from annotations.models import Reason, Resolution, Verdict
 from annotations.resolving import Wording
 from assistants.models import Assistant
 from capture.models import Passage, Turn
@@ -122,7 +122,8 @@ def from_turn(
     choice = {Origin.DECLINED: recipe.declined, Origin.CORRECTED: recipe.corrected, Origin.GOOD: recipe.good}.get(
         origin
     )
-    if choice == LEAVE_OUT:
+    missed = origin == Origin.DECLINED and Reason.RETRIEVAL_MISSED in resolution.reasons
+    if choice == LEAVE_OUT or (missed and recipe.missed == LEAVE_OUT):
         return Refused(LEFT_OUT)
     return Candidate(
         origin=origin,

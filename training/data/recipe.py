@@ -88,6 +88,10 @@ class Recipe:
         "The logged answer becomes the rejected one of a pair, or is left out.",
     )  # fmt: skip
     declined: str = _choice(AND_PAIR, LABELS, (AND_PAIR, LEARN, LEAVE_OUT), "Right declines")
+    missed: str = _choice(
+        LEARN, LABELS, (LEARN, LEAVE_OUT), "Declines where retrieval missed it",
+        "The documents do answer such a question: a small model may learn to decline its words.",
+    )  # fmt: skip
     bad: str = _choice(
         NOT_TO_SAY, LABELS, (NOT_TO_SAY, LEAVE_OUT), "Bad answers without a better one",
         "Undesirable rows of KTO; supervised training and DPO do not see them.",

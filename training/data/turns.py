@@ -34,7 +34,7 @@ def with_all_it_takes(turns: QuerySet[Turn]) -> QuerySet[Turn]:
     """For `from_turn`, without the columns that it does not read: vectors and completions are most of a row. Passages
     are read apart (`Shelf`). ``halves``: the vector (`vectors.sent`)."""
     fields = ("question", "history", "response", "metadata", "asked_at", "withheld", "assistant")
-    decided = tuple(f"resolution__{name}" for name in ("turn", "verdict", "response", "relevant_ranks"))
+    decided = tuple(f"resolution__{name}" for name in ("turn", "verdict", "reasons", "response", "relevant_ranks"))
     halves = Func("embedding", function="halfvec_send", output_field=BinaryField())
     rows = turns.select_related("resolution", "conversation").annotate(halves=halves)
     return rows.only(*fields, *decided, "conversation__external_id")

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from annotations.models import ComparisonChoice, ComparisonPair, ComparisonRound
+from annotations.models import ComparisonChoice, ComparisonPair, ComparisonRound, Resolution
 from assistants.models import Assistant
 from generation.prompts import SentenceRef, render_completion
 from tests.factories import CONTEXTS, make_assistant, make_queue, make_user
 from tests.training.data.test_build import (
     ANSWERS,
     DECLINE,
+    DECLINED,
     HANDOFF,
     WRITTEN,
     build,
@@ -128,6 +129,18 @@ def test_a_recipe_says_which_labels_and_which_turns(assistant: Assistant) -> Non
     later = build(assistant, asked_from="2999-01-01")
     assert "the recipe's sources hold nothing" in later.error
     assert datetime.now(UTC).year < 2999
+
+
+def test_declines_because_retrieval_missed_can_be_left_out(assistant: Assistant) -> None:
+    curate(assistant)
+    turn = resolved(assistant, "How do I reset the router?", DECLINE, verdict="bad", logged="It costs £99. [1]")
+    Resolution.objects.filter(turn=turn).update(reasons=["retrieval_missed"])
+    kept = {"missing_oracle_share": 0, "max_decline_share": 0.9}
+    assert build(assistant, **kept).examples.filter(turn=turn, kind="decline").exists()
+    without = build(assistant, **kept, missed="leave out")
+    assert not without.examples.filter(turn=turn).exists()
+    assert without.mix["declined"] == {"decline": len(DECLINED)}
+    assert check_funnel(without)["resolved turns"]["why"]["left out by the recipe"] == 1
 
 
 def test_caps_by_document_person_and_origin(assistant: Assistant) -> None:
