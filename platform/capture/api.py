@@ -21,6 +21,7 @@ from capture.models import IntakeCount, Receipt
 from capture.negotiation import OneKind
 from capture.reading import find_turn, list_turns, turn_json
 from capture.receiving import product_of, receive_feedback, receive_turns, receive_updates
+from capture.rendering import QuickJSONRenderer
 from capture.room import check_room
 from capture.vault import stored_id
 
@@ -34,6 +35,7 @@ class LogView(APIView):
     permission_classes = (HasScope,)
     throttle_classes = (KeyThrottle,)
     content_negotiation_class = OneKind
+    renderer_classes = (QuickJSONRenderer,)
     scopes: ClassVar[dict[str, str]] = {}
 
     def key(self, request: Request) -> ApiKey:

@@ -12,7 +12,7 @@ from typing import Any
 from assistants.models import Assistant
 
 Record = Mapping[str, Any]
-"""A turn as `capture.reading.turn_json` gives it."""
+"""A turn as `capture.reading.turn_rows` gives it."""
 Guard = Callable[[Assistant, Sequence[Record]], None]
 """Raises `ExportBlocked` where the records of this assistant must not leave. Called per batch: keep it quick."""
 

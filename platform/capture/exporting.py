@@ -25,7 +25,7 @@ from capture import export_guard
 from capture.export_guard import ExportBlocked
 from capture.models import Turn, TurnQuerySet
 from capture.parquet import ParquetMissing, parquet_pieces
-from capture.reading import readable, turn_json
+from capture.reading import readable, turn_rows
 
 Format = Literal["jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "parquet")
@@ -133,7 +133,7 @@ def _checked(export: Export, counts: dict[Assistant, int]) -> Iterator[Sequence[
         for _, rows in groupby(turns, key=lambda turn: turn.assistant_id):
             own = list(rows)
             assistant = own[0].assistant
-            part = [turn_json(turn) for turn in own]
+            part = turn_rows(own)
             export_guard.check(assistant, part)
             counts[assistant] = counts.get(assistant, 0) + len(part)
             records += part

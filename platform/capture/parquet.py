@@ -58,7 +58,7 @@ class PieceBuffer:
 
 
 def parquet_pieces(batches: Iterator[Sequence[Mapping[str, Any]]]) -> Iterator[bytes]:
-    """Batches of `turn_json` records as the bytes of one Parquet file.
+    """Batches of `turn_rows` records as the bytes of one Parquet file.
 
     Raises:
         ParquetMissing: before the first piece.

@@ -1,6 +1,6 @@
 """What the log API answers, as types: for its description, and for the columns of a Parquet export.
 
-Answers are built as plain dicts (`capture.reading.turn_json`), which is quicker than making these objects; a test holds
+Answers are built as plain dicts (`capture.reading.turn_rows`), which is quicker than making these objects; a test holds
 both to the same fields.
 """
 
