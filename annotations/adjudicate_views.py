@@ -17,7 +17,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotations import services
-from annotations.agreement import krippendorff_alpha, verdict_labels
 from annotations.drafts import read_draft
 from annotations.errors import LabelRefused
 from annotations.label_views import SETTLERS, open_queue
@@ -26,6 +25,7 @@ from annotations.presenting import present
 from annotations.progress import queue_progress
 from annotations.resolving import Wording, response_to_learn
 from annotations.trust.counting import Standing, standing
+from annotations.trust.of_queue import alpha_on_verdicts
 from assistants.viewing import note_view
 from capture.models import Turn
 
@@ -77,7 +77,7 @@ def disagreements(request: HttpRequest, queue_id: int) -> HttpResponse:
         "queue": queue,
         "page": page,
         "rows": [(item, labels.get(item.turn_id, [])) for item in page],
-        "alpha": krippendorff_alpha(verdict_labels(queue)),
+        "alpha": alpha_on_verdicts(queue),
         "progress": queue_progress(queue),
     }
     details = {"n": len(page.object_list)}

@@ -15,7 +15,6 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import display
 
-from annotations.agreement import agreement_of
 from annotations.comparing.admin import ComparisonRoundAdmin
 from annotations.export_views import export_response
 from annotations.fill_views import fill_page
@@ -30,9 +29,11 @@ from annotations.progress import labelled_today_by, people_progress, queue_progr
 from annotations.queue_form import form_for
 from annotations.suggesting import asked_of
 from annotations.trust.counting import COUNTS, Standing, standing, standings
+from annotations.trust.of_queue import agreement_of
 from annotations.trust.rows import MAX_LABELS
 from assistants.access import has_role
 from assistants.models import Role
+from assistants.paging import BoundedPaginator
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
@@ -196,6 +197,8 @@ class ReadOnlyAdmin(AuditedViews, ScopedAdmin):
     assistant_path = "turn__assistant"
     ordering = ("-pk",)  # as they were written: by any other column all of them, with their turns, are sorted first
     show_full_result_count = False
+    paginator = BoundedPaginator
+    list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("turn__embedding", "turn__words")

@@ -12,16 +12,13 @@ take seconds a page; the draws use the closed form, which a test holds against t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from annotations.models import Annotation, AnnotationQuerySet, ContextMark, Queue
-from annotations.trust.rows import MAX_LABELS
 
 RESAMPLES = 500
 _SEED = 7
@@ -69,12 +66,16 @@ class Agreement:
 def percent_agreement(labels: Labels) -> Estimate:
     """Share of pairs of labels on the same unit that are equal, averaged over units with at least two labels."""
     counts, _ = _value_counts(labels)
-    if not len(counts):
+    return percent_of(*_patterns(counts)) if len(counts) else Estimate(None, None, None, 0)
+
+
+def percent_of(patterns: Counts, times: Counts) -> Estimate:
+    """The same, where ``times`` units have the labels of each pattern: how many of them say each value."""
+    if not len(times):
         return Estimate(None, None, None, 0)
-    patterns, times = _patterns(counts)
     totals = patterns.sum(axis=1)
     shares = (patterns * (patterns - 1)).sum(axis=1) / (totals * (totals - 1))
-    n = len(counts)
+    n = int(times.sum())
     return _estimate(float(times @ shares) / n, _drawn(times) @ shares / n, n)
 
 
@@ -92,16 +93,29 @@ def krippendorff_alpha(labels: Labels, level: Level = "nominal") -> Estimate:
     order = values if level == "nominal" else [float(value) for value in values]
     point = krippendorff.alpha(value_counts=counts, value_domain=order, level_of_measurement=level)
     patterns, times = _patterns(counts)
-    distances = _distances(order)
+    return _estimate(float(point), _alphas(_drawn(times), patterns, _distances(order)), len(counts))
+
+
+def alpha_of(patterns: Counts, times: Counts) -> Estimate:
+    """Nominal α, where ``times`` units have the labels of each pattern."""
+    n = int(times.sum())
+    if not _varies(patterns):
+        return Estimate(None, None, None, n)
+    distances = 1 - np.eye(patterns.shape[1])
+    (point,) = _alphas(times[None, :], patterns, distances)
+    return _estimate(float(point), _alphas(_drawn(times), patterns, distances), n)
+
+
+def _alphas(drawn: Counts, patterns: Counts, distances: Floats) -> Floats:
+    """Of each draw (how often each pattern came) in which labels vary."""
     # Of one pattern: how much its labels disagree, as it enters the sum over units.
     disagreement = np.einsum("uc,ck,uk->u", patterns, distances, patterns) / (patterns.sum(axis=1) - 1)
-    drawn = _drawn(times)
     marginals = drawn @ patterns
     totals = marginals.sum(axis=1)
     expected = np.einsum("dc,ck,dk->d", marginals, distances, marginals)
     kept = expected > 0
-    draws = 1 - (totals[kept] - 1) * (drawn[kept] @ disagreement) / expected[kept]
-    return _estimate(float(point), draws, len(counts))
+    found: Floats = 1 - (totals[kept] - 1) * (drawn[kept] @ disagreement) / expected[kept]
+    return found
 
 
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Estimate:
@@ -110,18 +124,23 @@ def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Estimate:
     Raises:
         ValueError: the two have different lengths.
     """
-    from statsmodels.stats.inter_rater import cohens_kappa
-
-    n = len(first)
-    if n != len(second):
-        raise ValueError(f"{n} labels cannot be compared with {len(second)}")
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} labels cannot be compared with {len(second)}")
     values = sorted({*first, *second})
-    if len(values) < 2:
-        return Estimate(None, None, None, n)
     place = {value: i for i, value in enumerate(values)}
     table = np.zeros((len(values), len(values)), dtype=np.int64)
     np.add.at(table, ([place[a] for a in first], [place[b] for b in second]), 1)
-    draws = _drawn(table.ravel()).reshape(RESAMPLES, len(values), len(values)) / n
+    return kappa_of(table)
+
+
+def kappa_of(table: Counts) -> Estimate:
+    """The same, where ``table`` counts what the first rater (rows) and the second said; every value was said once."""
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    n = int(table.sum())
+    if len(table) < 2:
+        return Estimate(None, None, None, n)
+    draws = _drawn(table.ravel()).reshape(RESAMPLES, *table.shape) / n
     equal = np.einsum("dii->d", draws)
     chance = (draws.sum(axis=2) * draws.sum(axis=1)).sum(axis=1)
     kept = chance < 1  # else both gave everything the same value: κ is not defined
@@ -158,40 +177,6 @@ def pair_agreements(labels: Labels, raters: Sequence[Hashable]) -> tuple[PairAgr
         for first, second in combinations(raters, 2)
         if (first, second) in common
     )
-
-
-def verdict_labels(queue: Queue) -> Labels:
-    """{turn: {annotator: verdict}} of the newest `MAX_LABELS` current labels in a queue."""
-    rows = newest_labels(queue)
-    return by_unit(rows.values_list("turn", "annotator__username", "verdict")[:MAX_LABELS])
-
-
-def relevance_labels(queue: Queue) -> Labels:
-    """{(turn, rank): {annotator: relevance}} of the same labels, without "unsure"."""
-    newest = newest_labels(queue).values("pk")[:MAX_LABELS]
-    rows = ContextMark.objects.filter(annotation__in=newest).exclude(relevance=ContextMark.Relevance.UNSURE)
-    return by_unit(rows.values_list("retrieval", "annotation__annotator__username", "relevance"))
-
-
-def newest_labels(queue: Queue) -> AnnotationQuerySet:
-    """The current labels in a queue, newest first."""
-    return Annotation.objects.current().filter(queue=queue).order_by("-created_at", "-pk")
-
-
-def agreement_of(queue: Queue) -> tuple[Agreement, ...]:
-    """Agreement on the verdict and on the relevance of passages."""
-    return (
-        agreement_on("Verdict", verdict_labels(queue)),
-        agreement_on("Relevance of passages", relevance_labels(queue)),
-    )
-
-
-def by_unit(rows: Iterable[tuple[Hashable, Hashable, str]]) -> Labels:
-    """(unit, rater, value) rows as `Labels`; of several values of one rater on a unit the last counts."""
-    labels: dict[Hashable, dict[Hashable, str]] = {}
-    for unit, rater, value in rows:
-        labels.setdefault(unit, {})[rater] = value
-    return labels
 
 
 def _value_counts(labels: Labels) -> tuple[Counts, list[str]]:

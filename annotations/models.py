@@ -244,6 +244,8 @@ class Annotation(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["queue", "annotator", "-created_at"], name="annotation_mine"),  # undo, mine today
+            models.Index(fields=["-created_at", "-id"], name="annotation_newest"),  # the list, agreement
+            models.Index(fields=["queue", "-created_at", "-id"], name="annotation_newest_of_queue"),
         ]
 
     def __str__(self) -> str:

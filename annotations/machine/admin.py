@@ -9,6 +9,7 @@ from unfold.decorators import display
 
 from annotations.machine.models import MachineLabel
 from assistants.models import Role
+from assistants.paging import BoundedPaginator
 from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews
 from assistants.when import when
@@ -22,6 +23,7 @@ class MachineLabelAdmin(AuditedViews, ScopedAdmin):
     list_filter = ("assistant", "kind", "name", "version", "verdict", when("created_at", "said"))
     list_select_related = ("turn",)
     list_per_page = 50
+    paginator = BoundedPaginator
     show_full_result_count = False
     search_fields = ("turn__question", "turn__client_id", "client_id", "name", "explanation")
     fields = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from dataclasses import dataclass
 
-from annotations.agreement import Estimate, cohen_kappa, newest_labels, percent_agreement
+from django.db import connection
+
+from annotations.agreement import Estimate, cohen_kappa, percent_agreement
 from annotations.machine.models import MachineLabel
-from annotations.models import Queue, QueueItem
+from annotations.models import Annotation, Queue, QueueItem, Verdict
 from annotations.trust.rows import MAX_LABELS
 
 MAX_MACHINES = 20
@@ -32,39 +33,50 @@ class MachineAgreement:
         return round(100 * self.good / self.labels) if self.labels else None
 
 
+# The newest labels of each side, what each machine said last of a turn, and what most people said of it; then how often
+# each two verdicts came together.
+_COUNTED = f"""
+WITH machines AS (
+    SELECT DISTINCT ON (kind, name, version, turn_id) kind, name, version, turn_id, verdict
+    FROM (SELECT kind, name, version, turn_id, verdict, created_at, id FROM {MachineLabel._meta.db_table}
+          WHERE turn_id IN (SELECT turn_id FROM {QueueItem._meta.db_table} WHERE queue_id = %(queue)s)
+          AND verdict <> '' ORDER BY created_at DESC, id DESC LIMIT %(most)s) newest
+    ORDER BY kind, name, version, turn_id, created_at DESC, id DESC
+), people AS (
+    SELECT turn_id, count(*) AS n, count(*) FILTER (WHERE verdict = %(good)s) AS good
+    FROM (SELECT turn_id, verdict FROM {Annotation._meta.db_table}
+          WHERE queue_id = %(queue)s AND replaced_by_id IS NULL AND withdrawn_at IS NULL
+          ORDER BY created_at DESC, id DESC LIMIT %(most)s) newest
+    GROUP BY turn_id
+)
+SELECT kind, name, version, verdict,
+       CASE WHEN good * 2 > n THEN %(good)s WHEN (n - good) * 2 > n THEN %(bad)s ELSE '' END AS people, count(*)
+FROM machines LEFT JOIN people ON people.turn_id = machines.turn_id
+GROUP BY kind, name, version, verdict, people
+"""  # noqa: S608 - names of tables
+
+
 def machine_agreement(queue: Queue) -> tuple[MachineAgreement, ...]:
     """Against the verdict that more than half of the people's labels in the queue give; a tie is no verdict. What a
-    machine has only scored is left out. Of machines and of people the newest `MAX_LABELS` labels. Two queries."""
-    items = QueueItem.objects.filter(queue=queue).order_by().values("turn")
-    rows = MachineLabel.objects.filter(turn__in=items).exclude(verdict="").order_by("-created_at", "-pk")
-    said: dict[tuple[str, str, str], dict[uuid.UUID, str]] = {}
-    fields = ("kind", "name", "version", "turn", "verdict")
-    for kind, name, version, turn, verdict in rows.values_list(*fields)[:MAX_LABELS]:
-        said.setdefault((kind, name, version), {}).setdefault(turn, verdict)  # the last word, which comes first
-    if not said:
-        return ()
-    people = people_verdicts(queue)
-    most = sorted(said.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MAX_MACHINES]
-    return tuple(_agreement(machine, verdicts, people) for machine, verdicts in most)
+    machine has only scored is left out. Of machines and of people the newest `MAX_LABELS` labels. One query."""
+    values: dict[str, int | str] = {
+        "queue": queue.pk, "most": MAX_LABELS, "good": Verdict.GOOD.value, "bad": Verdict.BAD.value,
+    }  # fmt: skip
+    said: dict[tuple[str, str, str], Counter[tuple[str, str]]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNTED, values)
+        for kind, name, version, verdict, people, n in cursor.fetchall():
+            said.setdefault((kind, name, version), Counter())[verdict, people] = n
+    most = sorted(said.items(), key=lambda entry: (-entry[1].total(), entry[0]))[:MAX_MACHINES]
+    return tuple(_agreement(machine, counted) for machine, counted in most)
 
 
-def people_verdicts(queue: Queue) -> dict[uuid.UUID, str]:
-    """{turn: verdict of more than half of its current labels in the queue}, of the newest `MAX_LABELS`."""
-    votes: dict[uuid.UUID, Counter[str]] = {}
-    for turn, verdict in newest_labels(queue).values_list("turn", "verdict")[:MAX_LABELS]:
-        votes.setdefault(turn, Counter())[verdict] += 1
-    majority = {turn: counts.most_common(1)[0] for turn, counts in votes.items()}
-    return {turn: verdict for turn, (verdict, n) in majority.items() if n * 2 > votes[turn].total()}
-
-
-def _agreement(
-    machine: tuple[str, str, str], verdicts: dict[uuid.UUID, str], people: dict[uuid.UUID, str]
-) -> MachineAgreement:
-    both = [(verdict, people[turn]) for turn, verdict in verdicts.items() if turn in people]
+def _agreement(machine: tuple[str, str, str], counted: Counter[tuple[str, str]]) -> MachineAgreement:
+    both = [pair for pair in counted.elements() if pair[1]]
     return MachineAgreement(
         *machine,
-        labels=len(verdicts),
-        good=sum(verdict == "good" for verdict in verdicts.values()),
+        labels=counted.total(),
+        good=sum(n for (verdict, _), n in counted.items() if verdict == Verdict.GOOD),
         percent=percent_agreement({i: {0: a, 1: b} for i, (a, b) in enumerate(both)}),
         kappa=cohen_kappa([a for a, _ in both], [b for _, b in both]),
     )

@@ -141,6 +141,14 @@ class Migration(migrations.Migration):
             model_name='annotation',
             index=models.Index(fields=['queue', 'annotator', '-created_at'], name='annotation_mine'),
         ),
+        migrations.AddIndex(
+            model_name='annotation',
+            index=models.Index(fields=['-created_at', '-id'], name='annotation_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='annotation',
+            index=models.Index(fields=['queue', '-created_at', '-id'], name='annotation_newest_of_queue'),
+        ),
         migrations.AddConstraint(
             model_name='annotation',
             constraint=models.UniqueConstraint(condition=models.Q(('replaced_by', None), ('withdrawn_at', None)), fields=('turn', 'annotator'), name='annotation_current_once'),

@@ -1,26 +1,27 @@
-"""What the agreement page says, computed from `Rows`. Pure: no database."""
+"""What the agreement page says, computed from `Columns`. Pure: no database."""
 
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
-from django.utils import timezone
+import numpy as np
 
-from annotations.agreement import (
-    Estimate,
-    Labels,
-    PairAgreement,
-    by_unit,
-    krippendorff_alpha,
-    pair_agreements,
-    percent_agreement,
-)
+from annotations.agreement import Agreement, Estimate, PairAgreement, alpha_of
+from annotations.trust.columns import Columns, Ints
 from annotations.trust.questions import QUESTIONS, Question
-from annotations.trust.rows import LabelRow, Rows
+from annotations.trust.tables import (
+    Answers,
+    Meetings,
+    answers_on,
+    counts,
+    estimates,
+    kappas,
+    meetings,
+    pair_agreements,
+    patterns,
+)
 
 MAX_PEOPLE = 15
 """In the table of pairs: those with the most labels."""
@@ -66,108 +67,109 @@ class Week:
 @dataclass(frozen=True)
 class Slow:
     turn: uuid.UUID
-    labels: tuple[LabelRow, ...]
     seconds: float
     """Of the slowest label on it."""
+    labels: tuple[int, ...]
+    """Keys of all labels on it."""
 
 
-def labels_on(question: Question, rows: Rows) -> Labels:
-    """What everybody said; units are turns, or passages of turns."""
-    if question.answer is None:
-        return by_unit((mark.retrieval, mark.name, mark.relevance) for mark in rows.marks)
-    answer = question.answer
-    return by_unit((label.turn, label.name, answer(label)) for label in rows.labels)
-
-
-def overview(rows: Rows) -> tuple[Overall, ...]:
+def overview(columns: Columns) -> tuple[Overall, ...]:
     """All questions, in their order."""
-    people = _busiest(rows)
+    people = _busiest(columns, MAX_PEOPLE)
+    met: dict[str, Meetings] = {}
     found = []
     for question in QUESTIONS:
-        labels = labels_on(question, rows)
-        pairs = pair_agreements(labels, people)
-        kappas = sorted(pair.kappa.value for pair in pairs if pair.kappa.value is not None)
-        found.append(Overall(question, percent_agreement(labels), krippendorff_alpha(labels), tuple(kappas)))
+        answers = answers_on(question, columns)
+        if question.unit not in met:  # who met whom is the same for every question about turns
+            met[question.unit] = meetings(answers, columns.rater, people)
+        found.append(Overall(question, *estimates(answers), tuple(kappas(met[question.unit].tables(answers.value)))))
     return tuple(found)
 
 
-def matrix(question: Question, rows: Rows) -> Matrix:
+def matrix(question: Question, columns: Columns) -> Matrix:
     """Everybody with everybody, on one question."""
-    people = _busiest(rows)
-    pairs = pair_agreements(labels_on(question, rows), people)
+    pairs, left_out = _pairs(answers_on(question, columns), columns, MAX_PEOPLE)
+    people = [columns.names[one] for one in _busiest(columns, MAX_PEOPLE)]
     by_names = {frozenset((pair.first, pair.second)): pair for pair in pairs}
     table = tuple(
         (one, tuple(None if one == other else _cell(by_names.get(frozenset((one, other)))) for other in people))
         for one in people
     )
-    everybody = {label.name for label in rows.labels}
-    return Matrix(tuple(people), table, pairs, len(everybody) - len(people))
+    return Matrix(tuple(people), table, pairs, left_out)
 
 
-def by_week(question: Question, rows: Rows) -> tuple[Week, ...]:
-    """α of each week that has labels, oldest first; a turn belongs to the week of its last label."""
-    last: dict[Hashable, datetime] = {}
-    if question.answer is None:
-        for mark in rows.marks:
-            last[mark.retrieval] = mark.created_at
-    else:
-        for label in rows.labels:
-            last[label.turn] = label.created_at
-    weeks: dict[date, dict[Hashable, object]] = {}
-    labels = labels_on(question, rows)
-    for unit, when in last.items():
-        weeks.setdefault(_monday(when), {})[unit] = labels[unit]
-    given = Counter(_monday(label.created_at) for label in rows.labels)
-    return tuple(
-        Week(monday, krippendorff_alpha(weeks[monday]), given[monday])  # type: ignore[arg-type]
-        for monday in sorted(weeks)
-    )
+def agreement_on(title: str, question: Question, columns: Columns, most: int) -> Agreement:
+    """Everything about one question; pairs of the ``most`` people with the most labels."""
+    answers = answers_on(question, columns)
+    pairs, left_out = _pairs(answers, columns, most)
+    return Agreement(title, *estimates(answers), pairs, left_out)
 
 
-def disagreements(question: Question, rows: Rows) -> list[uuid.UUID]:
-    """Turns on which people said different things, the last labelled first."""
-    split: dict[uuid.UUID, datetime] = {}
-    labels = labels_on(question, rows)
-    if question.answer is None:
-        for mark in rows.marks:
-            if len(set(labels[mark.retrieval].values())) > 1:
-                split[mark.turn] = max(split.get(mark.turn, mark.created_at), mark.created_at)
-    else:
-        for label in rows.labels:
-            if len(set(labels[label.turn].values())) > 1:
-                split[label.turn] = label.created_at
-    return sorted(split, key=split.__getitem__, reverse=True)
+def by_week(question: Question, columns: Columns) -> tuple[Week, ...]:
+    """α of each week in which turns were labelled last, oldest first; a turn or passage belongs to the week of its last
+    label."""
+    week = columns.week
+    listed = np.unique(week[_last(columns.turn, np.arange(len(columns)))])
+    answers = answers_on(question, columns)
+    of_unit = week[_last(answers.unit, answers.label)][answers.unit]
+    found = []
+    for one in listed:
+        inside = of_unit == one
+        _, unit = np.unique(answers.unit[inside], return_inverse=True)
+        alpha = alpha_of(*patterns(Answers(unit, answers.value[inside], answers.label[inside])))
+        monday = date(1970, 1, 1) + timedelta(days=int(one))
+        found.append(Week(monday, alpha, int((week == one).sum())))
+    return tuple(found)
 
 
-def slowest(rows: Rows) -> list[Slow]:
-    """Turns whose labels took longest."""
-    by_turn = labels_by_turn(rows.labels)
-    found = [
-        Slow(turn, tuple(labels), max(label.seconds for label in labels if label.seconds is not None))
-        for turn, labels in by_turn.items()
-        if any(label.seconds is not None for label in labels)
-    ]
-    return sorted(found, key=lambda slow: -slow.seconds)[:SLOWEST]
-
-
-def labels_by_turn(labels: Sequence[LabelRow]) -> dict[uuid.UUID, list[LabelRow]]:
-    found: dict[uuid.UUID, list[LabelRow]] = {}
-    for label in labels:
-        found.setdefault(label.turn, []).append(label)
+def _last(unit: Ints, label: Ints) -> Ints:
+    """The last label of each unit."""
+    found = np.zeros(int(unit.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(found, unit, label)
     return found
 
 
-def _busiest(rows: Rows) -> list[str]:
-    """Names of those with the most labels, in order of name."""
-    counts = Counter(label.name for label in rows.labels)
-    return sorted(name for name, _ in counts.most_common(MAX_PEOPLE))
+def disagreements(question: Question, columns: Columns) -> Ints:
+    """Turns (places) on which people said different things, the last labelled first."""
+    answers = answers_on(question, columns)
+    given, ones = counts(answers)
+    split = (ones > 0) & (ones < given)
+    last = np.full(len(columns.turns), -1)
+    inside = split[answers.unit]
+    np.maximum.at(last, columns.turn[answers.label[inside]], answers.label[inside])
+    turns = np.flatnonzero(last >= 0)
+    return turns[np.argsort(-last[turns])]
+
+
+def slowest(columns: Columns) -> list[Slow]:
+    """Turns whose labels took longest."""
+    seconds = np.where(np.isnan(columns.seconds), -1, columns.seconds)
+    most = np.full(len(columns.turns), -1.0)
+    np.maximum.at(most, columns.turn, seconds)
+    first = np.full(len(columns.turns), len(columns))
+    np.minimum.at(first, columns.turn, np.arange(len(columns)))
+    order = [turn for turn in np.lexsort((first, -most))[:SLOWEST] if most[turn] >= 0]
+    return [Slow(columns.key(turn), float(most[turn]), keys_on(columns, turn)) for turn in order]
+
+
+def keys_on(columns: Columns, turn: int) -> tuple[int, ...]:
+    """Of the labels on a turn (its place), oldest first."""
+    return tuple(columns.pk[columns.turn == turn].tolist())
+
+
+def _pairs(answers: Answers, columns: Columns, most: int) -> tuple[tuple[PairAgreement, ...], int]:
+    """(pairs, how many people are not among them)."""
+    people = _busiest(columns, most)
+    tables = meetings(answers, columns.rater, people).tables(answers.value)
+    return pair_agreements(tables, [columns.names[one] for one in people]), len(columns.names) - len(people)
+
+
+def _busiest(columns: Columns, most: int) -> Ints:
+    """Those with the most labels, and of those with as many the first by name; in order of name."""
+    given = np.bincount(columns.rater, minlength=len(columns.names))
+    return np.sort(np.argsort(-given, kind="stable")[:most])
 
 
 def _cell(pair: PairAgreement | None) -> Cell:
     kappa = pair.kappa.value if pair is not None else None
     return Cell(pair, -1 if kappa is None else sum(kappa >= step for step in _STEPS))
-
-
-def _monday(when: datetime) -> date:
-    day = timezone.localtime(when).date()
-    return day - timedelta(days=day.weekday())

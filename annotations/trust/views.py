@@ -15,10 +15,11 @@ from django.views.decorators.http import require_GET
 from annotations.label_views import SETTLERS
 from annotations.trust import measures
 from annotations.trust.accuracy import accuracy
+from annotations.trust.columns import read_columns
 from annotations.trust.form import AgreementForm
 from annotations.trust.listing import list_turns
 from annotations.trust.questions import BY_KEY, VERDICT, Question
-from annotations.trust.rows import MAX_LABELS, read_rows
+from annotations.trust.rows import MAX_LABELS, label_rows
 from assistants.access import assistants_of
 from assistants.models import Assistant
 from assistants.viewing import note_view
@@ -37,13 +38,16 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
     form.is_valid()  # what is wrong is told beside its field, and left out
     question = BY_KEY.get(form.asked, VERDICT)
     scope = form.scope
-    rows = read_rows(scope)
-    split = measures.disagreements(question, rows)
-    page = Paginator(split, PAGE_SIZE).get_page(request.GET.get("page"))
-    slow = measures.slowest(rows)
-    listed = list_turns([*page, *(row.turn for row in slow)], measures.labels_by_turn(rows.labels))
-    overview = measures.overview(rows)
-    weeks = measures.by_week(question, rows)
+    columns = read_columns(scope)
+    page = Paginator(measures.disagreements(question, columns).tolist(), PAGE_SIZE).get_page(request.GET.get("page"))
+    split = [columns.key(turn) for turn in page]
+    slow = measures.slowest(columns)
+    keys = [key for turn in page for key in measures.keys_on(columns, turn)]
+    labels = label_rows([*keys, *(key for row in slow for key in row.labels)])
+    listed = list_turns([*split, *(row.turn for row in slow)], labels)
+    overview = measures.overview(columns)
+    weeks = measures.by_week(question, columns)
+    people = accuracy(scope)
     context = {
         **admin.site.each_context(request),
         "title": f"Agreement: {assistant.name}",
@@ -54,14 +58,14 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
         "question": question,
         "headline": next(line for line in overview if line.question == question),
         "overview": overview,
-        "matrix": measures.matrix(question, rows),
+        "matrix": measures.matrix(question, columns),
         "weeks": weeks,
         "chart": _chart(question, weeks),
-        "people": accuracy(scope),
+        "people": people,
         "page": page,
-        "rows": [listed[turn] for turn in page if turn in listed],
+        "rows": [listed[turn] for turn in split if turn in listed],
         "slow": [(row, listed[row.turn]) for row in slow if row.turn in listed],
-        "labels": rows,
+        "total": sum(person.labels for person in people),
         "limit": MAX_LABELS,
         "query": _query(request, "page"),
         "query_without_question": _query(request, "page", "question"),

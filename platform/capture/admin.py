@@ -18,6 +18,7 @@ from unfold.decorators import display
 from assistants.access import assistants_of, has_role, holds_anywhere
 from assistants.errors import ApiError
 from assistants.models import Role
+from assistants.paging import BoundedPaginator
 from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews, note_view
 from assistants.when import when
@@ -31,7 +32,7 @@ from capture.quarantine_admin import QuarantineAdmin
 from capture.rescrub_admin import RescrubAdmin
 from capture.review_admin import UncertainMaskAdmin
 from capture.streaming import streamed
-from capture.turn_list import FOUND_BY_MEANING, LIKE, BoundedPaginator, LikeFilter, MeaningList
+from capture.turn_list import FOUND_BY_MEANING, LIKE, LikeFilter, MeaningList
 from capture.turn_page import page_of, provenance, turns_for_page, turns_to_label
 from capture.waiting_admin import WaitingSpansAdmin
 

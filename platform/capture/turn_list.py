@@ -6,11 +6,9 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import SimpleListFilter
-from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
-from django.utils.functional import cached_property
 from pgvector.django import CosineDistance
 
 from assistants.access import assistants_of
@@ -20,8 +18,6 @@ from capture.models import Retrieval, Turn, TurnQuerySet
 
 LIKE = "like"
 FOUND_BY_MEANING = 100
-COUNTED = 10_000
-"""Rows up to which a list is counted: nobody turns so many pages, and counting a million costs more than the page."""
 
 
 class LikeFilter(SimpleListFilter):
@@ -35,15 +31,6 @@ class LikeFilter(SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Turn]) -> QuerySet[Turn]:
         return queryset
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django has no parameter here at run time
-    """Counts to `COUNTED` and no further."""
-
-    @cached_property
-    def count(self) -> int:
-        rows: Any = self.object_list
-        return int(rows.order_by().values("pk")[:COUNTED].count())
 
 
 class MeaningList:

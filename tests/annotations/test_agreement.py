@@ -15,7 +15,6 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from annotations.agreement import (
     MAX_PEOPLE,
     Level,
-    agreement_of,
     agreement_on,
     cohen_kappa,
     krippendorff_alpha,
@@ -24,6 +23,7 @@ from annotations.agreement import (
 from annotations.machine.agreement import machine_agreement
 from annotations.models import MachineLabel
 from annotations.services import submit
+from annotations.trust.of_queue import agreement_of
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
 # The worked example of Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011): nominal α .743
@@ -114,7 +114,7 @@ def test_the_page_of_a_queue_measures_the_newest_labels(client: Client, monkeypa
     client.force_login(adam)
     page = reverse("admin:annotations_queue_change", args=[queue.pk])
     assert "6 labels are measured" not in client.get(page).content.decode()
-    for module in ("annotations.agreement", "annotations.machine.agreement", "annotations.admin"):
+    for module in ("annotations.trust.columns", "annotations.machine.agreement", "annotations.admin"):
         monkeypatch.setattr(f"{module}.MAX_LABELS", 4)
     verdict, relevance = agreement_of(queue)
     assert (verdict.percent.value, verdict.percent.n, relevance.percent.n) == (1.0, 2, 2)  # the first turn is too old

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -17,8 +18,9 @@ from annotations.models import Annotation, GoldItem, Queue, QueueItem
 from annotations.services import adjudicate, submit, undo_last
 from annotations.trust import measures
 from annotations.trust.accuracy import accuracy
-from annotations.trust.questions import BY_KEY, RELEVANCE, VERDICT
-from annotations.trust.rows import Scope, read_rows
+from annotations.trust.columns import Columns, read_columns
+from annotations.trust.questions import BY_KEY, RELEVANCE, VERDICT, Question
+from annotations.trust.rows import Scope
 from assistants.models import Assistant
 from capture.models import Turn
 from tests.factories import make_assistant, make_queue, make_turn, make_user
@@ -60,6 +62,10 @@ def queue(assistant: Assistant, turns: list[Turn], people: dict[str, User]) -> Q
     return queue
 
 
+def split(columns: Columns, question: Question) -> list[uuid.UUID]:
+    return [columns.key(turn) for turn in measures.disagreements(question, columns)]
+
+
 def browser(user: User) -> Client:
     client = Client()
     client.force_login(user)
@@ -67,7 +73,7 @@ def browser(user: User) -> Client:
 
 
 def test_every_question_is_measured(assistant: Assistant, queue: Queue, turns: list[Turn]) -> None:
-    rows = read_rows(Scope(assistant))
+    rows = read_columns(Scope(assistant))
     found = {line.question.key: line for line in measures.overview(rows)}
     assert (found["verdict"].percent.value, found["verdict"].percent.n) == (0.25, 4)
     assert found["verdict"].kappas == (0.0,)
@@ -77,8 +83,8 @@ def test_every_question_is_measured(assistant: Assistant, queue: Queue, turns: l
     assert found["reason-tone"].alpha.value is None  # nobody named it: nothing to tell agreement from chance by
     assert (found["relevance"].percent.value, found["relevance"].percent.n) == (0.75, 4)
     assert set(found) == set(BY_KEY)
-    assert set(measures.disagreements(VERDICT, rows)) == {turn.pk for turn in turns[1:]}
-    assert measures.disagreements(RELEVANCE, rows) == [turns[2].pk]
+    assert set(split(rows, VERDICT)) == {turn.pk for turn in turns[1:]}
+    assert split(rows, RELEVANCE) == [turns[2].pk]
     assert [slow.seconds for slow in measures.slowest(rows)] == [23, 22, 21, 20]
 
 
@@ -86,14 +92,13 @@ def test_filters_choose_labels(assistant: Assistant, queue: Queue, people: dict[
     other = make_queue(assistant)
     today = timezone.localdate()
     Annotation.objects.filter(turn=turns[0]).update(created_at=timezone.now() - timedelta(days=30))
-    assert len(read_rows(Scope(assistant, queue=other)).labels) == 0
-    assert len(read_rows(Scope(assistant, since=today)).labels) == 6
-    assert len(read_rows(Scope(assistant, until=today - timedelta(days=7))).labels) == 2
-    only_bob = read_rows(Scope(assistant, people=(people["bob"].pk,)))
-    assert {row.name for row in only_bob.labels} == {"bob"}
-    assert {row.name for row in only_bob.marks} == {"bob"}
-    assert read_rows(Scope(make_assistant())).labels == ()
-    weeks = measures.by_week(VERDICT, read_rows(Scope(assistant)))
+    assert len(read_columns(Scope(assistant, queue=other))) == 0
+    assert len(read_columns(Scope(assistant, since=today))) == 6
+    assert len(read_columns(Scope(assistant, until=today - timedelta(days=7)))) == 2
+    only_bob = read_columns(Scope(assistant, people=(people["bob"].pk,)))
+    assert only_bob.names == ("bob",)
+    assert not len(read_columns(Scope(make_assistant())))
+    weeks = measures.by_week(VERDICT, read_columns(Scope(assistant)))
     assert [week.labels for week in weeks] == [2, 6]
     assert weeks[1].alpha.n == 3
 
@@ -101,8 +106,8 @@ def test_filters_choose_labels(assistant: Assistant, queue: Queue, people: dict[
 def test_what_its_author_replaced_is_not_measured(queue: Queue, assistant: Assistant, people: dict[str, User]) -> None:
     turn = Turn.objects.get(question="Question 1")
     submit(turn=turn, annotator=people["bob"], verdict="good", queue=queue)
-    assert len(read_rows(Scope(assistant)).labels) == 8
-    assert turn.pk not in measures.disagreements(VERDICT, read_rows(Scope(assistant)))
+    assert len(read_columns(Scope(assistant))) == 8
+    assert turn.pk not in split(read_columns(Scope(assistant)), VERDICT)
 
 
 def test_accuracy_on_known_answers_and_under_review(

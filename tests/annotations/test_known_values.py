@@ -20,8 +20,11 @@ import krippendorff
 import numpy as np
 import pytest
 
-from annotations.agreement import Labels, krippendorff_alpha, verdict_labels
+from annotations.agreement import krippendorff_alpha
 from annotations.models import Annotation
+from annotations.trust.columns import read_columns
+from annotations.trust.of_queue import alpha_on_verdicts
+from annotations.trust.rows import Scope
 from tests.factories import make_assistant, make_queue, make_turn, make_user
 
 FOLDER = Path(os.environ.get("RATCHET_SHARED_DATA", "")) / "mtrag"
@@ -78,9 +81,8 @@ def test_the_ratings_as_labels_of_three_annotators(measure: str) -> None:
         for turn, row in zip(turns, rows, strict=True)
         for person, value in zip(people, row.values(), strict=False)
     )
-    labels: Labels = verdict_labels(queue)
-    assert {rater for unit in labels.values() for rater in unit} == {"one", "two", "three"}
-    ours = krippendorff_alpha(labels)
+    assert read_columns(Scope(assistant)).names == ("one", "three", "two")
+    ours = alpha_on_verdicts(queue)
     raw = matrix(rows)
     as_verdicts = np.where(np.isnan(raw), np.nan, raw >= 3)
     known = krippendorff.alpha(reliability_data=as_verdicts, level_of_measurement="nominal")
