@@ -13,7 +13,7 @@ from serving.drift.models import DriftReport
 from serving.erasure.record import Erasure
 from serving.experiments.models import Experiment, ExperimentLook, ExposedUnit, Exposure, ShadowAnswer
 from serving.suggesting.models import SuggestionRun
-from serving.traffic.models import TrafficHour, TrafficMark
+from serving.traffic.models import TrafficDay, TrafficHour, TrafficMark
 from training.models import Adapter, Evaluation
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Promotion",
     "ShadowAnswer",
     "SuggestionRun",
+    "TrafficDay",
     "TrafficHour",
     "TrafficMark",
 ]

@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('counted_until', models.DateTimeField(null=True)),
                 ('rebuilt_at', models.DateTimeField(help_text='When the last weeks were counted anew.', null=True)),
+                ('zone', models.CharField(blank=True, help_text='The time zone whose days are counted.', max_length=64)),
             ],
         ),
         migrations.CreateModel(
@@ -50,6 +51,28 @@ class Migration(migrations.Migration):
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('assistant', 'hour', 'model', 'adapter'), name='traffic_hour_once')],
+            },
+        ),
+        migrations.CreateModel(
+            name='TrafficDay',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('day', models.DateField()),
+                ('model', models.CharField(blank=True, max_length=200)),
+                ('adapter', models.CharField(blank=True, help_text='Empty: the base model.', max_length=120)),
+                ('turns', models.PositiveIntegerField()),
+                ('declined', models.PositiveIntegerField()),
+                ('up', models.PositiveIntegerField(help_text='Turns with a thumb up.')),
+                ('down', models.PositiveIntegerField(help_text='Turns with a thumb down.')),
+                ('escalated', models.PositiveIntegerField(help_text='Turns that were handed to a person.')),
+                ('prompt_tokens', models.PositiveBigIntegerField()),
+                ('completion_tokens', models.PositiveBigIntegerField()),
+                ('latencies', django.contrib.postgres.fields.ArrayField(base_field=models.PositiveIntegerField(), help_text='Turns by latency; see `serving.traffic.latency`.', size=None)),
+                ('masked', models.JSONField(default=dict, help_text='{type: how many values were masked}')),
+                ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('assistant', 'day', 'model', 'adapter'), name='traffic_day_once')],
             },
         ),
         migrations.CreateModel(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from statistics import median
 from typing import Any
 
-from django.db.models import Count, F, Func, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import TruncDate, TruncHour
 from django.urls import reverse
 
@@ -30,6 +31,7 @@ class Given:
     verdict: str
     person: str
     corrected: bool
+    reasons: Sequence[str]
     n: int
 
 
@@ -37,13 +39,13 @@ def overview(assistant: Assistant, span: Span) -> Overview:
     given = Annotation.objects.filter(
         turn__assistant=assistant, created_at__gte=span.since, created_at__lt=span.until, withdrawn_at=None
     ).order_by()
-    # One pass for tiles, chart and people: whose turn a label is on is asked for each label in each pass.
+    # One pass for tiles, charts and people: whose turn a label is on is asked for each label in each pass.
     cut = TruncHour("created_at") if span.hourly else TruncDate("created_at")
     alike = given.annotate(moment=cut, corrected=~Q(correction="")).values_list(
-        "moment", "verdict", "annotator__username", "corrected"
+        "moment", "verdict", "annotator__username", "corrected", "reasons"
     )
     counted = [Given(*row) for row in alike.annotate(n=Count("pk"))]
-    return Overview("Labels", _tiles(assistant, given, counted), _panels(assistant, span, given, counted))
+    return Overview("Labels", _tiles(assistant, given, counted), _panels(assistant, span, counted))
 
 
 def _tiles(assistant: Assistant, given: QuerySet[Annotation], counted: Sequence[Given]) -> list[Tile]:
@@ -67,25 +69,24 @@ def _tiles(assistant: Assistant, given: QuerySet[Annotation], counted: Sequence[
     ]  # fmt: skip
 
 
-def _panels(assistant: Assistant, span: Span, given: QuerySet[Annotation], counted: Sequence[Given]) -> list[Panel]:
+def _panels(assistant: Assistant, span: Span, counted: Sequence[Given]) -> list[Panel]:
     verdicts = by_label(span, ((one.moment, Verdict(one.verdict).label, one.n) for one in counted))
     colours = {Verdict.GOOD.label: "good", Verdict.BAD.label: "bad"}
     return [
         Panel("verdicts", "Labels by verdict", "stacked", span.labels,
               [Series(name, values, colours.get(name, "")) for name, values in verdicts.items()], "labels",
               empty="Nobody labelled in this time. Fill a queue, and give it to people."),
-        _reasons(given.exclude(reasons=[])),
+        _reasons(counted),
         _people(counted),
         _resolved(assistant, span),
     ]  # fmt: skip
 
 
-def _reasons(rows: QuerySet[Annotation]) -> Panel:
-    found = (
-        rows.annotate(reason=Func(F("reasons"), function="unnest"))
-        .values_list("reason").annotate(n=Count("pk")).order_by("-n")
-    )  # fmt: skip
-    counted = [(Reason(reason).label, n) for reason, n in found]
+def _reasons(given: Sequence[Given]) -> Panel:
+    found: Counter[str] = Counter()
+    for one in given:
+        found.update(dict.fromkeys(one.reasons, one.n))
+    counted = [(Reason(reason).label, n) for reason, n in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))]
     return Panel(
         "reasons", "What was wrong with the answers that were labelled bad", "bars", [name for name, _ in counted],
         [Series("labels", [n for _, n in counted], "bad")], "labels", empty="No label of this time gives a reason.",

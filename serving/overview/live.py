@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from assistants.models import Assistant
 from capture.models import Turn
-from serving.models import Deployment, Promotion, TrafficHour
+from serving.models import Deployment, Promotion
 from serving.overview.panels import (
     Cell,
     Mark,
@@ -27,7 +27,8 @@ from serving.overview.panels import (
     share,
 )
 from serving.traffic.latency import added, percentile
-from serving.traffic.models import OTHER_MODELS
+from serving.traffic.models import OTHER_MODELS, Traffic
+from serving.traffic.reading import traffic_of
 
 MOST_ROWS = 40
 """Of the table, the busiest first: a frontend may post another model name with every turn."""
@@ -36,17 +37,16 @@ _MARKED = (Promotion.Action.PROMOTE, Promotion.Action.ROLL_BACK)
 
 
 def overview(assistant: Assistant, span: Span) -> Overview:
-    rows = TrafficHour.objects.filter(assistant=assistant, hour__gte=span.since, hour__lt=span.until)
-    hours = list(rows.defer("masked"))
+    hours: list[Traffic] = list(traffic_of(assistant, span).defer("masked"))
     return Overview("Live", _tiles(assistant, hours), _panels(assistant, hours, span))
 
 
-def name_of(hour: TrafficHour) -> str:
+def name_of(hour: Traffic) -> str:
     """The adapter, else the model that posted it."""
     return hour.adapter or hour.model or "no model named"
 
 
-def _tiles(assistant: Assistant, hours: Sequence[TrafficHour]) -> list[Tile]:
+def _tiles(assistant: Assistant, hours: Sequence[Traffic]) -> list[Tile]:
     now = timezone.now()
     recent = Turn.objects.of(assistant).asked_by_users().filter(asked_at__gte=now - RECENT, asked_at__lte=now).count()
     deployment = Deployment.objects.filter(assistant=assistant).select_related("adapter__run__dataset").first()
@@ -63,14 +63,14 @@ def _tiles(assistant: Assistant, hours: Sequence[TrafficHour]) -> list[Tile]:
     ]
 
 
-def _panels(assistant: Assistant, hours: Sequence[TrafficHour], span: Span) -> list[Panel]:
+def _panels(assistant: Assistant, hours: Sequence[Traffic], span: Span) -> list[Panel]:
     labels = span.labels
-    turns = by_label(span, ((h.hour, name_of(h), h.turns) for h in hours))
+    turns = by_label(span, ((h.moment, name_of(h), h.turns) for h in hours))
     marks = _marks(assistant, span)
     total = sum(h.turns for h in hours)
-    by_time: dict[str, list[TrafficHour]] = {label: [] for label in labels}
+    by_time: dict[str, list[Traffic]] = {label: [] for label in labels}
     for hour in hours:
-        if (label := span.label(hour.hour)) in by_time:
+        if (label := span.label(hour.moment)) in by_time:
             by_time[label].append(hour)
     cells = list(by_time.values())
     declined = [percent(sum(h.declined for h in c), sum(h.turns for h in c)) for c in cells]
@@ -91,8 +91,8 @@ def _panels(assistant: Assistant, hours: Sequence[TrafficHour], span: Span) -> l
     ]  # fmt: skip
 
 
-def _by_adapter(assistant: Assistant, hours: Iterable[TrafficHour]) -> Table:
-    groups: dict[tuple[str, str], list[TrafficHour]] = {}
+def _by_adapter(assistant: Assistant, hours: Iterable[Traffic]) -> Table:
+    groups: dict[tuple[str, str], list[Traffic]] = {}
     for hour in hours:
         groups.setdefault((hour.model, hour.adapter), []).append(hour)
     rows: list[list[Cell]] = []
@@ -128,7 +128,7 @@ def _marks(assistant: Assistant, span: Span) -> list[Mark]:
     return [Mark(span.label(row.at), f"{row.get_action_display()}: {row.to_adapter or 'base model'}") for row in rows]
 
 
-def _all(hours: Sequence[TrafficHour]) -> list[int]:
+def _all(hours: Sequence[Traffic]) -> list[int]:
     return added([hour.latencies for hour in hours])
 
 

@@ -8,8 +8,9 @@ from django.urls import reverse
 
 from assistants.models import Assistant, AuditEvent
 from capture.models import IntakeCount, LeakReport, Quarantine, UncertainMask
-from serving.models import Erasure, TrafficHour
+from serving.models import Erasure
 from serving.overview.panels import Cell, Overview, Panel, Series, Span, Table, Tile, by_label, grouped
+from serving.traffic.reading import traffic_of
 
 _WATCHED = ("quarantine.", "review.", "policy.", "erasure.", "leak", "export.", "turns.exported", "rescrub")
 
@@ -36,10 +37,8 @@ def _tiles(assistant: Assistant, span: Span) -> list[Tile]:
 
 
 def _panels(assistant: Assistant, span: Span) -> list[Panel]:
-    hours = TrafficHour.objects.filter(assistant=assistant, hour__gte=span.since, hour__lt=span.until)
-    found = by_label(
-        span, ((hour, kind, n) for hour, masked in hours.values_list("hour", "masked") for kind, n in masked.items())
-    )
+    masked = traffic_of(assistant, span).exclude(masked={}).values_list("hour" if span.hourly else "day", "masked")
+    found = by_label(span, ((moment, kind, n) for moment, kinds in masked for kind, n in kinds.items()))
     total = sum(value or 0 for values in found.values() for value in values)
     return [
         Panel("masked", f"{total:,.0f} values were masked in questions, answers and passages", "stacked", span.labels,

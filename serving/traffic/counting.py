@@ -1,5 +1,5 @@
-"""Counts the hours in which something changed: turns that came, feedback and updates of earlier ones. What people of
-the house asked in the playground is no traffic.
+"""Counts the hours in which something changed: turns that came, feedback and updates of earlier ones; and the days of
+these hours from their hours (`serving.traffic.days`). What people of the house asked in the playground is no traffic.
 
 An hour is always counted whole, from its turns, and put in place of what was there: counting twice changes nothing, and
 a crash in between is made up for by the next minute.
@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from capture.late import TurnUpdate
 from capture.models import PLAYGROUND_TAG, Feedback, Turn
+from serving.traffic.days import count_days
 from serving.traffic.latency import EDGES
 from serving.traffic.models import OTHER_MODELS, TrafficHour, TrafficMark
 
@@ -25,7 +26,6 @@ REBUILT = timedelta(days=35)
 MOST_NAMES = 50
 """Of models with adapters in one hour of an assistant; the rest of its turns is counted under `OTHER_MODELS`."""
 _LOCK = 0x54524146
-_HOURS_AT_ONCE = 20_000
 
 _TURN, _FEEDBACK, _UPDATE = (model._meta.db_table for model in (Turn, Feedback, TurnUpdate))
 _TABLE = TrafficHour._meta.db_table
@@ -132,6 +132,10 @@ def count(*, now: datetime | None = None) -> int:
             assert mark.counted_until is not None
             cursor.execute(_TOUCHED, {"since": mark.counted_until - OVERLAP})
         hours = _count_touched(cursor)
+        zone = timezone.get_default_timezone_name()
+        count_days(cursor, zone=zone, every=mark.zone != zone, most=MOST_NAMES)
+        cursor.execute("DROP TABLE touched")
+        mark.zone = zone
         mark.counted_until = now
         mark.rebuilt_at = now if whole else mark.rebuilt_at
         mark.save()
@@ -149,5 +153,5 @@ def _count_touched(cursor: Any) -> int:
     run("ANALYZE named")
     run(_COUNT, {"edges": list(EDGES), "other": OTHER_MODELS, "playground": PLAYGROUND_TAG})
     run(_MASKED, {"other": OTHER_MODELS, "playground": PLAYGROUND_TAG})
-    run("DROP TABLE touched, named")
+    run("DROP TABLE named")
     return int(hours)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import random
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from assistants.models import ApiKey, Assistant
 from capture.models import Turn
-from serving.models import TrafficHour, TrafficMark
+from serving.models import TrafficDay, TrafficHour, TrafficMark
 from serving.traffic import counting
 from serving.traffic.counting import count
 from serving.traffic.latency import BINS, EDGES, added, percentile
@@ -108,6 +111,74 @@ def test_names_that_a_client_invents_make_no_rows_without_end(
     assert sum(row.turns for row in found.values()) == Turn.objects.count()
 
 
+Day = tuple[Assistant, date, str, str]
+
+
+def summed(zone: str) -> dict[Day, tuple[list[int], list[int], dict[str, int]]]:
+    """(numbers, latencies, masked) of each day, from the hours."""
+    found: dict[Day, tuple[list[int], list[int], dict[str, int]]] = {}
+    for row in TrafficHour.objects.select_related("assistant"):
+        day = row.hour.astimezone(ZoneInfo(zone)).date()
+        numbers, latencies, masked = found.get((row.assistant, day, row.model, row.adapter), ([0] * 7, [0] * BINS, {}))
+        for kind, n in row.masked.items():
+            masked = {**masked, kind: masked.get(kind, 0) + n}
+        added_up = [a + b for a, b in zip(numbers, numbers_of(row), strict=True)]
+        found[row.assistant, day, row.model, row.adapter] = added_up, added([latencies, row.latencies]), masked
+    return found
+
+
+def numbers_of(row: TrafficHour | TrafficDay) -> list[int]:
+    names = ("turns", "declined", "up", "down", "escalated", "prompt_tokens", "completion_tokens")
+    return [int(getattr(row, name)) for name in names]
+
+
+def days() -> dict[Day, tuple[list[int], list[int], dict[str, int]]]:
+    rows = TrafficDay.objects.select_related("assistant")
+    return {(r.assistant, r.day, r.model, r.adapter): (numbers_of(r), r.latencies, r.masked) for r in rows}
+
+
+def test_a_day_is_the_sum_of_its_hours_in_any_time_zone(assistant: Assistant, settings: Any) -> None:
+    chance = random.Random(4)
+    turns = []
+    for owner in (assistant, make_assistant("other")):
+        for _ in range(25):
+            at = NOON + timedelta(minutes=chance.randint(0, 60 * 72))
+            kinds = [{"type": chance.choice(("PERSON", "EMAIL_ADDRESS"))} for _ in range(chance.randint(0, 3))]
+            turns.append(ask(owner, at, latency_ms=chance.randint(5, 9_000), declined=chance.random() < 0.3, pii=kinds,
+                             prompt_tokens=chance.randint(0, 99), adapter=chance.choice(("", "bot-1"))))  # fmt: skip
+    for turn in turns[::3]:
+        make_feedback(turn, value=chance.choice((-1.0, 1.0)))
+    count()
+    assert days() == summed("UTC")
+    assert len({day for _, day, _, _ in days()}) >= 3
+    settings.TIME_ZONE = "Asia/Kolkata"  # half an hour beside the hours
+    before = days()
+    count()
+    assert days() == summed("Asia/Kolkata") != before
+    turns[0].delete()
+    Turn.objects.filter(adapter="bot-1", assistant=assistant).delete()
+    TrafficMark.objects.update(counted_until=datetime(2026, 1, 1, tzinfo=UTC))
+    count()
+    TrafficMark.objects.update(counted_until=None, rebuilt_at=None)
+    count()
+    assert days() == summed("Asia/Kolkata")
+    assert not any(owner == assistant and adapter for owner, _, _, adapter in days())
+
+
+def test_a_day_has_its_busiest_names_only(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MOST_NAMES", 2)
+    for hour in range(6):
+        for _ in range(2):
+            ask(assistant, NOON + timedelta(hours=hour), model="m", latency_ms=100)
+        ask(assistant, NOON + timedelta(hours=hour), model=f"name {hour}", pii=[{"type": "PERSON"}])
+    count()
+    assert TrafficHour.objects.count() == 12
+    found = {row.model: row for row in TrafficDay.objects.all()}
+    assert {name: row.turns for name, row in found.items()} == {"m": 12, "name 0": 1, OTHER_MODELS: 5}
+    assert found[OTHER_MODELS].masked == {"PERSON": 5}
+
+
+@how(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95]))
 def test_percentiles_lie_within_a_bin_of_the_truth(latencies: list[int], share: float) -> None:
     counts = [0] * BINS
