@@ -22,6 +22,8 @@ DOCUMENTS = 2_000
 CHUNKS = 10
 """Of each document."""
 SOME = 1_000
+LABELLED = 20
+"""Every how many turns are in a queue; four fifths of those have a label, a fifth two."""
 
 # The n-th of some turns, newest last; $every of them one.
 _EVERY = """(SELECT id, conversation_id, asked_at, declined, response, substr(client_id, 8)::int AS n FROM capture_turn
@@ -31,7 +33,7 @@ Timed = Callable[[str, Callable[[], object]], object]
 
 
 def fill(raw: Any, assistant: int, turns: int, timed: Timed) -> None:
-    """``raw``: a psycopg connection. About a twentieth of the turns is labelled."""
+    """``raw``: a psycopg connection. About a twentieth of the turns is in queues."""
     from annotations import models as a
     from assistants.models import AuditEvent
     from capture import models as c
@@ -61,23 +63,34 @@ def fill(raw: Any, assistant: int, turns: int, timed: Timed) -> None:
         expires_at="now() + interval '20 days'")  # fmt: skip
     put(a.Queue, f"generate_series(1, {QUEUES}) n", assistant_id=own, name="'Queue ' || n", labels_needed="2")
     first = raw.execute("SELECT min(id) FROM annotations_queue WHERE assistant_id = %s", [assistant]).fetchone()[0]
-    put(a.QueueItem, every(20), queue_id=f"{first} + n %% {QUEUES}", turn_id="id", labels_needed="1",
-        labels_done="(n %% 100 <> 0)::int", done="n %% 100 <> 0", added_at="asked_at")  # fmt: skip
-    labels = f"{every(20)} WHERE n %% 100 <> 0"
-    bad = "n %% 60 = 0"
-    put(a.Annotation, labels, turn_id="id", queue_id=f"{first} + n %% {QUEUES}",
-        annotator_id=one.replace("n", "n / 20", 1), verdict=f"CASE WHEN {bad} THEN 'bad' ELSE 'good' END",
-        reasons=f"CASE WHEN {bad} THEN ARRAY['wrong'] ELSE '{{}}' END",
-        correction=f"CASE WHEN {bad} THEN response ELSE '' END", seconds="10 + n %% 90",
-        created_at="least(now(), asked_at + interval '1 day')")  # fmt: skip
-    put(a.Resolution, labels, turn_id="id", verdict=f"CASE WHEN {bad} THEN 'bad' ELSE 'good' END", response="response",
+    # `m` counts what is in queues. Of five one waits, and one has two labels: of everybody with everybody, and not
+    # always the same.
+    m, bad, other = f"(n / {LABELLED})", f"n / {LABELLED} %% 3 = 0", f"n / {LABELLED} %% 7 = 0"
+    waiting, again = f"{m} %% 5 = 0", f"{m} %% 5 = 1"
+    queue, listed = f"{first} + {m} %% {QUEUES}", every(LABELLED)
+    put(a.QueueItem, listed, queue_id=queue, turn_id="id", labels_needed="1", labels_done=f"({m} %% 5 <> 0)::int",
+        done=f"{m} %% 5 <> 0", added_at="asked_at")  # fmt: skip
+
+    def labels(source: str, person: str, bad: str, reasons: str) -> None:
+        put(a.Annotation, source, turn_id="id", queue_id=queue, annotator_id=one.replace("n", person, 1),
+            verdict=f"CASE WHEN {bad} THEN 'bad' ELSE 'good' END",
+            reasons=f"CASE WHEN {bad} THEN ARRAY[{reasons}] ELSE '{{}}' END",
+            correction=f"CASE WHEN {bad} THEN response ELSE '' END", seconds="10 + n %% 90",
+            created_at="least(now(), asked_at + interval '1 day')")  # fmt: skip
+
+    labels(f"{listed} WHERE NOT {waiting}", m, bad, "'wrong'")
+    labels(f"{listed} WHERE {again}", f"({m} + 1 + {m} / 12 %% 11)", other, "'wrong', 'tone'")
+    put(a.Resolution, f"{listed} WHERE NOT {waiting} AND NOT ({again} AND ({bad}) <> ({other}))", turn_id="id",
+        verdict=f"CASE WHEN {bad} THEN 'bad' ELSE 'good' END", response="response",
         relevant_ranks="ARRAY[1, 2]", how="'single'",
         resolved_at="least(now(), asked_at + interval '1 day')")  # fmt: skip
     put(a.ContextMark, "annotations_annotation l JOIN capture_retrieval r ON r.turn_id = l.turn_id AND r.rank <= 3",
         annotation_id="l.id", retrieval_id="r.id",
-        relevance="CASE WHEN r.rank = 3 THEN 'not_relevant' ELSE 'relevant' END")  # fmt: skip
+        relevance="CASE WHEN r.rank = 3 OR l.id %% 13 = 0 THEN 'not_relevant' ELSE 'relevant' END")  # fmt: skip
     put(a.MachineLabel, every(4), assistant_id=own, turn_id="id", client_id="'score-' || n", kind="'CODE'",
         name="'groundedness'", score="(n %% 100) / 100.0", created_at="asked_at")  # fmt: skip
+    put(a.MachineLabel, every(2 * LABELLED), assistant_id=own, turn_id="id", client_id="'judged-' || n", kind="'LLM'",
+        name="'judge'", verdict="CASE WHEN n %% 7 = 0 THEN 'bad' ELSE 'good' END", created_at="asked_at")  # fmt: skip
     put(AuditEvent, f"generate_series(1, {turns // 10}) n", assistant_id=own, actor_name=f"'person-' || n %% {PEOPLE}",
         actor_id=one, action="(ARRAY['turn.viewed', 'label.given', 'review.released', 'turns.exported'])[1 + n %% 4]",
         target="md5(n::text)", at="now() - n * interval '2 minutes'")  # fmt: skip

@@ -85,10 +85,11 @@ SELECT %(experiment)s, client_id, md5(conversation_id::text), CASE WHEN conversa
 FROM (SELECT *, row_number() OVER (ORDER BY id) AS n FROM capture_turn
       WHERE assistant_id = %(assistant)s AND substr(client_id, 8)::int %% 4 = 0) AS turn
 """
+# By the last byte of the key: by the first, those with feedback would stand together in every index by key.
 _FEEDBACK = """
 INSERT INTO capture_feedback (assistant_id, turn_id, kind, metric, value, boolean, text, given_at, received_at)
 SELECT assistant_id, id, 'thumb', '', CASE WHEN declined THEN -1 ELSE 1 END, false, '', asked_at, asked_at
-FROM capture_turn WHERE assistant_id = %s AND get_byte(uuid_send(id), 0) < 26
+FROM capture_turn WHERE assistant_id = %s AND get_byte(uuid_send(id), 15) < 26
 """
 # What a look read before units were kept: every question of the epoch.
 _ALL = """
