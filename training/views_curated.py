@@ -12,7 +12,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from assistants.access import has_role
-from training.data.imports import MAX_BYTES, MAX_ROWS
+from training.data.import_files import MAX_ROWS
+from training.data.imports import MAX_BYTES
 from training.data.services import delete_set, import_set
 from training.models import CuratedRow, CuratedSet, Kind
 from training.pages import (
@@ -33,8 +34,8 @@ ROWS_PER_PAGE = 20
 class ImportForm(AssistantForm):
     name = forms.CharField(max_length=120, help_text="The recipe’s sources name it.")
     file = forms.FileField(
-        help_text=f"JSON lines, at most {MAX_BYTES // 1_000_000} MB and {MAX_ROWS:,} rows. It is scrubbed of personal "
-        "data before anything of it can be read."
+        help_text=f"JSON lines or Parquet, at most {MAX_BYTES // 1_000_000} MB and {MAX_ROWS:,} rows. It is scrubbed "
+        "of personal data before anything of it can be read."
     )
 
     field_order = ("assistant", "name", "file")

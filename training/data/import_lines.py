@@ -55,8 +55,9 @@ def take(assistant: Assistant, line: str) -> Taken:
         if len(messages) < 2 or messages[-1].get("role") != "assistant":
             raise Refused("messages end with the assistant's answer")
         return _asked(assistant, messages[:-1], _content(messages[-1:]), "")
+    value = _preference(value)
     if "prompt" not in value:
-        raise Refused("it has none of: question, messages, prompt")
+        raise Refused("it has none of: question, messages, prompt, input with preferred_output")
     prompt = _messages(value["prompt"], "user")
     if "chosen" in value and "rejected" in value:
         chosen, rejected = (_content(_messages(value[name], "assistant")) for name in ("chosen", "rejected"))
@@ -68,6 +69,15 @@ def take(assistant: Assistant, line: str) -> Taken:
     if not isinstance(label, bool):
         raise Refused("label must be true or false")
     return _asked(assistant, prompt, completion if label else "", "" if label else completion)
+
+
+def _preference(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A preference row of OpenAI's with TRL's names; others as they are."""
+    asked = value.get("input")
+    if not isinstance(asked, dict) or not {"preferred_output", "non_preferred_output"} <= value.keys():
+        return value
+    outputs = {"chosen": value["preferred_output"], "rejected": value["non_preferred_output"]}
+    return {"prompt": asked.get("messages"), **outputs}
 
 
 def _messages(value: Any, role: str) -> list[Mapping[str, Any]]:

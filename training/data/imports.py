@@ -1,10 +1,10 @@
 """Curated sets from files: read line by line, scrubbed, and turned into examples of this assistant's own prompts.
 
-One JSON object a line, in any of the formats that exports have (`training.data.exports`):
+One JSON object a line, or one row of Parquet, in any of the formats that exports have (`training.data.exports`):
 
 * ours: {question, history, contexts, evidence, sentences, rejected} (lossless)
 * TRL: {prompt, completion}, {prompt, completion, label}, {prompt, chosen, rejected}; messages, or plain text
-* OpenAI: {messages: […, the answer last]}
+* OpenAI: {messages: […, the answer last]}, {input: {messages}, preferred_output, non_preferred_output}
 
 Nothing of a refused row is stored but its line number and why.
 """
@@ -29,20 +29,16 @@ from generation.prompts import PromptPassage, SentenceRef, build_prompt, split_s
 from privacy.entities import EntityTable
 from privacy.findings import ScrubError
 from privacy.scrubber import Kind, Scrubber, ScrubText
+from training.data.import_files import ImportFailed, lines_of
 from training.data.import_lines import Refused, Taken, take
 from training.data.pool import batches
 from training.data.reading import Unreadable
 from training.models import CuratedRow, CuratedSet
 
 MAX_BYTES = 64_000_000
-MAX_ROWS = 100_000
 MAX_LISTED = 200
 CHUNK = 200
 _OF_A_CONTEXT: tuple[tuple[Kind, str], ...] = (("context", "title"), ("context", "text"), ("label", "source"))
-
-
-class ImportFailed(ValueError):
-    """Nothing of the file could be taken; the message says why."""
 
 
 def perform(curated: CuratedSet) -> None:
@@ -54,14 +50,12 @@ def perform(curated: CuratedSet) -> None:
     if curated.sealed is None:
         raise ImportFailed("The file is gone. Import it again.")
     try:
-        text = decrypt(curated.sealed).decode("utf-8-sig")
+        content = decrypt(curated.sealed)
     except PayloadUnreadable:
         raise ImportFailed("The file was closed with a data key that is not here any more. Import it again.") from None
-    except UnicodeDecodeError as error:
-        raise ImportFailed(f"The file is not UTF-8 (from byte {error.start}). Save it as UTF-8.") from None
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if len(lines) > MAX_ROWS:
-        raise ImportFailed(f"The file has {len(lines):,} rows; at most {MAX_ROWS:,} are taken. Split it.")
+    lines = lines_of(content)
+    if not lines:
+        raise ImportFailed("The file has no rows.")
     reader = _Reader(curated.assistant)
     rows: list[CuratedRow] = []
     for part in batches(lines, CHUNK):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assistants.models import Assistant
 from assistants.performing import perform_here
 from tests.factories import CONTEXTS, make_assistant, make_turn
 from tests.training.data.test_build import ANSWERS, HANDOFF, build, resolved
-from training.data.exports import own_lines, trl_lines
+from training.data import import_files
+from training.data.exports import openai_lines, own_lines, parquet_pieces, trl_lines
+from training.data.import_files import ImportFailed, lines_of
 from training.data.services import delete_set, import_set
 from training.models import CuratedRow, CuratedSet
 from training.services import NotPossible
@@ -25,8 +30,13 @@ def assistant(db: None) -> Assistant:
 
 
 def take_in(assistant: Assistant, lines: Any, name: str = "Ours") -> CuratedSet:
-    content = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines)
-    curated = import_set(assistant=assistant, name=name, content=content.encode())
+    return take_file(
+        assistant, "\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines).encode(), name
+    )
+
+
+def take_file(assistant: Assistant, content: bytes, name: str) -> CuratedSet:
+    curated = import_set(assistant=assistant, name=name, content=content)
     assert b"question" not in bytes(curated.sealed or b"")
     perform_here(curated)
     curated.refresh_from_db()
@@ -41,21 +51,24 @@ def test_what_was_exported_comes_back_as_it_was(assistant: Assistant) -> None:
         ("own", own_lines(dataset, "train", "sft")),
         ("sft", trl_lines(dataset, "train", "sft")),
         ("dpo", trl_lines(dataset, "train", "dpo")),
+        ("dpo of OpenAI", openai_lines(dataset, "train", "dpo")),
+        ("sft in Parquet", parquet_pieces(dataset, "train", "sft")),
+        ("dpo in Parquet", parquet_pieces(dataset, "train", "dpo")),
     ):
-        curated = take_in(assistant, b"".join(made).decode().splitlines(), name)
+        curated = take_file(assistant, b"".join(made), name)
         assert (curated.state, curated.refused, curated.error) == ("succeeded", 0, ""), curated.problems
         again = build(
             assistant, turns=False, curated_sets=(name,), missing_oracle_share=0, validation_share=0,
             weight_imported=2, per_sentence_cap=20,
         )  # fmt: skip
         assert again.state == "succeeded", again.error
-        method: Any = "dpo" if name == "dpo" else "sft"
+        method: Any = "dpo" if name.startswith("dpo") else "sft"
 
         def rows(version: Any, method: Any = method) -> set[str]:
             found = b"".join(trl_lines(version, "train", method)).decode().splitlines()
             return {json.dumps({k: v for k, v in json.loads(line).items() if k != "weight"}) for line in found}
 
-        assert rows(again) == rows(dataset) or (name == "dpo" and rows(again) <= rows(dataset))
+        assert rows(again) == rows(dataset) or (method == "dpo" and rows(again) <= rows(dataset))
 
 
 def test_other_peoples_chats_are_questions_with_their_history(assistant: Assistant) -> None:
@@ -137,6 +150,43 @@ def test_a_refused_line_is_named_and_the_others_come_in(assistant: Assistant, li
     assert why in curated.problems[0]["why"]
 
 
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return bytes(buffer.getvalue())
+
+
+def test_rows_of_parquet_are_lines(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several methods in one table each row has what is its own; the others' columns are empty there."""
+    rows = [
+        {"prompt": "A fee?", "completion": "Yes.", "label": None, "chosen": None, "rejected": None},
+        {"prompt": "No fee?", "completion": None, "label": None, "chosen": "No.", "rejected": "Yes."},
+        {"prompt": None, "completion": None, "label": True, "chosen": None, "rejected": None},
+    ]
+    curated = take_file(assistant, parquet(rows), "Mixed")
+    assert (curated.rows, [problem["line"] for problem in curated.problems]) == (2, [3])
+    whole = parquet([{"prompt": "x" * 1000, "completion": "y"}] * 50)
+    for name, value, said in (("MAX_ROWS", 49, "50 rows"), ("MAX_EXPANDED", 40_000, "Unpacked")):
+        with monkeypatch.context() as patch:
+            patch.setattr(import_files, name, value)
+            with pytest.raises(ImportFailed, match=said):
+                lines_of(whole)
+    assert len(lines_of(whole)) == 50
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PAR1 and no more", "cannot be read"), (b"PAR1" + b"\x00" * 100 + b"PAR1", "cannot be read"),
+        (parquet([{"prompt": "x", "completion": "y"}])[:-20], "cannot be read"),
+        (b"PK\x03\x04rest", "an archive"), (gzip.compress(b"{}"), "gzip"), ("{}".encode("utf-16"), "not UTF-8"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_rows_say_what_to_do(content: bytes, said: str) -> None:
+    with pytest.raises(ImportFailed, match=said):
+        lines_of(content)
+
+
 def test_a_file_of_nothing_is_said(assistant: Assistant) -> None:
     curated = take_in(assistant, ["{", "{"])
     assert (curated.state, curated.rows) == ("failed", 0)
@@ -145,6 +195,10 @@ def test_a_file_of_nothing_is_said(assistant: Assistant) -> None:
     perform_here(binary)
     binary.refresh_from_db()
     assert "not UTF-8" in binary.error
+    blank = import_set(assistant=assistant, name="Blank", content=b"\xef\xbb\xbf\n\n")
+    perform_here(blank)
+    blank.refresh_from_db()
+    assert (blank.state, blank.error) == ("failed", "The file has no rows.")
     for name, content in (("Ours", b"{}"), ("", b"{}"), ("Empty", b" \n")):
         with pytest.raises(NotPossible):
             import_set(assistant=assistant, name=name, content=content)
