@@ -6,7 +6,7 @@ after a cue ("my name is", "Dear", "Mr", "name:") less evidence is enough, and l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import regex
@@ -139,7 +139,7 @@ class NameFinder:
             value, end = value[:-2], end - 2
         folded = fold(value)
         lists = self._lists
-        parts = folded.split("-")
+        parts = folded.split("-") if "-" in folded else (folded,)
         acronym = len(value) <= 4 and value.isupper() and len(value) > 1
         return Word(
             start,
@@ -191,10 +191,10 @@ class NameFinder:
         return [] if words and words[0].initial else words
 
 
-def _listed(folded: str, parts: list[str], names: frozenset[str]) -> bool:
+def _listed(folded: str, parts: Sequence[str], names: frozenset[str]) -> bool:
     if folded in FUNCTION_WORDS:
         return False
-    return folded in names or all(part in names for part in parts)
+    return folded in names or (len(parts) > 1 and all(part in names for part in parts))
 
 
 def _fits(word: Word, before: list[Word], cue: Cue) -> bool:

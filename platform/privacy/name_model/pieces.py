@@ -29,6 +29,7 @@ _OPENERS = '.!?:…"“”„«»*•|>\n([{-–—#'
 _CODE_BEFORE = frozenset("._`\\$#@/<")
 _CODE_AFTER = frozenset("_(=`\\[<@")
 _SHORT_LINE = 6
+_LONG_FROM = 9
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,15 @@ def _word_features(text: str, start: int, end: int, line_case: int) -> list[int]
     """The columns that say yes of a word."""
     word = text[start:end]
     found = [_shape(word), line_case]
+    # Most words have other words beside them, and then there is nothing else to say but how long they are.
+    if (
+        start > 1
+        and text[start - 1] == " "
+        and text[end : end + 1] == " "
+        and text[start - 2].isalnum()
+        and word.isascii()
+    ):
+        return [*found, _LONG] if end - start > _LONG_FROM else found
     before = start - 1
     while before >= 0 and text[before] in " \t'’":
         before -= 1
@@ -138,7 +148,7 @@ def _word_features(text: str, start: int, end: int, line_case: int) -> list[int]
         found.append(_TITLED)
     if left == " " and start >= 2 and text[start - 2] == ".":
         found.append(_AFTER_SHORT)
-    if end - start > 9:
+    if end - start > _LONG_FROM:
         found.append(_LONG)
     return found
 

@@ -17,6 +17,8 @@ _SENTENCE_END = re.compile(
     rf"(?:[!?…]|{_SHORT}(?:(?<=[^\W\d_]{{4}})\.|(?:(?<=[^\W_]{{2}})|(?<=\d))\.(?={_CLOSING}\s{{1,9}}[A-Z])))"
     rf"{_CLOSING}\s+|\n"
 )
+_MAY_END = re.compile(r"[!?….\n]")
+"""What each of them begins with, so that nothing else of a text is looked at."""
 _SHORTEST = 40
 """Shorter sentences stay together with the next: "Hi! I am Anna." """
 _LINE_FROM = 240
@@ -27,9 +29,12 @@ tells what the value is."""
 def segments(text: str) -> list[tuple[int, int]]:
     """[start, end) of the stretches that are read by themselves; together they are the text, in order."""
     found: list[tuple[int, int]] = []
-    start = 0
-    for match in _SENTENCE_END.finditer(text):
-        end = match.end()
+    start = read = 0
+    for mark in _MAY_END.finditer(text):
+        match = _SENTENCE_END.match(text, mark.start()) if mark.start() >= read else None
+        if match is None:
+            continue
+        read = end = match.end()
         if end - start >= (_LINE_FROM if match.group() == "\n" else _SHORTEST):
             found.append((start, end))
             start = end
