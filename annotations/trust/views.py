@@ -48,6 +48,7 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
     overview = measures.overview(columns)
     weeks = measures.by_week(question, columns)
     people = accuracy(scope)
+    total = sum(person.labels for person in people)
     context = {
         **admin.site.each_context(request),
         "title": f"Agreement: {assistant.name}",
@@ -65,8 +66,10 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
         "page": page,
         "rows": [listed[turn] for turn in split if turn in listed],
         "slow": [(row, listed[row.turn]) for row in slow if row.turn in listed],
-        "total": sum(person.labels for person in people),
+        "total": total,
         "limit": MAX_LABELS,
+        "counted": f"{total:,}",
+        "newest": f"{MAX_LABELS:,}",
         "query": _query(request, "page"),
         "query_without_question": _query(request, "page", "question"),
     }

@@ -61,7 +61,11 @@ class Table:
 
     @property
     def linked(self) -> list[tuple[str, Sequence[Cell]]]:
-        return [(self.links.get(number, ""), row) for number, row in enumerate(self.rows)]
+        """For the page; CSV has numbers as they are."""
+        return [
+            (self.links.get(number, ""), [f"{cell:,}" if isinstance(cell, int) else cell for cell in row])
+            for number, row in enumerate(self.rows)
+        ]
 
 
 @dataclass(frozen=True)
