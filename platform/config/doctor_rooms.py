@@ -42,7 +42,11 @@ def _engine() -> Iterator[Found]:
     try:
         health = client().health()
     except EngineError as error:
-        yield ("error" if is_up() else "note"), f"No engine answers: {error}", "Start it with `python manage.py up`."
+        yield (
+            ("error" if is_up() else "note"),
+            f"No engine answers: {error.sentence}",
+            "Start it with `python manage.py up`.",
+        )
         return
     if not health.ready:
         yield "warning", "The engine answers, and is not ready yet.", "It loads the base model: look again in a minute."

@@ -14,6 +14,7 @@ from assistants.background import BackgroundWork, work_models
 from assistants.models import Assistant
 from capture.intake_numbers import Intake, intake_of
 from serving.alerts.models import Alert
+from serving.alerts.unserved import why_unserved
 from serving.models import Deployment, DriftReport, Experiment
 from training.models import Evaluation, GateVerdict
 
@@ -88,10 +89,17 @@ def _gates(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
 
 
 def _live(pks: Collection[int]) -> Iterator[tuple[int, Condition]]:
-    for found in Deployment.objects.filter(assistant__in=pks).select_related("adapter__run__dataset"):
-        if found.adapter is not None and found.adapter.erased_rows:
+    link = _page("admin:training_adapter_changelist")
+    live = Deployment.objects.filter(assistant__in=pks).exclude(adapter=None)
+    for found in live.select_related("assistant", "adapter__run__dataset"):
+        assert found.adapter is not None
+        if why := why_unserved(found.adapter, prompt_digest=found.assistant.prompt_digest):
+            text = (
+                f"{found.adapter} is live and cannot be served: {why}. The base model answers. Roll back, or mend it."
+            )
+            yield found.assistant_id, Condition("live_unserved", URGENT, text, link, key=str(found.adapter_id))
+        if found.adapter.erased_rows:
             text = f"{found.adapter} is live and was trained on rows that were erased since. Train another one."
-            link = _page("admin:training_adapter_changelist")
             yield found.assistant_id, Condition("erased_live", WARNING, text, link, key=str(found.adapter_id))
 
 

@@ -1,0 +1,51 @@
+"""Whether what is live can be served. Where it cannot, users go on getting answers, the base model's: only the engine's
+log says so, and everybody believes that the adapter writes them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from django.conf import settings
+
+from generation.adapters import check_adapter
+from generation.engines import AdapterRefused, EngineError
+from training.finetune.bases import digest_of_base, from_state
+from training.models import Adapter
+
+Stamps = tuple[tuple[str, int, int], ...]
+
+
+def why_unserved(adapter: Adapter, *, prompt_digest: str) -> str:
+    """What is wrong with it, as the end of a sentence; empty: nothing. Files are read when one of them has changed."""
+    if adapter.prompt_digest != prompt_digest:
+        return "it was trained on another prompt format"
+    if adapter.base_digest != (_base_digest() or adapter.base_digest):
+        return "it was trained on another base model"
+    folder = from_state(adapter.folder)
+    try:
+        found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    except OSError:
+        return "its folder cannot be read"
+    stamps = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+    return "" if _is_whole(str(folder), stamps) else "its files are damaged or were changed"
+
+
+def _base_digest() -> str:
+    """Empty where another server has the base model, or it is not on this machine."""
+    if settings.RATCHET_OPENAI_BASE_URL:
+        return ""
+    try:
+        return digest_of_base()
+    except (EngineError, OSError):
+        return ""
+
+
+@lru_cache(maxsize=64)
+def _is_whole(folder: str, stamps: Stamps) -> bool:
+    """``stamps``: names, times and sizes of its files, so that an answer is kept until one changes."""
+    try:
+        check_adapter(Path(folder))
+    except (AdapterRefused, OSError):
+        return False
+    return True
