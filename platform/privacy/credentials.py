@@ -30,7 +30,7 @@ _HEADER = regex.compile(r"\b(?:bearer|basic) (?P<value>(?=[^\s\d]{0,80}\d)[\w.~+
 _QUOTE = r"[\"'“”‘’`]?"
 _VALUE = r"(?P<value>[^\s\"'“”`,;\ue000]{3,200})"
 _PASSWORD = regex.compile(
-    r"(?:pass ?word|passwd|pwd|pass ?phrase|pass ?code|memorable word|secret word|passwort|kennwort|mot de passe"
+    r"(?:pass ?word|passwd|pwd|\bpw|pass ?phrase|pass ?code|memorable word|secret word|passwort|kennwort|mot de passe"
     r"|contrase[ñn]a|wachtwoord|parola d['’]ordine)s?"
     rf"{_QUOTE}(?: (?:is|was|are|ist|est|es|è)(?: now| still)?:? | ?(?:=>|:=|[:=]) ?| to ){_QUOTE}{_VALUE}",
     regex.I,
@@ -41,9 +41,12 @@ _KEYED = regex.compile(
     rf"{_QUOTE}(?: (?:is|was):? | ?(?:=>|:=|[:=]) ?){_QUOTE}{_VALUE}",
     regex.I,
 )
+_PASSWORD_STEMS = (
+    *("pass", "pwd", "pw ", "pw:", "pw=", "memorable", "secret", "kennwort", "contrase", "wachtwoord", "parola"),
+)
 # The ends of the words of both with what follows them, without their many forms: a third of the time.
 _SAYS_PASSWORD = re.compile(
-    rf"(?:word|wd|phrase|code|wort|passe|contrase[ñn]a|woord|ordine)s?{_QUOTE}"
+    rf"(?:word|wd|\bpw|phrase|code|wort|passe|contrase[ñn]a|woord|ordine)s?{_QUOTE}"
     r"(?: (?:is|was|are|ist|est|es|è|to)\b| ?(?:=>|:=|[:=]))"
 )
 _SAYS_KEY = re.compile(rf"(?:secret|key|token|credential)s?{_QUOTE}(?: (?:is|was)\b| ?(?:=>|:=|[:=]))")
@@ -154,9 +157,7 @@ class SecretScan(ScanRecognizer):
             if needed(features):
                 for match in bounded(pattern, features.text):
                     yield Hit(*match.span("value" if "value" in pattern.groupindex else 0), score, rule)
-        if features.any_of(("pass", "pwd", "memorable", "secret", "kennwort", "contrase", "wachtwoord", "parola")) and (
-            _SAYS_PASSWORD.search(features.lower)
-        ):
+        if features.any_of(_PASSWORD_STEMS) and _SAYS_PASSWORD.search(features.lower):
             yield from self._spoken(features.text, _PASSWORD, is_password, "password")
         if features.any_of(("secret", "key", "token", "credential")) and _SAYS_KEY.search(features.lower):
             yield from self._spoken(features.text, _KEYED, is_key, "key")

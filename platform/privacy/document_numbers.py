@@ -17,11 +17,20 @@ _CARD_WORDS = words(
     "ausweis ausweisnummer personalausweis personalausweisnummer identité d'identité d’identité cni identidad identità"
     " d'identità d’identità identiteitskaart identiteitskaartnummer dowód dowodu"
 )
+_PERSON_WORDS = words(
+    "personnummer personnr fødselsnummer fodselsnummer cpr cpr-nr cpr-nummer hetu hetuni henkilötunnus"
+    " henkilötunnukseni pesel rodné rodne kimlik tckn nif"
+)
 _NUMBER = regex.compile(r"(?<![\w\-])[A-Z0-9]{7,12}(?![\w\-])")
+# Of a date and some signs more, or of nine to twelve digits: northern, Polish, Czech, Turkish, Portuguese.
+_PERSON_NUMBER = regex.compile(
+    r"(?<![\w\-])(?:\d{6}(?:\d{2})?[\-+A/ ]?\d{3,4}[A-Z]?|\d{9,12}|\d{3} \d{3} \d{3})(?![\w\-])"
+)
 _NINO = regex.compile(r"(?<!\w)[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D](?!\w)", regex.IGNORECASE)
 # ICAO 9303: lines of 30, 36 or 44, some lost or added in scanning.
 _MACHINE_LINE = regex.compile(r"(?<![A-Z0-9<])(?=[A-Z0-9]{0,44}<)[A-Z0-9<]{28,46}(?![A-Z0-9<])")
 _PASSPORTS = ("passp", "passnummer", "pass-nr", "reisepass", "passap", "paszport", "pasaporte", "paspoort")
+_PERSON_STEMS = ("person", "cpr", "hetu", "henkil", "pesel", "rodn", "kimlik", "tckn", "nif", "fødsels", "fodsels")
 _FEWEST_SIGNS = 8
 _FEWEST_DIGITS = 4
 _ETHER = regex.compile(r"(?<!\w)0x[0-9A-Fa-f]{40}(?!\w)")
@@ -70,6 +79,12 @@ def document_recognizers() -> list[ScanRecognizer | FailClosed]:
             context=_CARD_WORDS,
             gate=lambda f: f.digit and f.any_of(("ausweis", "identi", "cni", "dowód", "dowodu")),
             check=_document_number,
+        ),
+        PatternScan(
+            "NATIONAL_ID",
+            [("of a person, beside a word", _PERSON_NUMBER, 0.2)],
+            context=_PERSON_WORDS,
+            gate=lambda f: f.longest_run >= 3 and f.longest_chain >= 9 and f.any_of(_PERSON_STEMS),
         ),
         PatternScan(
             "UK_NINO",

@@ -47,6 +47,7 @@ class _Rule(NamedTuple):
     letters: bool
     one_word: bool = False
     run: int = 1  # digits that stand together in it
+    telling: bool = False  # of a form that little else has
 
 
 _FISCAL = r"[A-Z]{6}[\dLMNP-V]{2}[ABCDEHLMPRST][\dLMNP-V]{2}[A-Z][\dLMNP-V]{3}[A-Z]"
@@ -68,8 +69,10 @@ _RULES = (
     _Rule("Spanish NIE", _alone(r"[XYZ][ \-]?\d{7}[ \-]?[A-HJ-NP-TV-Z]"), nie.is_valid, 0.7, 7, True, run=7),
     _Rule("Irish PPS", _alone(r"\d{7}[ ]?[A-W][A-IW]?"), pps.is_valid, 0.55, 7, True, run=7),
     _Rule("Indian PAN", _alone(r"[A-Z]{3}[PCHABGJLFT][A-Z]\d{4}[A-Z]"), pan.is_valid, 0.6, 10, True, one_word=True),
-    _Rule("Italian codice fiscale", _alone(_FISCAL), codicefiscale.is_valid, 0.9, 16, True, one_word=True),
-    _Rule("French NIR", _alone(_NIR), nir.is_valid, 0.6, 13, False),
+    _Rule(
+        "Italian codice fiscale", _alone(_FISCAL), codicefiscale.is_valid, 0.9, 16, True, one_word=True, telling=True
+    ),
+    _Rule("French NIR", _alone(_NIR), nir.is_valid, 0.6, 13, False, telling=True),
     _Rule("German tax number", _alone(r"[1-9]\d ?\d{3} ?\d{3} ?\d{3}"), idnr.is_valid, 0.3, 11, False),
     _Rule("Dutch BSN", _alone(r"\d{9}|\d{4}[. ]\d{2}[. ]\d{3}|\d{3}[. ]\d{3}[. ]\d{3}"), bsn.is_valid, 0.2, 9, False),
     _Rule("UK NHS", _alone(r"\d{3}[ \-]?\d{3}[ \-]?\d{4}"), nhs.is_valid, 0.3, 10, False),
@@ -109,6 +112,8 @@ class NationalScan(ScanRecognizer):
                 for match in bounded(rule.pattern, features.text, start, end):
                     if rule.valid(match.group()):
                         yield Hit(*match.span(), rule.score, rule.name)
+                    elif rule.telling and not match.group().isdigit():
+                        yield Hit(*match.span(), 0.2, "no check digit")  # mistyped, it is still nearly the number
 
 
 def _groups(features: Features) -> list[tuple[int, int]]:

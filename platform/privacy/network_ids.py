@@ -130,6 +130,8 @@ def _address_chunks(features: Features) -> list[tuple[int, int]]:
 
 
 _CHUNKS = "address chunks"
+_VERSION = re.compile(r"\b(?:version|release|firmware|build|v)[ .:]{0,2}\Z", re.IGNORECASE)
+_VERSION_REACH = 12
 _DOTTED = re.compile(r"\.\d+\.\d+\.\d")  # begins with a plain character, so that the search skips what has none
 _COLON = re.compile(":")
 _FEWEST_COLONS = 6
@@ -141,6 +143,13 @@ class IpScan(FailClosed, predefined_recognizers.IpRecognizer):
 
     gate = staticmethod(lambda features: bool(address_chunks(features)))
     stretches = staticmethod(address_chunks)
+
+    def hits(self, features: Features) -> list[Hit]:
+        """Without four numbers behind the word version, which are one."""
+        found = super().hits(features)
+        return [
+            hit for hit in found if not _VERSION.search(features.text, max(0, hit.start - _VERSION_REACH), hit.start)
+        ]
 
     def invalidate_result(self, pattern_text: str) -> bool:
         """Whether the text is no address, or one that points at nobody."""

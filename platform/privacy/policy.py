@@ -11,7 +11,7 @@ from typing import Any
 from privacy.findings import ALL_TYPES, TRUSTED_SOURCE_TYPES
 
 # Raised whenever the recognisers change what they find, so that stored digests change with them.
-RECOGNISER_VERSION = 5
+RECOGNISER_VERSION = 6
 
 DEFAULT_THRESHOLDS: dict[str, float] = {
     "PERSON": 0.5,

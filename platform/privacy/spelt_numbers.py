@@ -25,10 +25,16 @@ _DIGITS = (
     words("nine neun neuf nueve nove negen dziewięć"),
 )
 _VALUE = {word: str(digit) for digit, written in enumerate(_DIGITS) for word in written}
+# French numbers are said in pairs: "trente-neuf". How many digits that makes is near enough for what is asked of them.
+_TENS = dict(
+    zip(words("dix vingt trente quarante cinquante soixante septante huitante nonante"), "123456789", strict=True)
+)
+_TEENS = dict(zip(words("onze douze treize quatorze quinze seize"), words("11 12 13 14 15 16"), strict=True))
+_VALUE |= _TENS | _TEENS | {"vingts": "2"}
 _TIMES = {"double": 2, "doppel": 2, "triple": 3, "treble": 3}
 _ZEROS = {"hundred": "00", "hundert": "00", "thousand": "000"}
 _KNOWN = frozenset(_VALUE) | frozenset(_TIMES)
-_UNIT = rf"(?:(?:{'|'.join(sorted({*_VALUE, *_TIMES, *_ZEROS}, key=len, reverse=True))}|\d{{1,5}})(?!\w))"
+_UNIT = rf"(?:(?:{'|'.join(sorted({*_VALUE, *_TIMES, *_ZEROS, 'et'}, key=len, reverse=True))}|\d{{1,5}})(?!\w))"
 _SPELT = regex.compile(
     rf"(?<![\w'’\-])(?:\+ ?|plus )?{_UNIT}(?:[ ,.\-–/]{{1,3}}{_UNIT}){{4,24}}+(?![\w'’])", regex.IGNORECASE
 )
@@ -94,6 +100,8 @@ def _digits(value: str) -> str:
     for part in _PART.findall(value.lower()):
         if part in _TIMES:
             times = _TIMES[part]
+            continue
+        if part == "et":
             continue
         spoken += part in _VALUE
         found += _VALUE[part] * times if part in _VALUE else _ZEROS.get(part, part)

@@ -19,8 +19,10 @@ from privacy.scanning import Hit, ScanRecognizer, bounded
 from privacy.wordlists import words
 
 CONTEXT = words(
-    "phone phones telephone tel mobile cell cellphone fax contact whatsapp call calling called ring"
-    " rang text sms dial reach answering landline handset hotline callback ph mob telefon handy"
+    "phone phones telephone tel mobile cell cellphone fax contact whatsapp call calling called ring rang text sms"
+    " dial reach answering landline handset hotline callback ph mob telefon handy mobil mobilnummer handynummer"
+    " telefonnummer telefoon telefoonnummer gsm téléphone tél telephone teléfono móvil movil telefono cellulare"
+    " celular telemóvel puh puhelin telefonum telefonu"
 )
 
 _CANDIDATE = regex.compile(
@@ -31,6 +33,11 @@ _CANDIDATE = regex.compile(
 _GROUPS = regex.compile(r"\d+")
 _PLAIN = re.compile(r"[0-9 \u00a0\t().\-/]+")
 _ASCII_DIGIT = re.compile(r"[0-9]+")
+_FEWEST_DIGITS = 8
+_FEWEST_WITH_NOUGHTS = 11
+# The same mark twice: "0221 / 47 11" is none.
+_DATE = re.compile(r"\(?\d+(?:(?P<mark>[\-/.] ?)\d+(?P=mark)\d|\d* [\-/.] \d+ [\-/.] \d)")
+_DOI = re.compile(r"10\.\d{4,9}/")
 _DATE_SHAPES = {(4, 2, 2), (2, 2, 4), (1, 2, 4), (2, 1, 4), (4, 1, 2), (4, 2, 1), (1, 1, 4)}
 
 
@@ -56,7 +63,9 @@ class PhoneScan(ScanRecognizer):
         digits = sum(groups)
         international = number.lstrip("(").startswith(("+", "00"))
         if international:
-            return (0.75, "international") if digits >= 8 else (0.3, "short international")
+            # A plus says what is meant; two noughts may begin the number of a meter.
+            enough = digits >= (_FEWEST_DIGITS if "+" in number else _FEWEST_WITH_NOUGHTS)
+            return (0.75, "international") if enough else (0.3, "short international")
         if _is_something_else(number, groups):
             return 0.0, ""
         if groups[-3:] == (3, 3, 4) and groups[:-3] in {(), (1,)}:
@@ -74,7 +83,9 @@ def _well_grouped(groups: tuple[int, ...]) -> bool:
 def _is_something_else(number: str, groups: tuple[int, ...]) -> bool:
     """Dates, times, IP addresses, decimals, card and social security numbers."""
     separators = {char for char in number if not char.isdigit()} - set("()")
-    if groups[:3] in _DATE_SHAPES and separators & set("-/."):
+    if groups[:3] in _DATE_SHAPES and _DATE.match(number):
+        return True
+    if _DOI.match(number):
         return True
     if groups == (3, 2, 4) and "-" in separators:
         return True

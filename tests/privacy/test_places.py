@@ -70,8 +70,8 @@ def test_rules_for_addresses_are_asked_wherever_they_find_something(text: str) -
 @settings(deadline=None, max_examples=150)
 @given(texts)
 def test_national_numbers_are_searched_wherever_there_is_one(text: str) -> None:
-    found = {(hit.start, hit.end, hit.rule) for hit in national_numbers.NationalScan().scan(text)}
-    assert found == {
+    hits = national_numbers.NationalScan().scan(text)
+    assert {(hit.start, hit.end, hit.rule) for hit in hits if hit.rule != "no check digit"} == {
         (*match.span(), rule.name)
         for rule in national_numbers._RULES
         for match in rule.pattern.finditer(text)

@@ -32,6 +32,8 @@ _SURE_NUMBER = 0.88
 _NOTED = 0.01
 """Nobody asks about words that are less likely part of a name, so that of most sentences nothing is kept."""
 _LONG_POSTCODE = re.compile(r"\d{4,5}-\d{3,4}")
+# "sha256", and not "hauptstr5".
+_CODED = re.compile(r"[a-z]{3,8}(?<!str)(?<!weg)(?<!allee)(?<!platz)(?<!gasse)\d{1,4}")
 _STREET = re.compile(r"[^\W\d_]{3}")
 
 
@@ -165,6 +167,8 @@ def _without_foreign(words: Sequence[str], kind: str) -> tuple[int, int]:
 def _address_like(value: str, raw: float) -> bool:
     """Whether a street or a postcode could be in it: a long bare number is another tier's business."""
     if raw < _SURE_NUMBER and not any(char.isalpha() for char in value):
+        return False
+    if _CODED.fullmatch(value):
         return False
     if sum(char.isdigit() for char in value) <= _POSTCODE_DIGITS or _STREET.search(value):
         return True
