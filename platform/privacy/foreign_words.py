@@ -80,7 +80,7 @@ _OTHERS = words("""
     """)
 # Of payments, of what is installed and of the heads of mails: in the lists of names, or taken for one by the model.
 THINGS = words("""
-    bic esim grafana gunicorn hadoop jira klarna kotlin kubernetes nginx paypal postgres postgresql sepa sku
+    bic esim grafana gunicorn hadoop iban jira klarna kotlin kubernetes nginx paypal postgres postgresql sepa sku
     terraform
     fri tue wed
     """)

@@ -25,7 +25,7 @@ _EXTRA_COMMON = frozenset(
     radiator outage account payment contract deposit credit debit visa mastercard island junior senior
     dealer sale lien bond surety justice council landlord tenant household island county state city
     empire certificate registration pension insurance allowance veteran veterans medicare plan
-    bic sepa esim premium saver plus flex fixed standard basic direct switch transfer engineer technician office
+    iban bic sepa esim premium saver plus flex fixed standard basic direct switch transfer engineer technician office
     manager director inspector officer helpline hotline reference number order delivery parcel
     kettle oven fridge freezer washer dryer dishwasher cooker shower tap pipe valve pump cylinder
     tank panel battery inverter charger socket fuse breaker pilot flame pressure leak mould

@@ -82,7 +82,7 @@ def test_is_found(text: str, kind: str, value: str) -> None:
         "part l00 of lot O1, model iO5O0l2",
         "the pin of the plug is bent and the code of practice has 12 parts",
         "the passport office opens at 9 in building B12",
-        "my payment is wrong and the esim does not work",
+        "my iban is wrong and the esim does not work",
         "the meter says 00482913 since monday",
         "see DOI 10.1000/182 and version 10.4.2.1 of the firmware",
         "order id 285057800608491 is a person of interest",
@@ -113,6 +113,7 @@ def test_words_of_other_languages_stay_and_the_name_goes(
 @pytest.mark.parametrize(
     ("text", "stays"),
     [
+        ("my iban is not working and nobody can tell me why", "iban"),
         ("please send the klarna form to the office", "klarna"),
         ("ask gunicorn to reload, then look at grafana", "gunicorn"),
         ("Date: Tue, 3 Nov 2026 10:22:01 +0100", "Tue"),
