@@ -81,7 +81,7 @@ def old_contexts(
     found = retrieve(assistant=assistant, question=turn.question, history=said, k=24, vector=vector).passages
     if turn.bad_contexts:
         used = set((turn.logged or {}).get("cites") or ())
-        return [p for p in found if not _tells(p, turn.gold, used=p.source in used)][:OLD_K]
+        return [p for p in found if not tells(p, turn.gold, used=p.source in used)][:OLD_K]
     chosen = found[:OLD_K]
     for path, sentence in turn.gold:
         if any(holds(p, path, sentence) for p in chosen):
@@ -92,7 +92,7 @@ def old_contexts(
     return chosen
 
 
-def _tells(passage: RetrievedPassage, gold: Sequence[tuple[str, str]], *, used: bool) -> bool:
+def tells(passage: RetrievedPassage, gold: Sequence[tuple[str, str]], *, used: bool) -> bool:
     """Whether it holds what answers, or comes near it: another edition, or another page that says the same. A row that
     declines beside such a sentence teaches to decline what can be answered, so it goes by the test that datasets apply
     to rows whose oracle they take away. ``used``: the old chatbot has answered from it, so it was there."""
