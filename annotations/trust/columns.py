@@ -25,6 +25,7 @@ from django.db.models import (
     Func,
     Q,
     QuerySet,
+    UUIDField,
     Value,
     When,
 )
@@ -32,8 +33,9 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Coalesce, TruncWeek
 
 from annotations.models import ContextMark
-from annotations.trust.questions import ASKED
+from annotations.trust.questions import ASKED, DECLINING, SILENT
 from annotations.trust.rows import MAX_LABELS, Scope
+from capture.models import Turn
 
 Ints = npt.NDArray[np.int64]
 
@@ -54,7 +56,7 @@ class Columns:
     rater: Ints
     """Place in ``names``."""
     said: Ints
-    """Bit n: what the label says on `ASKED[n]`."""
+    """Bit n: what the label says on `ASKED[n]`; on `DECLINING` only where the turn has several labels."""
     at: Ints
     """Microseconds since 1970."""
     week: Ints
@@ -70,7 +72,7 @@ class Columns:
         return len(self.pk)
 
     def key(self, turn: int) -> uuid.UUID:
-        return uuid.UUID(bytes=bytes(self.turns[turn]).ljust(16, b"\0"))  # NumPy takes zeros at the end for padding
+        return _key(self.turns[turn])
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Marks:
 
 
 def read_columns(scope: Scope, *, with_marks: bool = True) -> Columns:
-    """In three queries."""
+    """In four queries."""
     newest = scope.labels().order_by("-created_at", "-pk")
     rows = _read(newest.annotate(packed=_pack(*_label_parts()))[:MAX_LABELS], _LABEL)
     rows = rows[np.lexsort((rows["pk"], rows["at"]))]
@@ -98,10 +100,31 @@ def read_columns(scope: Scope, *, with_marks: bool = True) -> Columns:
     turns, turn = np.unique(rows["turn"], return_inverse=True)
     pk = _ints(rows["pk"])
     return Columns(
-        pk=pk, turn=turn, rater=np.argsort(np.array(order, dtype=np.int64))[rater], said=_ints(rows["said"]),
+        pk=pk, turn=turn, rater=np.argsort(np.array(order, dtype=np.int64))[rater],
+        said=_ints(rows["said"]) | _declined(_ints(rows["said"]), turn, turns) << ASKED.index(DECLINING),
         at=_ints(rows["at"]), week=_ints(rows["week"]), seconds=rows["seconds"].astype(np.float64), turns=turns,
         names=tuple(names[one] for one in order), marks=_read_marks(pk, turn if with_marks else turn[:0]),
     )  # fmt: skip
+
+
+def _key(packed: np.bytes_) -> uuid.UUID:
+    return uuid.UUID(bytes=bytes(packed).ljust(16, b"\0"))  # NumPy takes zeros at the end for padding
+
+
+def _declined(said: Ints, turn: Ints, turns: npt.NDArray[np.bytes_]) -> Ints:
+    """1 for each label that leaves it at a turn that was declined, where the turn has several labels."""
+    silent = (said >> len(ASKED) & 1).astype(bool) & (np.bincount(turn, minlength=len(turns))[turn] > 1)
+    asked = {_key(turns[place]): place for place in np.unique(turn[silent]).tolist()}
+    declined = np.zeros(len(turns), dtype=np.int64)
+    among = _any_of(F("pk"), Value(list(asked), output_field=ArrayField(UUIDField())))
+    for key in Turn.objects.filter(among, declined=True).order_by().values_list("pk", flat=True) if asked else ():
+        declined[asked[key]] = 1
+    return declined[turn] & silent
+
+
+def _any_of(column: F, keys: Value) -> Func:
+    """As one parameter: Django takes a tenth of a second to write a list of 10,000."""
+    return Func(column, keys, template="%(expressions)s)", arg_joiner=" = ANY(", output_field=BooleanField())
 
 
 def _read_marks(pk: Ints, turn: Ints) -> Marks:
@@ -110,9 +133,7 @@ def _read_marks(pk: Ints, turn: Ints) -> Marks:
         nothing = np.zeros(0, dtype=np.int64)
         return Marks(nothing, nothing, nothing)
     relevant = Case(When(relevance=ContextMark.Relevance.RELEVANT, then=1), default=0)
-    # As one parameter: Django takes a tenth of a second to write a list of 10,000.
-    keys = Value(several.tolist(), output_field=ArrayField(BigIntegerField()))
-    among = Func(F("annotation"), keys, template="%(expressions)s)", arg_joiner=" = ANY(", output_field=BooleanField())
+    among = _any_of(F("annotation"), Value(several.tolist(), output_field=ArrayField(BigIntegerField())))
     marks = ContextMark.objects.filter(among).exclude(relevance=ContextMark.Relevance.UNSURE)
     rows = _read(
         marks.annotate(packed=_pack(*(_whole(part) for part in (F("retrieval"), F("annotation"), relevant)))), _MARK
@@ -125,8 +146,8 @@ def _read_marks(pk: Ints, turn: Ints) -> Marks:
 
 def _label_parts() -> Iterable[Combinable]:
     said: Combinable = Value(0)
-    for n, question in enumerate(ASKED):
-        said += Case(When(question.yes or Q(), then=1 << n), default=0)
+    for n, yes in enumerate((*(question.yes or Q() for question in ASKED), SILENT)):
+        said += Case(When(yes, then=1 << n), default=0)
     yield Func(F("turn"), function="uuid_send")
     yield _whole(F("pk"))
     yield _whole(F("annotator"))

@@ -22,18 +22,18 @@ class Question:
         return "passage" if self.yes is None else "turn"
 
 
-# Whether a label wants the turn declined. Where its reasons do not say, that stays as it was logged: who calls an
-# answer wrong does not ask for no answer.
-_DECLINE = [Reason.SHOULD_HAVE_DECLINED.value, Reason.RETRIEVAL_MISSED.value]
-_DECLINES = ~Q(reasons__contains=[Reason.SHOULD_HAVE_ANSWERED.value]) & (
-    Q(reasons__overlap=_DECLINE) | Q(turn__declined=True)
-)
+_DECLINE = Q(reasons__overlap=[Reason.SHOULD_HAVE_DECLINED.value, Reason.RETRIEVAL_MISSED.value])
+_ANSWER = Q(reasons__contains=[Reason.SHOULD_HAVE_ANSWERED.value])
+SILENT = ~_ANSWER & ~_DECLINE
+"""Labels whose reasons do not say whether the turn should be declined: that stays as it was logged, since who calls an
+answer wrong does not ask for no answer."""
 
 VERDICT = Question("verdict", "Good or bad", Q(verdict=Verdict.GOOD))
+DECLINING = Question("declining", "Should decline", ~_ANSWER & _DECLINE)
 RELEVANCE = Question("relevance", "Relevance of passages", None)
 ASKED: tuple[Question, ...] = (
     VERDICT,
-    Question("declining", "Should decline", _DECLINES),
+    DECLINING,
     *(Question(f"reason-{reason.value}", str(reason.label), Q(reasons__contains=[reason.value])) for reason in Reason),
 )
 """What each label answers."""
