@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
@@ -34,6 +35,10 @@ class _WireDumper(Dumper):
 
     def dump(self, obj: Wire) -> bytes:
         return obj.octets
+
+
+_taught: WeakSet[psycopg.Connection[Any]] = WeakSet()
+"""Connections that know how a Wire is sent."""
 
 
 @contextmanager
@@ -62,15 +67,18 @@ def run_prepared(
     Raises:
         django.db.Error: as its own cursors do.
     """
-    connection.close_if_health_check_failed()  # as Django's cursor begins
-    connection.ensure_connection()
+    own = connections[DEFAULT_DB_ALIAS]  # `connection` looks for it at each use: six times, as much as the statement
+    own.close_if_health_check_failed()  # as Django's cursor begins
+    own.ensure_connection()
     begun = time.monotonic()
     try:
-        raw: psycopg.Connection[Any] = connection.connection
-        with preparing(raw), psycopg.Cursor(raw) as cursor, connection.wrap_database_errors:
-            cursor.adapters.register_dumper(Wire, _WireDumper)
+        raw: psycopg.Connection[Any] = own.connection
+        if raw not in _taught:  # each time, it would cost as much as a short statement
+            raw.adapters.register_dumper(Wire, _WireDumper)
+            _taught.add(raw)
+        with preparing(raw), psycopg.Cursor(raw) as cursor, own.wrap_database_errors:
             cursor.execute(statement, values, binary=binary, prepare=plan_once)
             return cursor.fetchall()
     finally:
-        if connection.queries_logged:  # as of any other statement
-            connection.queries_log.append({"sql": statement, "time": f"{time.monotonic() - begun:.3f}"})
+        if own.queries_logged:  # as of any other statement
+            own.queries_log.append({"sql": statement, "time": f"{time.monotonic() - begun:.3f}"})
