@@ -18,7 +18,7 @@ from assistants.vault import keyed_hash
 PROBLEM = "RATCHET_HASH_KEY is another than the one that this database was filled with."
 HINT = (
     "Put ratchet_hash_key of the old var/secrets back, or the old value into the environment. Where it is lost for "
-    "good, run `python manage.py rotate_keys --accept-hash-key`: persons then get new placeholders in old "
+    "good, run `python manage.py up --accept-hash-key`: persons then get new placeholders in old "
     "conversations, and what was posted before and comes again counts as changed."
 )
 

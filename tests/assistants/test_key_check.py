@@ -47,6 +47,9 @@ def test_nothing_starts_with_another_key(settings: Any) -> None:
         up._migrate()
     with pytest.raises(CommandError, match="RATCHET_HASH_KEY is another"):
         Worker().handle()
+    up._migrate(accept_hash_key=True)
+    up._migrate()
+    assert hash_key_fits()
 
 
 def test_a_key_that_is_lost_for_good_can_be_followed_by_another(settings: Any) -> None:

@@ -66,8 +66,8 @@ class FineTuningClient:
 
     def find_job(self, mark: str) -> dict[str, Any] | None:
         """The newest job whose metadata hold our mark, among the last hundred."""
-        found = self._send("GET", "fine_tuning/jobs", params={"limit": 100}, retry=True).get("data", [])
-        return next((job for job in found if (job.get("metadata") or {}).get("ratchet") == mark), None)
+        found = _rows(self._send("GET", "fine_tuning/jobs", params={"limit": 100}, retry=True))
+        return next((job for job in found if _mark(job) == mark), None)
 
     def events(self, job: str, *, seen: frozenset[str]) -> list[dict[str, Any]]:
         """Events that are not in ``seen``, oldest first. Providers list the newest first."""
@@ -75,12 +75,12 @@ class FineTuningClient:
         params: dict[str, Any] = {"limit": EVENTS}
         for _ in range(20):
             page = self._send("GET", f"fine_tuning/jobs/{job}/events", params=params, retry=True)
-            rows = [row for row in page.get("data", []) if isinstance(row, dict)]
-            new = [row for row in rows if row.get("id") not in seen]
+            rows = _rows(page)
+            new = [row for row in rows if str(row.get("id")) not in seen]
             fresh += new
             if len(new) < len(rows) or not page.get("has_more") or not rows:
                 break
-            params["after"] = rows[-1]["id"]
+            params["after"] = str(rows[-1].get("id"))
         return list(reversed(fresh))
 
     def cancel(self, job: str) -> None:
@@ -115,6 +115,17 @@ def _object(answer: httpx.Response) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ProviderError("The provider answered no JSON object. Is the address right (…/v1)?")
     return value
+
+
+def _rows(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of a list as the wire format has it; what is none has none."""
+    rows = page.get("data")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _mark(job: Mapping[str, Any]) -> Any:
+    told = job.get("metadata")
+    return told.get("ratchet") if isinstance(told, dict) else None
 
 
 def _refusal(answer: httpx.Response) -> str:

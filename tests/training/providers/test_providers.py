@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -243,6 +245,31 @@ def test_a_provider_that_refuses_to_cancel_keeps_nobody(
     perform(run)
     assert (run.state, run.error) == (Run.State.CANCELLED, "")
     assert sorted(server.deleted) == sorted(server.files)
+
+
+@pytest.mark.parametrize(
+    "page", [{}, {"data": None}, {"data": 7}, {"data": {"a": 1}}, {"data": [None, 7, {"metadata": [1]}, {"id": [5]}]}]
+)
+def test_lists_of_another_shape_hold_nothing(page: dict[str, Any]) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({**page, "has_more": True}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with FineTuningClient(f"http://127.0.0.1:{server.server_port}/v1", KEY) as client:
+            assert client.find_job("mark") is None
+            assert all(isinstance(event, dict) for event in client.events("job", seen=frozenset()))
+        server.shutdown()
+        thread.join()
 
 
 def test_a_loss_that_is_no_number_is_left_out() -> None:

@@ -19,6 +19,7 @@ from django.db import DatabaseError, connection, connections
 
 from assistants.key_check import HINT as KEY_HINT
 from assistants.key_check import PROBLEM as KEY_PROBLEM
+from assistants.key_check import accept_hash_key as accept_key
 from assistants.key_check import remember_hash_key
 from config import preflight, processes
 from config.dbserver import stop_stray
@@ -55,6 +56,10 @@ class Command(BaseCommand):
             help="Also stop when standard input closes: when whoever started it ends.",
         )
 
+        parser.add_argument(
+            "--accept-hash-key", action="store_true", help="RATCHET_HASH_KEY of now counts, since the old one is lost."
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         parts = _parts(options["only"])
         var: Path = settings.VAR_DIR
@@ -79,7 +84,7 @@ class Command(BaseCommand):
         supervisor = Supervisor(var, logs)
         _stop_on_signals(supervisor, attached=options["attached"])
         try:
-            login = self._start(supervisor, parts, options["host"], port)
+            login = self._start(supervisor, parts, options, port)
             if not supervisor.stopping.is_set():
                 url = f"http://{'127.0.0.1' if options['host'] == '0.0.0.0' else options['host']}:{port}"  # noqa: S104
                 lock.write({"pid": os.getpid(), "url": url if port else "", "parts": parts})
@@ -92,7 +97,7 @@ class Command(BaseCommand):
             logs.close()
             self.stdout.write("Stopped.")
 
-    def _start(self, supervisor: Supervisor, parts: list[str], host: str, port: int) -> str:
+    def _start(self, supervisor: Supervisor, parts: list[str], options: dict[str, Any], port: int) -> str:
         """Database, migrations, admin, then the rest. Returns the new admin's password, or nothing."""
         if "db" in parts:
             supervisor.start(processes.database(settings.VAR_DIR))
@@ -103,11 +108,11 @@ class Command(BaseCommand):
         if supervisor.stopping.is_set():
             return ""
         preflight.require_database(seconds=30)
-        _migrate()
+        _migrate(accept_hash_key=options["accept_hash_key"])
         password = _ensure_admin()
         _ensure_schedules()
         connections.close_all()
-        started = [program for program in _programs(host, port) if program.name in parts]
+        started = [program for program in _programs(options["host"], port) if program.name in parts]
         for program in started:
             supervisor.start(program)
         slow = supervisor.wait_ready([program.name for program in started], seconds=settings.RATCHET_START_SECONDS)
@@ -178,7 +183,7 @@ def _port(host: str, wanted: int | None) -> int:
     raise CommandError(f"No free port from {DEFAULT_PORT} on: {problem}. Choose one with --port.")
 
 
-def _migrate() -> None:
+def _migrate(*, accept_hash_key: bool = False) -> None:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -190,6 +195,8 @@ def _migrate() -> None:
         raise CommandError(f"The database cannot be migrated: {str(error).strip()}") from error
     if problem := schema_problem():
         raise CommandError(f"{problem} {HINT}")
+    if accept_hash_key:
+        accept_key()
     if not remember_hash_key():
         raise CommandError(f"{KEY_PROBLEM} {KEY_HINT}")
 
