@@ -12,6 +12,7 @@ from generation.adapters import check_adapter
 from generation.engines import AdapterRefused, EngineError
 from training.finetune.bases import digest_of_base, from_state
 from training.models import Adapter
+from training.providers.serving import served_elsewhere
 
 Stamps = tuple[tuple[str, int, int], ...]
 
@@ -20,6 +21,8 @@ def why_unserved(adapter: Adapter, *, prompt_digest: str) -> str:
     """What is wrong with it, as the end of a sentence; empty: nothing. Files are read when one of them has changed."""
     if adapter.prompt_digest != prompt_digest:
         return "it was trained on another prompt format"
+    if adapter.source == Adapter.Source.REMOTE:
+        return _elsewhere(adapter)
     if adapter.base_digest != (_base_digest() or adapter.base_digest):
         return "it was trained on another base model"
     folder = from_state(adapter.folder)
@@ -29,6 +32,15 @@ def why_unserved(adapter: Adapter, *, prompt_digest: str) -> str:
         return "its folder cannot be read"
     stamps = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
     return "" if _is_whole(str(folder), stamps) else "its files are damaged or were changed"
+
+
+def _elsewhere(adapter: Adapter) -> str:
+    """Of one that a provider trained, which has no files here."""
+    try:
+        served_elsewhere(adapter)
+    except AdapterRefused:
+        return "it answers only where it was trained"
+    return ""
 
 
 def _base_digest() -> str:

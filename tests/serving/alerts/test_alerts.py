@@ -509,6 +509,7 @@ def test_an_adapter_that_is_live_and_cannot_be_served_is_urgent(assistant: Assis
         ({"prompt_digest": "0" * 16}, "another prompt format"),
         ({"prompt_digest": adapter.prompt_digest, "base_digest": "0" * 64}, "another base model"),
         ({"base_digest": adapter.base_digest, "folder": "adapters/nowhere/1"}, "its folder cannot be read"),
+        ({"source": Adapter.Source.REMOTE}, "answers only where it was trained"),
     ):
         Adapter.objects.update(**change)
         watching.look()
