@@ -1,4 +1,4 @@
-/* Draws the panels of an overview page from their data blocks, and hands them out as PNG. */
+/* Draws the panels of an overview page from their data blocks. */
 (() => {
   "use strict";
   const NAMED = { good: "#16a34a", bad: "#dc2626", today: "#64809c", candidate: "#ea7317", slate: "#64748b", amber: "#d97706" };
@@ -6,7 +6,6 @@
   const dark = () => document.documentElement.classList.contains("dark");
   const ink = () => (dark() ? "#cbd5e1" : "#334155");
   const line = () => (dark() ? "#334155" : "#e2e8f0");
-  const charts = new Map();
 
   /* A dashed line where an adapter went live or came back. */
   const marks = (found) => ({
@@ -37,7 +36,7 @@
         pointRadius: lines && one.values.length > 40 ? 0 : 3, maxBarThickness: 40, tension: 0 };
     });
     const axis = { ticks: { color: ink() }, grid: { color: line() } };
-    return new Chart(canvas, {
+    new Chart(canvas, {
       type: lines ? "line" : "bar",
       data: { labels: data.labels, datasets },
       plugins: [marks(data.marks)],
@@ -56,28 +55,6 @@
 
   document.querySelectorAll("canvas[data-overview]").forEach((canvas) => {
     const block = document.getElementById(canvas.dataset.overview);
-    if (block && window.Chart) charts.set(canvas.dataset.overview, draw(canvas, JSON.parse(block.textContent)));
-  });
-
-  document.querySelectorAll("[data-png]").forEach((button) => {
-    const chart = charts.get(button.dataset.png);
-    if (!chart) return;
-    button.hidden = false;
-    button.addEventListener("click", () => {
-      const copy = document.createElement("canvas");
-      copy.width = chart.canvas.width;
-      copy.height = chart.canvas.height;
-      const pen = copy.getContext("2d");
-      pen.fillStyle = dark() ? "#0f172a" : "#ffffff";
-      pen.fillRect(0, 0, copy.width, copy.height);
-      pen.drawImage(chart.canvas, 0, 0);
-      copy.toBlob((blob) => {
-        const link = document.createElement("a");
-        link.href = URL.createObjectURL(blob);
-        link.download = `${button.dataset.png.replace(/-data$/, "")}.png`;
-        link.click();
-        setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-      });
-    });
+    if (block && window.Chart) draw(canvas, JSON.parse(block.textContent));
   });
 })();

@@ -5,6 +5,8 @@ SCREENSHOTS=1 takes pictures of them to look at.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -125,3 +127,32 @@ def test_the_chart_is_drawn_under_the_content_policy(
         " return Chart.getChart(c).data.datasets[2].data.length; }"
     )
     assert drawn == 5
+
+
+def test_charts_and_tables_are_taken_away_as_files(
+    live_server: LiveServer, page: Page, house: tuple[Bot, Experiment, DriftReport]
+) -> None:
+    """The looks also while their table is folded; a question that a spreadsheet would compute is a text."""
+    bot, experiment, report = house
+    asked = make_turn(bot.assistant, question='=1+1, "dear"?')
+    DriftReport.objects.filter(pk=report.pk).update(now=[[str(asked.pk), 0.99]])
+    log_in(page, live_server, bot.ada)
+
+    def taken(name: str) -> tuple[str, bytes]:
+        with page.expect_download() as started:
+            page.get_by_role("button", name=name, exact=True).click()
+        return started.value.suggested_filename, started.value.path().read_bytes()
+
+    page.goto(f"{live_server.url}/admin/serving/experiment/{experiment.pk}/change/")
+    title = "The difference and its interval, as they were at each look"
+    name, content = taken(f"PNG: {title}")
+    assert name == "the-difference-and-its-interval-as-they-were-at-each-look.png"
+    assert content.startswith(b"\x89PNG")
+    _, content = taken(f"CSV: {title}")
+    rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+    assert rows[0] == ["Look", "Units", "Difference, points", "Interval"]
+    assert len(rows) == 6
+    assert page.locator("details[open] .rt-table").count() == 0
+    page.goto(f"{live_server.url}/admin/serving/driftreport/{report.pk}/change/")
+    _, content = taken("CSV: The questions that gave it away")
+    assert list(csv.reader(io.StringIO(content.decode(), newline="")))[1][0] == '\'=1+1, "dear"?'
