@@ -27,6 +27,7 @@ from serving.chat import Arm, Asked
 from serving.shortening import shorten
 from serving.wire import WireError
 from training.finetune.bases import from_state
+from training.providers.serving import served_elsewhere
 
 if TYPE_CHECKING:
     from generation.client import EngineClient
@@ -147,6 +148,12 @@ async def load(adapter: Adapter, *, prompt_digest: str) -> None:
 
 def load_now(adapter: Adapter, *, prompt_digest: str) -> None:
     """As `load`, waiting for it."""
+    if served_elsewhere(adapter):  # there it needs no loading, so whoever wants to load it was told that it is unknown
+        raise AdapterRefused(
+            f"The provider does not know {adapter.remote_model!r} any more.",
+            "Promote another adapter.",
+            reason="remote",
+        )
     client().load_adapter(
         adapter.engine_name,
         from_state(adapter.folder),

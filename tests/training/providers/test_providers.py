@@ -17,6 +17,7 @@ from assistants.background import launch
 from assistants.models import Assistant, AuditEvent
 from generation.engines import AdapterRefused, GenerationRequest
 from generation.openai_compatible import OpenAIEngine
+from serving.answering import load_now
 from tests.factories import make_assistant, make_user
 from tests.training.finetune.conftest import make_dataset
 from tests.training.providers.provider import KEY, Provider
@@ -289,8 +290,12 @@ def test_its_model_answers_where_it_was_trained(run: Run, server: Provider, sett
     adapter = Adapter.objects.get()
     with pytest.raises(AdapterRefused, match="answers only there"):
         served_elsewhere(adapter)
+    with pytest.raises(AdapterRefused, match="answers only there"):  # a chat whose engine does not know it
+        load_now(adapter, prompt_digest=adapter.prompt_digest)
     settings.RATCHET_OPENAI_BASE_URL = server.url + "/"
     assert served_elsewhere(adapter)
+    with pytest.raises(AdapterRefused, match="does not know"):
+        load_now(adapter, prompt_digest=adapter.prompt_digest)
     engine = OpenAIEngine(server.url, KEY, "small-1")
     ask = [{"role": "user", "content": "Hello?"}]
     base, tuned = engine.generate(
