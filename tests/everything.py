@@ -103,5 +103,6 @@ def _value(field: Any, rows: dict[str, Any]) -> Any:
     makers: dict[Any, Any] = {
         models.JSONField: {}, models.BinaryField: b"x", models.BooleanField: False, ArrayField: [],
         models.IntegerField: 1, models.FloatField: 0.5, models.DateTimeField: timezone.now() + timedelta(days=1),
+        models.DateField: timezone.now().date(),
     }  # fmt: skip
     return next(value for kind, value in makers.items() if isinstance(field, kind))

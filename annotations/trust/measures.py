@@ -106,12 +106,11 @@ def agreement_on(title: str, question: Question, columns: Columns, most: int) ->
 
 
 def by_week(question: Question, columns: Columns) -> tuple[Week, ...]:
-    """α of each week in which turns were labelled last, oldest first; a turn or passage belongs to the week of its last
-    label."""
+    """α of each week in which turns or passages were labelled last, oldest first: they belong to that week."""
     week = columns.week
-    listed = np.unique(week[_last(columns.turn, np.arange(len(columns)))])
     answers = answers_on(question, columns)
     of_unit = week[_last(answers.unit, answers.label)][answers.unit]
+    listed = np.unique(np.concatenate([week[_last(columns.turn, np.arange(len(columns)))], of_unit]))
     found = []
     for one in listed:
         inside = of_unit == one

@@ -65,6 +65,8 @@ def _contexts_of(turns: Sequence[Turn]) -> dict[uuid.UUID, list[dict[str, Any]]]
     }
     found: dict[uuid.UUID, list[dict[str, Any]]] = {}
     for turn, rank, score, own_source, own_metadata, evidence, passage in retrievals:
+        if passage not in passages:  # erased since the line above
+            continue
         title, source, text, metadata = passages[passage]
         found.setdefault(turn, []).append(
             {

@@ -70,16 +70,13 @@ class AnswerHandler(ASGIHandler):
             await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
-            gone = not answering.done()
-            if gone:
+            if gone := not answering.done():
                 answering.cancel()
+                with suppress(asyncio.CancelledError):
+                    await answering
             with suppress(asyncio.CancelledError, RequestAborted):
                 await leaving
-        if gone:
-            with suppress(asyncio.CancelledError):
-                await answering
-            signals.request_finished.send(sender=self.__class__)
-        else:
+        if not gone:
             answering.result()
 
     async def _answer(self, request: HttpRequest, send: Any) -> None:

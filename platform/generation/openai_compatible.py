@@ -44,6 +44,7 @@ PARALLEL = 16
 """Requests in flight during bulk work: such servers batch by themselves what comes at once."""
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 180.0
+LIST_SECONDS = 10.0
 MAX_ANSWER_BYTES = 64 * 1024**2
 """Of one answer, unpacked: a thousand vectors are some 20 MB, a completion a few kB."""
 
@@ -109,8 +110,11 @@ class OpenAIEngine:
                     "POST", "/chat/completions", json=body, timeout=_timeout(request.deadline)
                 ) as answer:
                     if not answer.is_success:
-                        await answer.aread()
-                        self._checked(answer, request)
+                        content = bytearray()
+                        async for part in answer.aiter_bytes():
+                            bounds.count(len(part))
+                            content += part
+                        self._checked(_whole(answer, content), request)
                     async for event in _events(answer, bounds):
                         usage = event.get("usage") or usage
                         for choice in event.get("choices") or []:
@@ -128,8 +132,8 @@ class OpenAIEngine:
                 raise self._no_completion() from error
         yield GenerationResult(
             text="".join(pieces).strip(),
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            completion_tokens=int(usage.get("completion_tokens", 0)),
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            completion_tokens=_count(usage, "completion_tokens"),
             finish_reason=_finish(finish),
             seconds=round(time.monotonic() - began, 6),
         )
@@ -225,16 +229,21 @@ class OpenAIEngine:
 
     def _models(self) -> list[dict[str, Any]]:
         try:
-            answer = self._client.get("/models", timeout=10.0)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        return list(self._checked(answer).json().get("data", []))
+            found = self._bounded("GET", "/models", None, LIST_SECONDS).json().get("data") or []
+            return [item for item in found if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        except _NONSENSE as error:
+            raise EngineUnavailable("The server's list of models is none.", self._hint) from error
 
     def _post(self, path: str, body: Mapping[str, Any], request: GenerationRequest | None = None) -> httpx.Response:
-        deadline = request.deadline if request else None
+        return self._bounded("POST", path, body, request.deadline if request else None, request)
+
+    def _bounded(
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None,
+        request: GenerationRequest | None = None,
+    ) -> httpx.Response:  # fmt: skip
         bounds, content = _Bounds(deadline), bytearray()
         try:
-            with self._client.stream("POST", path, json=body, timeout=_timeout(deadline)) as answer:
+            with self._client.stream(method, path, json=body, timeout=_timeout(deadline)) as answer:
                 for part in answer.iter_bytes():
                     bounds.count(len(part))
                     content += part
@@ -271,8 +280,8 @@ class OpenAIEngine:
             choice, usage = body["choices"][0], body.get("usage") or {}
             return GenerationResult(
                 text=(choice["message"]["content"] or "").strip(),
-                prompt_tokens=int(usage.get("prompt_tokens", 0)),
-                completion_tokens=int(usage.get("completion_tokens", 0)),
+                prompt_tokens=_count(usage, "prompt_tokens"),
+                completion_tokens=_count(usage, "completion_tokens"),
                 finish_reason=_finish(choice.get("finish_reason")),
                 seconds=round(seconds, 6),
             )
@@ -340,15 +349,33 @@ def _whole(answer: httpx.Response, content: bytes | bytearray) -> httpx.Response
 
 
 async def _events(answer: httpx.Response, bounds: _Bounds) -> AsyncIterator[dict[str, Any]]:
-    """Until the stream ends or its time is over."""
-    async for line in answer.aiter_lines():
+    """Until the stream ends or its time is over. Bytes are counted as they come, not lines: one may never end."""
+    rest = b""
+    async for part in answer.aiter_bytes():
         if bounds.over:
             return
-        bounds.count(len(line))
-        data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or data == "[DONE]":
-            continue
-        yield json.loads(data)
+        bounds.count(len(part))
+        *lines, rest = (rest + part).split(b"\n")
+        for event in map(_event, lines):
+            if event is not None:
+                yield event
+    if (last := _event(rest)) is not None:
+        yield last
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """None: the line holds none."""
+    data = line.removeprefix(b"data:").strip()
+    if not line.startswith(b"data:") or data == b"[DONE]":
+        return None
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def _count(usage: Any, name: str) -> int:
+    """As the server says; 0 where it says none, or nonsense."""
+    said = usage.get(name) if isinstance(usage, dict) else None
+    return said if isinstance(said, int) and said >= 0 else 0
 
 
 def _finish(reason: Any) -> FinishReason:

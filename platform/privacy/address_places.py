@@ -41,7 +41,7 @@ _JOIN_STARTS = frozenset("dlv(\n \u00a0")
 _HOUSE_REACH = 16
 _STREET_REACH = 200
 # What street words at the end can end in, or a little more.
-_STREET_ENDS = words(
+STREET_ENDS = words(
     "straße strasse str str. gasse allee platz weg ring damm ufer laan straat plein gracht kade dijk singel gatan gata"
     " vägen vagen väg vag gränd grand gade vej veien vegen alle allé katu tie kuja polku utca út tér útja u. iela gatvė"
     " gatve ulice ulica sti stí stræti vegur cesta street st road rd avenue ave av lane ln drive dr close court ct"
@@ -49,7 +49,7 @@ _STREET_ENDS = words(
     " hwy parkway pkwy circle cir loop trail green rise view vale wharf quay parade promenade esplanade broadway"
     " embankment alley turnpike pike squares plaza bypass yard"
 )
-_LAST_TWO = frozenset(end[-2:] for end in _STREET_ENDS)
+_LAST_TWO = frozenset(end[-2:] for end in STREET_ENDS)
 _END_REACH = 16
 _CUE_HEADS = ("address", "liv", "mov", "resid", "deliver", "ship", "sent")
 _BEFORE_NUMBER = frozenset(words("is was to be at into from of now flat apt unit no no. number house room"))
@@ -100,7 +100,7 @@ def behind_street_ends(features: Features) -> list[tuple[int, int]]:
     for start, end in features.runs:
         if text[start - 1 : start] != " " or text[max(0, start - 3) : start - 1].lower() not in _LAST_TWO:
             continue
-        if text[max(0, start - _END_REACH) : start - 1].lower().endswith(_STREET_ENDS):
+        if text[max(0, start - _END_REACH) : start - 1].lower().endswith(STREET_ENDS):
             first = start
             for _ in range(_WORDS_BEFORE):
                 first = text.rfind(" ", 0, first)

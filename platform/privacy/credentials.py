@@ -41,9 +41,7 @@ _KEYED = regex.compile(
     rf"{_QUOTE}(?: (?:is|was):? | ?(?:=>|:=|[:=]) ?){_QUOTE}{_VALUE}",
     regex.I,
 )
-_PASSWORD_STEMS = (
-    *("pass", "pwd", "pw ", "pw:", "pw=", "memorable", "secret", "kennwort", "contrase", "wachtwoord", "parola"),
-)
+_PASSWORD_STEMS = (*("pass", "pwd", "pw", "memorable", "secret", "kennwort", "contrase", "wachtwoord", "parola"),)
 # The ends of the words of both with what follows them, without their many forms: a third of the time.
 _SAYS_PASSWORD = re.compile(
     rf"(?:word|wd|\bpw|phrase|code|wort|passe|contrase[ñn]a|woord|ordine)s?{_QUOTE}"

@@ -130,7 +130,7 @@ def _address_chunks(features: Features) -> list[tuple[int, int]]:
 
 
 _CHUNKS = "address chunks"
-_VERSION = re.compile(r"\b(?:version|release|firmware|build|v)[ .:]{0,2}\Z", re.IGNORECASE)
+_VERSION = re.compile(r"\b(?:version|release|firmware)[ .:]{0,2}\Z", re.IGNORECASE)
 _VERSION_REACH = 12
 _DOTTED = re.compile(r"\.\d+\.\d+\.\d")  # begins with a plain character, so that the search skips what has none
 _COLON = re.compile(":")
@@ -145,10 +145,13 @@ class IpScan(FailClosed, predefined_recognizers.IpRecognizer):
     stretches = staticmethod(address_chunks)
 
     def hits(self, features: Features) -> list[Hit]:
-        """Without four numbers behind the word version, which are one."""
-        found = super().hits(features)
+        """Without four numbers behind the word version, which are one; with colons they are never."""
+        text = features.text
         return [
-            hit for hit in found if not _VERSION.search(features.text, max(0, hit.start - _VERSION_REACH), hit.start)
+            hit
+            for hit in super().hits(features)
+            if ":" in text[hit.start : hit.end]
+            or not _VERSION.search(text, max(0, hit.start - _VERSION_REACH), hit.start)
         ]
 
     def invalidate_result(self, pattern_text: str) -> bool:

@@ -31,7 +31,11 @@ def why_unserved(adapter: Adapter, *, prompt_digest: str) -> str:
     except OSError:
         return "its folder cannot be read"
     stamps = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
-    return "" if _is_whole(str(folder), stamps) else "its files are damaged or were changed"
+    try:
+        whole = _is_whole(str(folder), stamps)
+    except OSError:
+        return "its files cannot be read"
+    return "" if whole else "its files are damaged or were changed"
 
 
 def _elsewhere(adapter: Adapter) -> str:
@@ -55,9 +59,10 @@ def _base_digest() -> str:
 
 @lru_cache(maxsize=64)
 def _is_whole(folder: str, stamps: Stamps) -> bool:
-    """``stamps``: names, times and sizes of its files, so that an answer is kept until one changes."""
+    """``stamps``: names, times and sizes of its files, so that an answer is kept until one changes. That they could not
+    be read is no answer: it raises OSError, which is not kept."""
     try:
         check_adapter(Path(folder))
-    except (AdapterRefused, OSError):
+    except AdapterRefused:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 MAX_ROWS = 100_000
 MAX_EXPANDED = 256_000_000
@@ -56,18 +57,25 @@ def _of_parquet(content: bytes) -> list[tuple[int, str]]:
                 raise _too_many(facts.num_rows)
             if sum(facts.row_group(place).total_byte_size for place in range(facts.num_row_groups)) > MAX_EXPANDED:
                 raise _too_large()
-            for batch in file.iter_batches(BATCH):
+            for batch in file.iter_batches(_rows_at_once(facts)):
                 for row in batch.to_pylist():
                     # A column that this row has nothing in stands there too: as if it were left out.
                     kept = {name: value for name, value in row.items() if value is not None}
                     line = json.dumps(kept, ensure_ascii=False, default=str)
                     size += len(line)
                     lines.append((len(lines) + 1, line))
-                if size > MAX_EXPANDED:
-                    raise _too_large()
+                    if size > MAX_EXPANDED:
+                        raise _too_large()
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise ImportFailed("The file begins like Parquet and cannot be read. Export it again.") from None
     return lines
+
+
+def _rows_at_once(facts: Any) -> int:
+    """A value that stands once in a file may be that of every row: so many rows that even then they fit."""
+    groups = [facts.row_group(place) for place in range(facts.num_row_groups)]
+    columns = [group.column(place).total_uncompressed_size for group in groups for place in range(group.num_columns)]
+    return max(1, min(BATCH, MAX_EXPANDED // max(1, *columns, 1)))
 
 
 def _too_many(rows: int) -> ImportFailed:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.address_places import STREET_ENDS
 from privacy.foreign_words import is_foreign
 from privacy.name_model.labels import TYPES
 from privacy.name_model.pieces import Pieces, first_and_last
@@ -33,7 +34,8 @@ _NOTED = 0.01
 """Nobody asks about words that are less likely part of a name, so that of most sentences nothing is kept."""
 _LONG_POSTCODE = re.compile(r"\d{4,5}-\d{3,4}")
 # "sha256", and not "hauptstr5".
-_CODED = re.compile(r"[a-z]{3,8}(?<!str)(?<!weg)(?<!allee)(?<!platz)(?<!gasse)\d{1,4}")
+_CODED = re.compile(r"([a-z]{3,8})\d{1,4}")
+_JOINED_ENDS = tuple(end for end in STREET_ENDS if len(end) > 2 and end.isalpha())
 _STREET = re.compile(r"[^\W\d_]{3}")
 
 
@@ -168,7 +170,7 @@ def _address_like(value: str, raw: float) -> bool:
     """Whether a street or a postcode could be in it: a long bare number is another tier's business."""
     if raw < _SURE_NUMBER and not any(char.isalpha() for char in value):
         return False
-    if _CODED.fullmatch(value):
+    if (coded := _CODED.fullmatch(value)) and not coded[1].endswith(_JOINED_ENDS):
         return False
     if sum(char.isdigit() for char in value) <= _POSTCODE_DIGITS or _STREET.search(value):
         return True

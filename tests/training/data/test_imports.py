@@ -179,7 +179,8 @@ def test_rows_of_parquet_are_lines(assistant: Assistant, monkeypatch: pytest.Mon
     [
         (b"PAR1 and no more", "cannot be read"), (b"PAR1" + b"\x00" * 100 + b"PAR1", "cannot be read"),
         (parquet([{"prompt": "x", "completion": "y"}])[:-20], "cannot be read"),
-        (b"PK\x03\x04rest", "an archive"), (gzip.compress(b"{}", mtime=0), "gzip"), ("{}".encode("utf-16"), "not UTF-8"),
+        (b"PK\x03\x04rest", "an archive"), (gzip.compress(b"{}", mtime=0), "gzip"),
+        ("{}".encode("utf-16"), "not UTF-8"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_rows_say_what_to_do(content: bytes, said: str) -> None:
