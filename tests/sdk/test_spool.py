@@ -35,6 +35,12 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
 
 
+def close_at_once(house: House) -> None:
+    """Whose last try is over when this returns: it may spool what it met."""
+    house.clients[0].close(0.1)
+    until(lambda: not any(thread.name == "ratchet-client" for thread in threading.enumerate()))
+
+
 def test_items_go_to_disk_and_from_there_to_the_server(house: House, tmp_path: Path) -> None:
     house.door.shut()
     client = house.client(spool=tmp_path / "spool")
@@ -101,8 +107,7 @@ def test_several_processes_share_a_folder(house: House, tmp_path: Path) -> None:
 def test_half_written_files_are_read_as_far_as_they_go_and_told(house: House, tmp_path: Path) -> None:
     house.door.shut()
     log(house.client(spool=tmp_path), 4)
-    house.clients[0].close(0.1)
-    until(lambda: not any(thread.name == "ratchet-client" for thread in threading.enumerate()))  # its last try is over
+    close_at_once(house)
     paths = sorted(files(tmp_path))  # two where its last try met a part of them
     path, lines = paths[0], [line for each in paths for line in each.read_bytes().splitlines(keepends=True)]
     whole = path.with_name(path.name + ".part")  # a crash before the name was given
@@ -157,7 +162,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_memory_takes_over(
 def test_what_is_too_old_is_given_up(house: House, tmp_path: Path) -> None:
     house.door.shut()
     log(house.client(spool=tmp_path), 3)
-    house.clients[0].close(0.1)
+    close_at_once(house)
     for path in files(tmp_path):
         os.utime(path, (time.time() - 8 * 86400,) * 2)
     house.door.open()
@@ -171,7 +176,7 @@ def test_what_is_too_old_is_given_up(house: House, tmp_path: Path) -> None:
 def test_items_are_never_sent_with_another_key(house: House, tmp_path: Path) -> None:
     house.door.shut()
     log(house.client(spool=tmp_path), 3)
-    house.clients[0].close(0.1)
+    close_at_once(house)
     house.door.open()
     other = house.client(spool=tmp_path, key=house.other_secret)
     other.log_turn("Question?", "Yes.")
