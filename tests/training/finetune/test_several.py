@@ -70,7 +70,7 @@ def test_two_processes_end_at_the_weights_of_one_also_when_stopped_in_between(wr
     both = write_job(rows, name="both", learning_rate=1e-3, **TOGETHER)
     cut = write_job(rows, name="cut", learning_rate=1e-3, **TOGETHER)
     (code, one), (same, two) = run(alone), run(both)
-    assert code == same == 0
+    assert code == same == 0, (one[-1], two[-1])
 
     (begin,), (begin_two,) = of("start", one), of("start", two)
     assert (begin["processes"], begin_two["processes"]) == (1, 2)
