@@ -103,6 +103,15 @@ def page(chromium: Browser) -> Iterator[Page]:
     assert problems == []
 
 
+@pytest.fixture
+def reader(chromium: Browser) -> Iterator[Page]:
+    """As `page`, for axe: it needs one that lets its script in, and ours do not (which the tests with `page` prove)."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True)
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if SKIPPED in str(report.longrepr)]
     if skipped:

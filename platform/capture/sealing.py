@@ -34,7 +34,8 @@ def packed_all(contents: Sequence[bytes]) -> list[bytes]:
 
 
 def content_of(payload: bytes | memoryview) -> bytes:
-    """The content of a payload of the quarantine; of one, too, that was not packed.
+    """The content of a payload of the quarantine, and of waiting spans, which are not packed: their bound is one of the
+    bytes that joining them takes.
 
     Raises:
         PayloadUnreadable: no key of ours opens it, or it is damaged.

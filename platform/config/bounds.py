@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 
 from config.errors import is_api_path
-from config.shaped import OPENAI, shaped
+from config.shaped import shaped
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class _TooLarge(Exception):
 def limit_of(path: str) -> int:
     """Bytes of a body that are read at this address; the views have tighter limits of their own."""
     body = int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-    if is_api_path(path) or path.startswith(OPENAI):
+    if is_api_path(path):
         return body + FORM
     if path == ADAPTER_IMPORT:
         return max(body, settings.RATCHET_MAX_ADAPTER_BYTES) + FORM

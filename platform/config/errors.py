@@ -216,8 +216,12 @@ def _without_view(request: HttpRequest, status: int) -> JsonResponse:
         return problem(request, status=status)
     code = "unknown_url" if status == HTTPStatus.NOT_FOUND else None
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    error = {"message": DETAILS.get(status, ""), "type": kind, "param": None, "code": code}
-    return JsonResponse({"error": error}, status=status)
+    return JsonResponse(openai_body(DETAILS.get(status, ""), kind, code), status=status)
+
+
+def openai_body(said: str, kind: str, code: str | None) -> dict[str, Any]:
+    """An error as clients of a chat read it."""
+    return {"error": {"message": said, "type": kind, "param": None, "code": code}}
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:

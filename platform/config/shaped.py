@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from config.errors import CONTENT_TYPE, is_api_path, problem_body, speaks_openai
+from config.errors import CONTENT_TYPE, is_api_path, openai_body, problem_body, speaks_openai
 
-OPENAI = ("/v1/chat", "/v1/models")
 _OPENAI = {401: ("authentication_error", "invalid_api_key"), 503: ("server_error", None)}
 
 
@@ -32,8 +31,7 @@ def shaped(path: str, status: int, said: str, *, code: str = "", headers: Mappin
     if speaks_openai(path):
         kind = "application/json"
         kind_of_error, code_of_error = _OPENAI.get(status, ("invalid_request_error", None))
-        error = {"message": said, "type": kind_of_error, "param": None, "code": code_of_error}
-        body = json.dumps({"error": error}).encode()
+        body = json.dumps(openai_body(said, kind_of_error, code_of_error)).encode()
     elif is_api_path(path):
         kind = CONTENT_TYPE
         body = json.dumps(problem_body(status, detail=said, instance=path, code=code)).encode()

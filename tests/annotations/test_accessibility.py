@@ -5,12 +5,10 @@ Where a finding lies in markup that the admin's theme makes and we cannot set, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from annotations.models import LiveAnswer, Queue, QueueItem
@@ -58,15 +56,6 @@ def queue(ada: User) -> Queue:
 @pytest.fixture(scope="module")
 def axe() -> Axe:
     return Axe()
-
-
-@pytest.fixture
-def reader(chromium: Browser) -> Iterator[Page]:
-    """axe needs a page that lets its script in; ours do not (which other tests prove)."""
-    context = chromium.new_context(viewport={"width": DESK[0], "height": DESK[1]}, bypass_csp=True)
-    context.set_default_timeout(10_000)
-    yield context.new_page()
-    context.close()
 
 
 def serious(axe: Axe, page: Page) -> list[str]:

@@ -3,12 +3,11 @@ And the way through them by keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from assistants.models import PrivacyPolicy
@@ -53,15 +52,6 @@ def pages(cast: Cast) -> dict[str, str]:
         "rescrubs": "/admin/capture/rescrub/",
         "leak-reports": "/admin/capture/leakreport/",
     }
-
-
-@pytest.fixture
-def reader(chromium: Browser) -> Iterator[Page]:
-    """axe needs a page that lets its script in; ours do not (which other tests prove)."""
-    context = chromium.new_context(viewport={"width": DESK[0], "height": DESK[1]}, bypass_csp=True)
-    context.set_default_timeout(60_000)
-    yield context.new_page()
-    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -48,7 +48,7 @@ def test_threads_pack_and_open_at_once() -> None:
     assert not wrong
 
 
-def test_what_waited_before_anything_was_packed_still_opens() -> None:
+def test_what_is_not_packed_opens_too() -> None:
     content = json.dumps(turn_item()).encode()
     assert content_of(encrypt(content)) == content
 
@@ -71,11 +71,3 @@ def test_what_is_no_whole_payload_is_held(cast: Cast, content: bytes) -> None:
     scrub_waiting()
     assert Quarantine.objects.get().state == Quarantine.State.HELD
     assert not Turn.objects.exists()
-
-
-def test_a_turn_that_was_stored_unpacked_is_scrubbed(cast: Cast) -> None:
-    receive_turns(assistant=cast.bot, api_key=cast.key, items=[turn_item()])
-    row = Quarantine.objects.get()
-    Quarantine.objects.update(payload=encrypt(content_of(row.payload)))
-    assert scrub_waiting().scrubbed == 1
-    assert Turn.objects.get().client_id == "t-1"

@@ -25,11 +25,8 @@ from django.utils import timezone
 from assistants.models import Assistant, AuditEvent
 from capture.models import Quarantine, Receipt
 from serving.alerts import sending, watching, webhooks
-from serving.models import Alert, AlertChannel, AlertDelivery, Deployment
+from serving.models import Alert, AlertChannel, AlertDelivery
 from tests.factories import add_member, make_adapter, make_assistant, make_evaluation, make_user
-from tests.tiny_model import shared_base
-from training.finetune.bases import from_state
-from training.models import Adapter
 
 
 @pytest.fixture
@@ -483,34 +480,3 @@ def test_the_home_page_shows_what_nobody_has_seen(assistant: Assistant) -> None:
     assert "1 captured items are held: they could not be scrubbed." in client.get("/admin/").content.decode()
     watching.acknowledge(alerts=Alert.objects.all(), by=admin)
     assert "rt-alerts" not in client.get("/admin/").content.decode()
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_an_adapter_that_is_live_and_cannot_be_served_is_urgent(assistant: Assistant, settings: Any) -> None:
-    """Users get answers all the same, the base model's."""
-    settings.RATCHET_BASE_MODEL = str(shared_base())
-    adapter = make_adapter(assistant, seed=1)
-    Deployment.objects.create(assistant=assistant, adapter=adapter)
-    assert watching.look() == 0
-    weights = from_state(adapter.folder) / "adapter_model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    watching.look()
-    alert = Alert.objects.get()
-    assert (alert.kind, alert.level) == ("live_unserved", "urgent")
-    assert "its files are damaged or were changed" in alert.sentence
-    weights.unlink()
-    watching.look()
-    assert "its files are damaged or were changed" in Alert.objects.get().sentence
-    weights.write_bytes(whole)
-    Alert.objects.update(seen_at=timezone.now() - timedelta(hours=1))
-    assert watching.look() == 0
-    for change, why in (
-        ({"prompt_digest": "0" * 16}, "another prompt format"),
-        ({"prompt_digest": adapter.prompt_digest, "base_digest": "0" * 64}, "another base model"),
-        ({"base_digest": adapter.base_digest, "folder": "adapters/nowhere/1"}, "its folder cannot be read"),
-        ({"source": Adapter.Source.REMOTE}, "answers only where it was trained"),
-    ):
-        Adapter.objects.update(**change)
-        watching.look()
-        assert why in Alert.objects.open().get().sentence

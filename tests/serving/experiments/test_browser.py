@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.utils import timezone
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 from pytest_django.live_server_helper import LiveServer
 
 from serving.drift.models import DriftReport
@@ -74,14 +74,6 @@ def house(transactional_db: None) -> Iterator[tuple[Bot, Experiment, DriftReport
     )  # fmt: skip
     yield bot, experiment, report
     exposures.reset()
-
-
-@pytest.fixture
-def reader(chromium: Browser) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": DESK[0], "height": DESK[1]}, bypass_csp=True)
-    context.set_default_timeout(15_000)
-    yield context.new_page()
-    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 from pytest_django.live_server_helper import LiveServer
 
 from tests.annotations.browsing import DESK, PHONE, log_in, resize, shoot, width_of
@@ -66,15 +64,6 @@ def synthesis(ada: User) -> Synthesis:
             verdict="bad" if n < 2 else "good", reason="reads_badly" if n < 2 else "", checked_by=ada
         )
     return synthesis
-
-
-@pytest.fixture
-def reader(chromium: Browser) -> Iterator[Page]:
-    """axe needs a page that lets its script in; ours do not."""
-    context = chromium.new_context(viewport={"width": DESK[0], "height": DESK[1]}, bypass_csp=True)
-    context.set_default_timeout(30_000)
-    yield context.new_page()
-    context.close()
 
 
 def test_pages_can_be_used_by_everybody(
