@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import override_settings
+from psycopg import sql
 
 from assistants.models import Assistant
 from config.backups import archive, making, programs, restoring
@@ -69,21 +70,33 @@ def test_what_is_backed_up_comes_back_beside_what_was_there(state: Path, tmp_pat
         admin.close()
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_who_is_connected_is_waited_for_and_then_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that is just ending is none of the platform's: closing takes seconds on a busy machine."""
-    name = str(connection.settings_dict["NAME"])
-    connection.ensure_connection()
-    with restoring._maintenance(connection.settings_dict) as server:
-        monkeypatch.setattr(restoring, "SECONDS", 0.3)
-        with pytest.raises(BackupError, match="Others are connected"):
+    """A session that is just ending is none of the platform's: closing takes seconds on a busy machine.
+
+    At a database of its own: a thread that an earlier test left may still be connected to the tests'.
+    """
+    database = connection.settings_dict
+    name = f"{database['NAME']}_alone"
+    with restoring._maintenance(database) as server:
+        drop_database(server, name)
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        session = psycopg.connect(
+            host=database["HOST"], port=database["PORT"], user=database["USER"], password=database["PASSWORD"],
+            dbname=name,
+        )  # fmt: skip
+        try:
+            monkeypatch.setattr(restoring, "SECONDS", 0.3)
+            with pytest.raises(BackupError, match="Others are connected"):
+                restoring._wait_until_alone(server, name)
+            monkeypatch.setattr(restoring, "SECONDS", 60.0)
+            closing = Timer(0.5, session.close)
+            closing.start()
             restoring._wait_until_alone(server, name)
-        monkeypatch.setattr(restoring, "SECONDS", 60.0)
-        closing = Timer(0.5, psycopg.Connection.close, [connection.connection])
-        closing.start()
-        restoring._wait_until_alone(server, name)
-        closing.join()
-    connection.close()
+            closing.join()
+        finally:
+            session.close()
+            drop_database(server, name)
 
 
 @pytest.mark.django_db
