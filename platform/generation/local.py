@@ -147,7 +147,8 @@ class TransformersEngine:
             row.finish = row.finish or "cancelled"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return load_embedder(self._embedder_name).embed(texts)
+        """For somebody who waits; jobs embed in their own process (`knowledge.embedding`)."""
+        return load_embedder(self._embedder_name, quick=True).embed(texts)
 
     def adapters(self) -> list[LoadedAdapter]:
         return self._adapters.loaded()

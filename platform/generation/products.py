@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 ROWS = 64
@@ -15,9 +16,12 @@ ROWS = 64
 class Product:
     """One matrix product: the weights of several linear layers of the same input, one below the other."""
 
-    def __init__(self, layers: Sequence[Any], *, pack: bool, keep: bool = True) -> None:
+    def __init__(
+        self, layers: Sequence[Any], *, pack: bool, keep: bool = True, dtype: torch.dtype | None = None
+    ) -> None:
         """``pack``: in the order that oneDNN multiplies in. ``keep``: the layers keep their own weights beside those;
-        else they have them only from `lend` to `take_back`, and there is one copy in memory.
+        else they have them only from `lend` to `take_back`, and there is one copy in memory. ``dtype``: of the product;
+        where it is not the weights' own, the layers get theirs back rounded.
 
         Raises:
             ValueError: packing would lose a bit of the weights.
@@ -27,7 +31,7 @@ class Product:
         self.widths = [layer.weight.shape[0] for layer in layers]
         self.inputs: int = layers[0].weight.shape[1]
         biases = [layer.bias for layer in layers]
-        self._bias = None if biases[0] is None else torch.cat(biases).detach()
+        self._bias = None if biases[0] is None else torch.cat(biases).detach().to(dtype)
         self._layers = layers
         self._packed: Tensor | None = None
         self._weight: Tensor | None
@@ -36,6 +40,7 @@ class Product:
         else:
             self._weight = torch.cat([layer.weight.detach() for layer in layers])
             self._share(self._weight)  # one copy in memory
+        self._weight = self._weight.to(dtype)
         self._dtype = self._weight.dtype
         if pack:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, ROWS)

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from generation.embedder import BUNDLED_SHA256, Embedder, load_embedder, weights_digest
 from generation.engines import EngineUnavailable
 from generation.products import Product
-from generation.reading import reader_of
+from generation.reading import multiplies_bfloat16, reader_of
 
 TEXTS = [
     "The exit fee is £35.",
@@ -45,7 +46,7 @@ def test_the_same_vectors_as_sentence_transformers(embedder: Embedder) -> None:
 def test_passes_of_our_own_say_what_the_model_says(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     found = embedder.embed(TEXTS)
     assert embedder._reader is not None
-    monkeypatch.setattr("generation.embedder.reader_of", lambda model: None)
+    monkeypatch.setattr("generation.embedder.reader_of", lambda model, quick: None)
     plain = Embedder(embedder.folder)
     assert np.abs(plain.embed(TEXTS) - found).max() < 1e-5
     assert plain._reader is None
@@ -57,8 +58,8 @@ def test_nobody_reads_a_model_whose_weights_are_being_packed(
     """Of two threads whose texts are the first ones, the second must not find what the first has not finished."""
     packed, go_on = threading.Event(), threading.Event()
 
-    def slowly(model: Any) -> Any:
-        found = reader_of(model)
+    def slowly(model: Any, *, quick: bool) -> Any:
+        found = reader_of(model, quick=quick)
         packed.set()
         assert go_on.wait(60)
         return found
@@ -87,6 +88,44 @@ def test_a_model_that_says_something_else_is_left_as_it_was(
     assert other._reader is None
     assert np.abs(vectors - embedder.embed(TEXTS)).max() < 1e-5
     assert "what it says differs" in caplog.text
+
+
+needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
+
+
+@needs_bfloat16
+def test_questions_are_read_roughly_and_in_half_of_the_memory(embedder: Embedder) -> None:
+    roughly = Embedder(embedder.folder, quick=True)
+    found, exact = roughly.embed(TEXTS), embedder.embed(TEXTS)
+    turned = 1 - (found * exact).sum(1)
+    assert 0 < turned.max() < 2e-4
+    assert roughly._reader is not None
+    assert {part._dtype for layer in roughly._reader._layers for part in (layer.heads, layer.down)} == {torch.bfloat16}
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("factor", [1.01, -1.0])
+def test_rough_passes_that_say_something_else_give_way_to_exact_ones(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, factor: float
+) -> None:
+    rightly = Product.__call__
+
+    def wrongly(self: Product, x: Any) -> Any:
+        return rightly(self, x) * (factor if self._dtype == torch.bfloat16 else 1)
+
+    monkeypatch.setattr(Product, "__call__", wrongly)
+    if factor > 0:
+        monkeypatch.setattr("generation.reading.ROUGHLY", 1e-9)
+    found = Embedder(embedder.folder, quick=True).embed(TEXTS)
+    assert np.abs(found - embedder.embed(TEXTS)).max() < 1e-5
+    assert "what it says differs" in caplog.text
+
+
+def test_where_the_processor_cannot_questions_are_read_as_everything_is(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("generation.reading.multiplies_bfloat16", lambda: False)
+    assert np.abs(Embedder(embedder.folder, quick=True).embed(TEXTS) - embedder.embed(TEXTS)).max() < 1e-6
 
 
 def test_vectors_have_length_one_and_mean_something(embedder: Embedder) -> None:
