@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 from tests.annotations.conftest import quiet  # noqa: F401
-from tests.annotations.test_accessibility import axe, reader  # noqa: F401
+from tests.annotations.test_accessibility import axe  # noqa: F401

@@ -12,7 +12,7 @@ import pytest
 
 from assistants.models import Assistant
 from generation.adapters import base_digest
-from tests.annotations.test_accessibility import axe, reader
+from tests.annotations.test_accessibility import axe
 from tests.factories import make_assistant
 from tests.tiny_model import make_tiny_base
 from training.models import DatasetVersion, Example, Run
