@@ -17,7 +17,7 @@ from tests.factories import make_assistant
 from tests.tiny_model import make_tiny_base
 from training.models import DatasetVersion, Example, Run
 
-__all__ = ["axe", "reader"]
+__all__ = ["axe"]
 
 _numbers = itertools.count(1)
 
