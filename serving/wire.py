@@ -75,6 +75,14 @@ class WireMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(max_length=20)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _said_nothing(cls, message: Any) -> Any:
+        """OpenAI's clients send an assistant's message back as they got it, and after a call of a tool or a refusal its
+        content is null or absent. Empty texts are left out of what the model reads (`ChatRequest.history`)."""
+        silent = isinstance(message, dict) and message.get("role") == "assistant" and message.get("content") is None
+        return {**message, "content": ""} if silent else message
+
     @model_validator(mode="after")
     def _not_too_long(self) -> WireMessage:
         if len(self.text) > MAX_CHARS:
@@ -188,11 +196,21 @@ UNSUPPORTED = {
 }
 
 
-def _refuse_parts(body: Any) -> None:
-    """Said by name, because "must be a text" would be no help to somebody who sends an image."""
+def _refuse_kinds(body: Any) -> None:
+    """Said by name, because "must be a text" would be no help to somebody who sends an image, nor a list of roles to
+    somebody whose agent has called tools. What a tool said is not left out in silence: the answer would build on it."""
     messages = body.get("messages") if isinstance(body, dict) else None
     for i, message in enumerate(messages if isinstance(messages, list) else []):
-        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            continue
+        if message.get("role") in ("tool", "function"):
+            raise WireError(
+                400,
+                "Tools are not supported here: leave out the messages that call them and what they answered.",
+                param=f"messages.{i}.role",
+                code="unsupported",
+            )
+        content = message.get("content")
         for j, part in enumerate(content if isinstance(content, list) else []):
             if isinstance(part, dict) and part.get("type") not in (None, "text"):
                 raise WireError(
@@ -207,7 +225,7 @@ def read_request(body: bytes) -> ChatRequest:
     """Raises WireError 400 with the field that is wrong."""
     try:
         parsed = json.loads(body)
-        _refuse_parts(parsed)
+        _refuse_kinds(parsed)
         request = ChatRequest.model_validate(parsed)
     except ValidationError as error:
         first = _telling(error.errors(include_input=False, include_url=False))

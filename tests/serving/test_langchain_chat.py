@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
@@ -82,6 +82,10 @@ def test_tools_are_refused_and_not_ignored(chat_model: ChatOpenAI) -> None:
 
     with pytest.raises(openai.BadRequestError, match="Tools are not supported"):
         chat_model.bind_tools([fee]).invoke(QUESTION)
+    called = AIMessage("", tool_calls=[{"name": "fee", "args": {}, "id": "call_1"}])
+    assert chat_model.invoke([HumanMessage(QUESTION), called, HumanMessage(QUESTION)]).content
+    with pytest.raises(openai.BadRequestError, match="Tools are not supported"):
+        chat_model.invoke([HumanMessage(QUESTION), called, ToolMessage("£35", tool_call_id="call_1")])
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(openai.BadRequestError, match="Only text is read"):
         chat_model.invoke([HumanMessage([{"type": "text", "text": QUESTION}, image])])

@@ -68,7 +68,9 @@ def test_retrieval_options_hold_for_one_question(shop: Shop) -> None:
         ({"modalities": ["audio"]}, "modalities", "unsupported"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported"),
         ({"n": 3}, "n", "unsupported"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0.role", None),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0.role", "unsupported"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages.0.role", "unsupported"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, "messages.0.role", None),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
             "messages.0.content.0.type",
@@ -121,6 +123,44 @@ def test_what_clients_send_by_habit_is_taken(shop: Shop) -> None:
         logprobs=False, store=False, tools=[],
     )  # fmt: skip
     assert answer.choices[0].message.content == shop.ask().choices[0].message.content
+
+
+def test_an_assistant_message_without_content_is_left_out(shop: Shop) -> None:
+    """As the client of OpenAI sends a message back that called a tool, and as one may write it by hand."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "fee", "arguments": "{}"}}
+    silent: list[Any] = [
+        {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "content": None, "refusal": "I cannot help with that."},
+    ]
+    before = [
+        {"role": "user", "content": "Can I take my plan with me?"},
+        {"role": "assistant", "content": "It can move."},
+    ]
+    asked = {"role": "user", "content": QUESTION}
+    one, other = (
+        shop.openai.chat.completions.create(model=shop.assistant.slug, messages=[*told, asked], max_tokens=12)
+        for told in (before, [*before, *silent])
+    )
+    assert one.choices[0].message.content == other.choices[0].message.content
+    assert one.usage.prompt_tokens == other.usage.prompt_tokens
+    assert [m["content"] for m in turn_of(other.id).history] == [m["content"] for m in before]
+    back = one.choices[0].message.model_dump()  # as people append what they got
+    assert (
+        shop.post({"model": shop.assistant.slug, "messages": [asked, back, asked], "max_tokens": 3}).status_code == 200
+    )
+
+
+def test_what_a_tool_answered_is_refused_rather_than_left_out(shop: Shop) -> None:
+    told = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "tool_call_id": "call_1", "content": "secret figures"},
+    ]
+    refused = shop.post({"model": shop.assistant.slug, "messages": told})
+    assert refused.status_code == 400
+    said = refused.json()["error"]["message"]
+    assert said == "Tools are not supported here: leave out the messages that call them and what they answered."
 
 
 def test_a_stop_text_ends_the_answer(shop: Shop) -> None:
