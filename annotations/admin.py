@@ -33,7 +33,6 @@ from annotations.trust.of_queue import agreement_of
 from annotations.trust.rows import MAX_LABELS
 from assistants.access import has_role
 from assistants.models import Role
-from assistants.paging import BoundedPaginator
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
@@ -197,7 +196,6 @@ class ReadOnlyAdmin(AuditedViews, ScopedAdmin):
     assistant_path = "turn__assistant"
     ordering = ("-pk",)  # as they were written: by any other column all of them, with their turns, are sorted first
     show_full_result_count = False
-    paginator = BoundedPaginator
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -18,7 +18,6 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from assistants.models import VIEWED, ApiKey, Assistant, AuditEvent, Membership, Role, Scope
-from assistants.paging import BoundedPaginator
 from assistants.policy_admin import PrivacyPolicyAdmin
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit, issue_key, revoke_key
@@ -217,7 +216,6 @@ class AuditEventAdmin(ScopedAdmin):
     list_select_related = ("assistant",)
     search_fields = ("actor_name", "target", "action")
     show_full_result_count = False
-    paginator = BoundedPaginator
     list_per_page = 50
 
 

@@ -17,6 +17,7 @@ from unfold.admin import ModelAdmin
 
 from assistants.access import ALL_ROLES, assistants_of, has_role, holds_anywhere
 from assistants.models import Assistant, Membership, Role
+from assistants.paging import BoundedList, BoundedPaginator
 
 
 class OwnRowsFilter(RelatedFieldListFilter):
@@ -43,6 +44,10 @@ class ScopedAdmin(ModelAdmin):
     add_roles: ClassVar[Collection[str]] = ()
     change_roles: ClassVar[Collection[str]] = ()
     delete_roles: ClassVar[Collection[str]] = ()
+    paginator = BoundedPaginator
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
+        return type("ScopedList", (BoundedList, super().get_changelist(request, **kwargs)), {})
 
     def assistant_of(self, obj: Model) -> Assistant:
         found: Any = obj

@@ -18,7 +18,6 @@ from unfold.decorators import display
 from assistants.access import assistants_of, has_role, holds_anywhere
 from assistants.errors import ApiError
 from assistants.models import Role
-from assistants.paging import BoundedPaginator
 from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews, note_view
 from assistants.when import when
@@ -72,7 +71,6 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
     list_per_page = 50
     ordering = ("-asked_at", "-id")
     actions = ("export", "export_parquet")
-    paginator = BoundedPaginator
 
     class Media:
         js = ("capture/list.js",)

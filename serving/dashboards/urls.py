@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-from serving.dashboards import adapters, before_after, comparing, drift, experiment, report
+from serving.dashboards import adapters, before_after, comparing, drift, experiment, loop_export, report
 from serving.overview import views as overview
 from serving.playground.views import playground
 
@@ -13,6 +13,7 @@ app_name = "dashboards"
 _staff = admin.site.admin_view
 
 urlpatterns = [
+    path("loop/<slug:slug>/figures.csv", _staff(loop_export.loop_csv), name="loop-csv"),
     path("evaluation/<int:pk>/", _staff(before_after.before_after), name="before-after"),
     path("evaluation/<int:pk>/export.json", _staff(report.export_json), name="evaluation-export"),
     path("evaluation/<int:pk>/report.html", _staff(report.export_html), name="evaluation-report"),

@@ -14,6 +14,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 Kind = Literal["bars", "stacked", "lines"]
 Cell = str | int | float | None
+NUMBERS = "numbers"
+"""The key of what stands above the panels."""
 RANGES = (1, 7, 30, 90)
 """Days that a page can show."""
 MOST_SERIES = 8
@@ -114,6 +116,12 @@ class Overview:
     title: str
     tiles: Sequence[Tile]
     panels: Sequence[Panel]
+
+    def table(self, key: str) -> Table | None:
+        """What ``?csv=`` asks for: the numbers above, or a panel's."""
+        if key == NUMBERS:
+            return Table(("", "Number", "Note"), [(tile.label, tile.value, tile.note) for tile in self.tiles])
+        return next((panel.table for panel in self.panels if panel.key == key), None)
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,9 @@ def _may(request: HttpRequest, page: Page, assistant: Assistant) -> bool:
 
 
 def _csv(made: Overview, key: str, name: str) -> HttpResponse:
-    panel = next((panel for panel in made.panels if panel.key == key), None)
-    if panel is None:
+    table = made.table(key)
+    if table is None:
         raise Http404
-    answer = HttpResponse(as_csv(panel.table), content_type="text/csv; charset=utf-8")
+    answer = HttpResponse(as_csv(table), content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer

@@ -129,6 +129,9 @@ def test_live_counts_by_adapter_and_marks_promotions(assistant: Assistant) -> No
     rows = {row[0]: row for row in csv.reader(io.StringIO(table.content.decode()))}
     assert rows["bot-1"][2] == "3"
     assert rows["bot-1"][4].startswith("33.3 % (")
+    above = client.get("/admin/dashboards/overview/live/bot/?days=7&csv=numbers").content.decode()
+    assert ["Declined", "16.7 %"] in [row[:2] for row in csv.reader(io.StringIO(above))]
+    assert "csv=numbers" in page
     assert client.get("/admin/dashboards/overview/live/bot/?csv=nothing").status_code == 404
     assert client.get("/admin/dashboards/overview/nothing/bot/").status_code == 404
 

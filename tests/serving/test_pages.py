@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 from datetime import timedelta
@@ -340,6 +342,33 @@ def test_old_turns_that_are_imported_are_no_traffic_of_this_week(
     monkeypatch.setattr(loop, "EXACTLY", 3)
     assert loop.loop_counts(assistant)["turns_of_week"] == 1
     assert "Last 7 days: 1 turn asked" in body(enter("alice").get(reverse("admin:index")))
+
+
+def test_figures_of_the_loop_are_exported_to_those_who_see_them(assistant: Assistant) -> None:
+    fill(assistant, 4)
+    address = reverse("dashboards:loop-csv", args=["bot"])
+    assert address in body(enter("alice").get(reverse("admin:index")))
+    for name in ("alice", "rob"):
+        answer = enter(name).get(address)
+        assert answer["Content-Disposition"].startswith('attachment; filename="bot-loop-')
+        rows = {(row[0], row[2]): row for row in csv.reader(io.StringIO(answer.content.decode()))}
+        assert rows["Turns", "captured"][1] == "4"
+        assert rows["Quarantine", "not scrubbed"] == ["Quarantine", "1", "not scrubbed", "1 held: scrubbing failed"]
+        assert rows["Last 7 days", "turns"][1] == "4"
+    for name in ("ann", "pia", "carol"):
+        assert enter(name).get(address).status_code == 403, name
+        assert address not in body(enter(name).get(reverse("admin:index"), {"assistant": "bot"}))
+    assert Client().get(address).status_code == 302  # to the login
+    assert enter("alice").get(reverse("dashboards:loop-csv", args=["nobody"])).status_code == 404
+    assert enter("alice").post(address).status_code == 405
+
+
+def test_large_counts_of_the_loop_are_readable(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(assistant, 2)
+    monkeypatch.setattr(loop, "_turns", lambda assistant: (1_234_567, 60_480))
+    text = body(enter("alice").get(reverse("admin:index")))
+    assert ">1,234,567</span>" in text
+    assert "Last 7 days: 60,480 turns asked" in text
 
 
 def test_two_assistants_are_chosen_between(assistant: Assistant) -> None:
