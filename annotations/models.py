@@ -202,6 +202,13 @@ class Suggested(models.TextChoices):
 
 
 class AnnotationQuerySet(models.QuerySet["Annotation"]):
+    def of(self, assistant: Assistant) -> Self:
+        """On its turns. A label's queue is one of its turn's assistant: asked of the turns, each label would be looked
+        up among all of them, which is most of a page over many labels."""
+        queues = Queue.objects.filter(assistant=assistant).order_by().values("pk")
+        alone = Turn.objects.filter(pk=models.OuterRef("turn"), assistant=assistant)
+        return self.filter(models.Q(queue__in=queues) | models.Q(models.Q(queue=None), models.Exists(alone)))
+
     def current(self) -> Self:
         """What counts now: without labels that their author has replaced (a change of mind) or taken back (undo)."""
         return self.filter(replaced_by=None, withdrawn_at=None)
@@ -239,6 +246,7 @@ class Annotation(models.Model):
             models.UniqueConstraint(
                 fields=["turn", "annotator"],
                 condition=models.Q(replaced_by=None, withdrawn_at=None),
+                include=["queue"],  # who has labelled how much, from the index alone
                 name="annotation_current_once",
             ),
         ]
@@ -301,6 +309,10 @@ class Resolution(models.Model):
 
     class Meta:
         ordering = ("-resolved_at",)
+        indexes: ClassVar = [
+            # How often people are right: of many verdicts few are a reviewer's.
+            models.Index(fields=["turn"], condition=models.Q(how="adjudicated"), name="resolution_adjudicated"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.verdict} ({self.how})"

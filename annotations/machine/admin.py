@@ -8,8 +8,8 @@ from django.http import HttpRequest
 from unfold.decorators import display
 
 from annotations.machine.models import MachineLabel
+from annotations.machine.names import MachineFilter
 from assistants.models import Role
-from assistants.paging import BoundedPaginator
 from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews
 from assistants.when import when
@@ -20,10 +20,11 @@ class MachineLabelAdmin(AuditedViews, ScopedAdmin):
     viewed_as = "machine_label"
     view_roles = (Role.REVIEWER.value, Role.ADMIN.value)
     list_display = ("question", "verdict_shown", "score", "why", "kind", "name", "version", "created_at")
-    list_filter = ("assistant", "kind", "name", "version", "verdict", when("created_at", "said"))
+    list_filter = (
+        "assistant", "kind", ("name", MachineFilter), ("version", MachineFilter), "verdict", when("created_at", "said"),
+    )  # fmt: skip
     list_select_related = ("turn",)
     list_per_page = 50
-    paginator = BoundedPaginator
     show_full_result_count = False
     search_fields = ("turn__question", "turn__client_id", "client_id", "name", "explanation")
     fields = (

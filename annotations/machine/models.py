@@ -82,6 +82,7 @@ class MachineLabel(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["assistant", "-created_at", "-id"], name="machine_label_page"),
             models.Index(fields=["-created_at", "-id"], name="machine_label_newest"),  # of several assistants
+            models.Index(fields=["assistant", "name", "version"], name="machine_label_names"),  # what a list offers
             models.Index(fields=["turn", "kind", "name", "-created_at"], name="machine_label_standing"),
         ]
 

@@ -119,6 +119,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('-resolved_at',),
+                'indexes': [models.Index(condition=models.Q(('how', 'adjudicated')), fields=['turn'], name='resolution_adjudicated')],
             },
         ),
         migrations.CreateModel(
@@ -151,7 +152,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='annotation',
-            constraint=models.UniqueConstraint(condition=models.Q(('replaced_by', None), ('withdrawn_at', None)), fields=('turn', 'annotator'), name='annotation_current_once'),
+            constraint=models.UniqueConstraint(condition=models.Q(('replaced_by', None), ('withdrawn_at', None)), fields=('turn', 'annotator'), include=('queue',), name='annotation_current_once'),
         ),
         migrations.AddIndex(
             model_name='queueitem',
@@ -276,6 +277,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='machinelabel',
             index=models.Index(fields=['-created_at', '-id'], name='machine_label_newest'),
+        ),
+        migrations.AddIndex(
+            model_name='machinelabel',
+            index=models.Index(fields=['assistant', 'name', 'version'], name='machine_label_names'),
         ),
         migrations.AddIndex(
             model_name='machinelabel',

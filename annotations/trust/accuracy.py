@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.contrib.auth.models import User
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 
 from annotations.agreement import Estimate
@@ -23,7 +24,7 @@ class PersonAccuracy:
 
 
 def accuracy(scope: Scope) -> list[PersonAccuracy]:
-    """Everybody in scope, most labels first, in three queries.
+    """Everybody in scope, most labels first, in four queries.
 
     On an item with a known answer a person's first label is measured, also if they replaced it or took it back: the
     page tells them at once when they were overruled, so a later one may repeat what they were told. It must have been
@@ -48,7 +49,10 @@ def accuracy(scope: Scope) -> list[PersonAccuracy]:
     )
     on_gold = _shares(gold, Q(verdict=F("expected")))
     on_settled = _shares(settled, Q(verdict=F("turn__resolution__verdict")))
-    given: dict[str, int] = dict(labels.values_list("annotator__username").annotate(Count("pk")))
+    # Rows, not keys: an index has all else that is asked.
+    by_key: dict[int, int] = dict(labels.values_list("annotator").annotate(n=Count("*")))
+    names: dict[int, str] = dict(User.objects.filter(pk__in=by_key).values_list("pk", "username"))
+    given = {names[key]: n for key, n in by_key.items()}
     given |= dict.fromkeys(on_gold.keys() - given.keys(), 0)  # who took everything back
     nothing = _share(0, 0)
     return [

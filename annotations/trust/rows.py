@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 
 from annotations.models import Annotation, AnnotationQuerySet, Queue
 from assistants.models import Assistant
-from capture.models import Turn
 
 MAX_LABELS = 20_000
 """Of one page, the newest. The page says when there are more."""
@@ -43,10 +42,7 @@ class Scope:
 
     def ever_given(self) -> AnnotationQuerySet:
         """Also those that their author has replaced or taken back."""
-        # A label's queue is one of its turn's assistant. Asked of the turns, each label would be looked up among all.
-        alone = Turn.objects.filter(pk=OuterRef("turn"), assistant=self.assistant)
-        queues = Queue.objects.filter(assistant=self.assistant).order_by().values("pk")
-        wanted = Q(queue__in=queues) | Q(Q(queue=None), Exists(alone))
+        wanted = Q()
         if self.queue is not None:
             wanted &= Q(queue=self.queue)
         if self.since is not None:
@@ -55,7 +51,7 @@ class Scope:
             wanted &= Q(created_at__date__lte=self.until)
         if self.people:
             wanted &= Q(annotator__in=self.people)
-        return Annotation.objects.filter(wanted).order_by()
+        return Annotation.objects.of(self.assistant).filter(wanted).order_by()
 
 
 def label_rows(keys: Iterable[int]) -> dict[uuid.UUID, list[LabelRow]]:

@@ -153,6 +153,9 @@ PLAYGROUND_TAG = "playground"
 """Of turns that the playground made; no key posted them."""
 
 
+_DOWN = models.Q(kind="thumb", value__lt=0) | models.Q(kind="rating", value__lte=2)
+
+
 class TurnQuerySet(models.QuerySet["Turn"]):
     def of(self, assistant: Assistant) -> Self:
         return self.filter(assistant=assistant)
@@ -182,7 +185,7 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         if sign == "up":
             rows = rows.filter(models.Q(kind="thumb", value__gt=0) | models.Q(kind="rating", value__gte=4))
         elif sign == "down":
-            rows = rows.filter(models.Q(kind="thumb", value__lt=0) | models.Q(kind="rating", value__lte=2))
+            rows = rows.filter(_DOWN)
         return self.filter(models.Exists(rows))
 
     def matching(self, words: str) -> Self:
@@ -363,7 +366,10 @@ class Feedback(models.Model):
 
     class Meta:
         ordering = ("-given_at",)
-        indexes: ClassVar = [BrinIndex(fields=["received_at"], autosummarize=True, name="feedback_came")]
+        indexes: ClassVar = [
+            BrinIndex(fields=["received_at"], autosummarize=True, name="feedback_came"),
+            models.Index(fields=["turn"], condition=_DOWN, name="feedback_down"),  # few of all that is said
+        ]
 
     def __str__(self) -> str:
         return f"{self.metric or self.kind} {'' if self.value is None else self.shown_value}".strip()

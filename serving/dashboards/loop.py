@@ -248,7 +248,7 @@ def week(assistant: Assistant, counts: dict[str, Any]) -> dict[str, int]:
     since = timezone.now() - WEEK
     return {
         "turns": counts["turns_of_week"],
-        "labels": Annotation.objects.filter(turn__assistant=assistant, created_at__gte=since).count(),
+        "labels": Annotation.objects.of(assistant).filter(created_at__gte=since).count(),
         "runs": Run.objects.filter(assistant=assistant, created_at__gte=since).count(),
     }
 

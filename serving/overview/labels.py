@@ -36,10 +36,9 @@ class Given:
 
 
 def overview(assistant: Assistant, span: Span) -> Overview:
-    given = Annotation.objects.filter(
-        turn__assistant=assistant, created_at__gte=span.since, created_at__lt=span.until, withdrawn_at=None
-    ).order_by()
-    # One pass for tiles, charts and people: whose turn a label is on is asked for each label in each pass.
+    of_span = {"created_at__gte": span.since, "created_at__lt": span.until, "withdrawn_at": None}
+    given = Annotation.objects.of(assistant).filter(**of_span).order_by()
+    # One pass for tiles, charts and people.
     cut = TruncHour("created_at") if span.hourly else TruncDate("created_at")
     alike = given.annotate(moment=cut, corrected=~Q(correction="")).values_list(
         "moment", "verdict", "annotator__username", "corrected", "reasons"

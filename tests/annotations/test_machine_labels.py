@@ -321,6 +321,24 @@ def test_reviewers_see_them_on_the_turn_and_annotators_do_not(client: Client, ho
         assert listed.status_code == (200 if sees else 403)
 
 
+def test_the_list_offers_machines_of_ones_own_assistants(client: Client, house: House) -> None:
+    rita, other = make_user("rita"), make_assistant("other")
+    add_member(house.bot, rita, "reviewer")
+    for name, version in (("judge", "7"), ("judge", "8"), ("groundedness", "")):
+        said(make_turn(house.bot), name=name, version=version)
+    said(make_turn(other), name="secret-judge", version="9")
+    client.force_login(rita)
+    page = client.get(reverse("admin:annotations_machinelabel_changelist"))
+    offered = {spec.field_path: spec.lookup_choices for spec in page.context["cl"].filter_specs if spec.title in
+               ("name", "version")}  # fmt: skip
+    assert offered == {"name": ["groundedness", "judge"], "version": ["", "7", "8"]}
+    chosen = client.get(reverse("admin:annotations_machinelabel_changelist"), {"name": "judge", "version": "8"})
+    assert [(label.name, label.version) for label in chosen.context["cl"].result_list] == [("judge", "8")]
+    assert "secret-judge" not in page.content.decode()
+    client.force_login(make_user("root", superuser=True))
+    assert "secret-judge" in client.get(reverse("admin:annotations_machinelabel_changelist")).content.decode()
+
+
 def test_the_queue_shows_agreement_and_its_setting_settles_anew(client: Client, house: House) -> None:
     turns = [make_turn(house.bot) for _ in range(4)]
     queue = make_queue(house.bot, turns=turns)

@@ -411,6 +411,10 @@ class Migration(migrations.Migration):
             index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['received_at'], name='feedback_came'),
         ),
         migrations.AddIndex(
+            model_name='feedback',
+            index=models.Index(condition=models.Q(models.Q(('kind', 'thumb'), ('value__lt', 0)), models.Q(('kind', 'rating'), ('value__lte', 2)), _connector='OR'), fields=['turn'], name='feedback_down'),
+        ),
+        migrations.AddIndex(
             model_name='turn',
             index=django.contrib.postgres.indexes.BrinIndex(autosummarize=True, fields=['created_at'], name='turn_came'),
         ),
