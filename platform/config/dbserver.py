@@ -18,7 +18,19 @@ from typing import IO, Any
 import psutil
 
 from config.env import envsecret
-from config.postgres import DATABASE, PASSWORD_NAME, PORT, ROLE, Account, Place, PostgresError, binaries, place, prepare
+from config.postgres import (
+    DATABASE,
+    OLDER,
+    PASSWORD_NAME,
+    PORT,
+    ROLE,
+    Account,
+    Place,
+    PostgresError,
+    binaries,
+    place,
+    prepare,
+)
 
 SETTINGS = {
     "listen_addresses": "",
@@ -126,7 +138,7 @@ def _make_cluster(spot: Place, user: Account | None, programs: Path, password: s
     shutil.rmtree(spot.data, ignore_errors=True)  # no PG_VERSION: nothing was ever stored in it
     locale = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
     command = [str(programs / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=scram-sha-256"]
-    command += ["--encoding=UTF8", f"--locale={locale}", "--no-instructions"]
+    command += ["--encoding=UTF8", f"--locale={locale}", "--no-instructions", *_collation(programs)]
     if not durable:
         command.append("--no-sync")
     # initdb insists on a password for its superuser; it gets one that nobody keeps.
@@ -149,6 +161,12 @@ def _make_cluster(spot: Place, user: Account | None, programs: Path, password: s
     )
     _run(single, user, spot.home, stdin=statements)
     fresh.rename(spot.data)
+
+
+def _collation(programs: Path) -> list[str]:
+    """PostgreSQL's own tables of letters instead of the system's: the same order and the same words, but a third of the
+    time to fold case, which is a sixth of making a chunk's words and most of a search in a list. From 17 on."""
+    return [] if programs.parent.name == OLDER else ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 
 
 def _run(command: list[str], user: Account | None, folder: Path, *, stdin: str = "") -> None:

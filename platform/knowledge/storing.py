@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from knowledge.chunking import ChunkText, embedded_text
+from knowledge.copying import COLUMNS, stream
 from knowledge.embedding import embed
 from knowledge.evidence import sentence_matrices
 from knowledge.loading import Brought, Prepared, Source, Tick
@@ -23,7 +24,6 @@ from knowledge.scrubbing import masking_digest
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from pgvector import HalfVector
 
 KEPT_TEXTS = 20
 """Versions of a document whose text is kept beside the newest."""
@@ -250,34 +250,14 @@ def copy_chunks(document: Document, chunks: Sequence[tuple[int, ChunkText, Vecto
 
     The document needs no more than its two keys.
     """
-    from pgvector.psycopg import register_vector
-
     if not chunks:
         return
     connection.ensure_connection()
-    raw = connection.connection
-    if raw.adapters.types.get("halfvec") is None:  # a look into the catalogue, once for each connection
-        register_vector(raw)  # before the cursor is made: a cursor copies its connection's adapters
-    # In one go for all: half precision for each row alone would take longer than writing it.
-    halves = _halves([vectors.whole for _, _, vectors in chunks])
-    columns = ("assistant_id", "document_id", "position", "headings", "text", "digest", "tokens", "embedding",
-               "sentence_embeddings")  # fmt: skip
-    with raw.cursor() as cursor, cursor.copy(
-        f"COPY {Chunk._meta.db_table} ({', '.join(columns)}) FROM STDIN WITH (FORMAT BINARY)"
+    with connection.connection.cursor() as cursor, cursor.copy(
+        f"COPY {Chunk._meta.db_table} ({', '.join(COLUMNS)}) FROM STDIN WITH (FORMAT BINARY)"
     ) as copy:  # fmt: skip
-        copy.set_types(["int8", "int8", "int4", "varchar[]", "text", "varchar", "int4", "halfvec", "bytea"])
-        for (position, chunk, vectors), half in zip(chunks, halves, strict=True):
-            copy.write_row((
-                document.assistant_id, document.pk, position, list(chunk.headings), chunk.text, _digest(chunk.text),
-                chunk.tokens, half, vectors.packed,
-            ))  # fmt: skip
-
-
-def _halves(vectors: Sequence[NDArray[np.float32] | Sequence[float]]) -> list[HalfVector]:
-    import numpy as np
-    from pgvector import HalfVector
-
-    return [HalfVector(row) for row in np.asarray(vectors, dtype=np.float16)]
+        for block in stream(document, chunks):
+            copy.write(block)
 
 
 def _digest(text: str) -> str:

@@ -132,6 +132,18 @@ def test_vector_is_there_and_our_role_is_no_superuser(var: Path) -> None:
     stop(child)
 
 
+def test_case_is_folded_by_the_servers_own_tables_and_order_is_by_code_point(var: Path) -> None:
+    child, spot = run(var)
+    with connect(spot) as connection:
+        provider = connection.execute("SELECT datlocprovider FROM pg_database WHERE datname = current_database()")
+        assert provider.fetchone() == ("b",)
+        folded = connection.execute("SELECT upper('straße é ы'), to_tsvector('english', 'ÄRGER Fees') @@ 'ärger & fee'")
+        assert folded.fetchone() == ("STRAßE É Ы", True)
+        order = connection.execute("SELECT string_agg(w, ' ' ORDER BY w) FROM unnest(ARRAY['b', 'ä', 'B', 'a']) AS w")
+        assert order.fetchone() == ("B a b ä",)
+    stop(child)
+
+
 def test_a_wrong_password_is_refused_and_explained(var: Path) -> None:
     child, spot = start(var, "another", output=subprocess.DEVNULL)
     with pytest.raises(PostgresError, match="password in var/secrets"):
