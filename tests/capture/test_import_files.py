@@ -113,6 +113,52 @@ def test_text_behind_an_array_is_a_refused_record(tmp_path: Path) -> None:
     assert rows(written(tmp_path, b"[" + GOOD + b"]\n\n")) == [(1, None)]
 
 
+@pytest.mark.parametrize("size", [3, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_turns_within_an_object_are_read_one_after_the_other(
+    tmp_path: Path, monkeypatch: Any, indent: int | None, size: int
+) -> None:
+    monkeypatch.setattr(jsonarray, "_CHUNK", size if indent is None else 1 << 20)
+    turns = [json.loads(GOOD) | {"id": str(n), "metadata": {"said": '"turns": [', "n": [n]}} for n in range(3)]
+    page = json.dumps({"count": 3, "note": 'a "turns" b', "turns": turns, "next": None}, indent=indent).encode()
+    for content in (page, b"\xef\xbb\xbf" + page + b"\n", gzip.compress(page)):
+        source = open_source(written(tmp_path, content), 0)
+        assert source.container == "within"
+        found = list(source.rows())
+        assert [row.line for row in found] == [1, 2, 3]
+        assert [row.data for row in found] == turns
+        assert [row.data for row in source.rows(skip=2)] == turns[2:]
+        assert format_of([source], None, None).name == "ratchet"
+    with pytest.raises(ImportProblem, match="cut off or damaged after record 2"):
+        rows(written(tmp_path, page[: page.index(b'"id": "2"') + 20]))
+
+
+def test_what_stands_around_the_turns_of_an_object_is_not_passed_over(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sources, "MAX_RECORD", 2_000)
+    behind = "no end of the object, or another list, behind the list: one list a file"
+    inner = b'{"turns": [' + GOOD + b", nonsense, {" + b'"x": "' + b"y" * 3_000 + b'"}, ' + GOOD + b"]"
+    read = [(1, None), (2, "not JSON"), (3, "longer than 32 MB"), (4, None)]
+    assert rows(written(tmp_path, inner + b"}")) == read
+    for tail in (b"", b"} more", b', "feedback": [{"turn": "a", "kind": "thumb"}]}', b"}" + inner + b"}"):
+        assert rows(written(tmp_path, inner + tail)) == [*read, (5, behind)]
+
+
+def test_lists_of_turns_of_other_people_stay_what_they_were(tmp_path: Path) -> None:
+    said = b'{"turns": [{"role": "user", "content": "Hi?"}]}'
+    own = b'{"question": "q", "response": "r", "feedback": [{"kind": "thumb", "value": 1}]}'
+    lines = b'{"turns": [' + GOOD + b"]}"
+    spread = json.dumps(json.loads(own), indent=1).encode()
+    for content, container in {said: "lines", own + b"\n" + own: "lines", lines + b"\n" + lines: "lines",
+                               spread: "object", b'{"a": {"turns": [' + GOOD + b"]}}": "lines"}.items():  # fmt: skip
+        assert open_source(written(tmp_path, content), 0).container == container, content
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_search_for_a_list(data: bytes) -> None:
+    place = jsonarray.list_within(b'{"a": ' + data, frozenset({b"turns"}))
+    assert place is None or (b'{"a": ' + data)[place : place + 1] == b"["
+
+
 def test_a_file_that_is_cut_off_gives_what_came_before(tmp_path: Path) -> None:
     whole = gzip.compress(b"\n".join([GOOD] * 20_000), 1)
     source = open_source(written(tmp_path, whole[: len(whole) // 2]), 0)

@@ -52,6 +52,19 @@ def test_own_lines_go_through_quarantine_and_a_second_time_change_nothing(
     assert (event.assistant, event.details["turns_new"], event.details["format"]) == (cast.bot, 5, "ratchet")
 
 
+def test_one_object_of_turns_says_where_something_is_wrong(cast: Cast, tmp_path: Path) -> None:
+    """As somebody keeps what went to the log API, or what came from it."""
+    path = tmp_path / "batch.json"
+    path.write_text(json.dumps({"turns": [*turns(2), {"id": "x", "question": "", "response": "r"}, 7]}, indent=1))
+    report = tmp_path / "refused.jsonl"
+    done = run(path, "--report", str(report))
+    assert (done.code, Quarantine.objects.count()) == (3, 2), done.out
+    refused = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [(row["line"], row["reason"]) for row in refused] == [
+        (3, "question: must not be blank"), (4, "not an object"),
+    ]  # fmt: skip
+
+
 def test_our_export_goes_into_another_assistant(cast: Cast, tmp_path: Path) -> None:
     receive_turns(assistant=cast.bot, api_key=None, items=turns(3, question="I am Ada Lovelace. What is the fee?"))
     scrub_waiting()

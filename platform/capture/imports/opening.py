@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from capture.imports.jsonarray import list_within
 from capture.imports.sources import Container, Source, delimiter_of, parquet_library
 from capture.imports.units import ImportProblem
 
@@ -17,6 +19,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _UTF32 = b"\x00\x00\xfe\xff"
 _BEGIN = b"\x00{["
 """How JSON begins in these encodings where they have no mark."""
+_QUESTION = re.compile(rb'"question"\s*:')
 
 
 def open_source(path: Path, number: int) -> Source:
@@ -57,6 +60,8 @@ def _text_source(path: Path, number: int, zipped: bool, size: int, start: bytes)
     container: Container
     if text[:1] == b"[":
         container = "array"
+    elif text[:1] == b"{" and (begins := _list_of_ours(start)):
+        return Source(path, number, "within", zipped, size, begins=begins)
     elif text[:1] == b"{":
         container = "lines" if _is_lines(text, whole=len(start) < 1 << 16) else "object"
     else:
@@ -70,6 +75,23 @@ def _text_source(path: Path, number: int, zipped: bool, size: int, start: bytes)
             raise ImportProblem(f"{path.name} is not UTF-8. Save it as UTF-8.") from None
         columns = tuple(name.strip() for name in next(csv.reader([header], delimiter=delimiter_of(header))))
     return Source(path, number, container, zipped, size, columns)
+
+
+def _list_of_ours(start: bytes) -> int | None:
+    """Where the list begins in one object ``{"turns": [...]}``, as the log API takes and gives it; None: it is none.
+
+    Lines that hold such lists are no such object, nor is one whose turns have no question: others call messages so."""
+    begins = list_within(start, frozenset({b"turns"}))
+    if begins is None or not _QUESTION.search(start, begins):
+        return None
+    line, _, more = start.strip().partition(b"\n")
+    if not more:
+        return begins
+    try:
+        json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        return begins
+    return None
 
 
 def _is_lines(start: bytes, *, whole: bool) -> bool:

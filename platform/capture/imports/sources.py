@@ -24,7 +24,9 @@ MAX_RECORD = 32 * 1024 * 1024
 MAX_OBJECT = 256 * 1024 * 1024
 """Bytes of a file that is one JSON object."""
 _TOO_LONG = "longer than 32 MB"
-Container = Literal["lines", "array", "object", "table", "parquet"]
+_BEHIND_OBJECT = "no end of the object, or another list, behind the list: one list a file"
+Container = Literal["lines", "array", "within", "object", "table", "parquet"]
+"""``within``: the array of an object, from its byte ``begins`` on."""
 Read = Callable[[], Any]
 """Decodes a record; raises `_Unreadable`. Not called for what is skipped."""
 
@@ -43,6 +45,7 @@ class Source:
     zipped: bool
     size: int
     columns: tuple[str, ...] = ()
+    begins: int = 0
 
     def __post_init__(self) -> None:
         self.records = 0  # that the last call of `rows` came by, skipped ones too
@@ -94,9 +97,13 @@ class Source:
         with self.path.open("rb") as raw:
             self._raw = raw
             stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if self.zipped else raw
-            yield from {"lines": _lines, "array": _array, "object": _object, "table": self._table}[self.container](
-                stream
-            )
+            readers = {
+                "lines": _lines, "array": _array, "within": self._within, "object": _object, "table": self._table,
+            }  # fmt: skip
+            yield from readers[self.container](stream)
+
+    def _within(self, stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
+        yield from _array(stream, before=stream.read(self.begins))
 
     def _table(self, stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
         # Bytes that are not UTF-8 come through as lone surrogates, so that they cost a record and not the file.
@@ -204,16 +211,16 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
             yield line, len(raw), _decoding(raw)
 
 
-def _array(stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
+def _array(stream: BinaryIO, before: bytes = b"") -> Iterator[tuple[int, int, Read]]:
     line = 0
     try:
-        for line, raw in enumerate(elements(stream, MAX_RECORD), start=1):
+        for line, raw in enumerate(elements(stream, MAX_RECORD, before=before), start=1):
             if raw is None:
                 yield line, 0, _failing(_TOO_LONG)
             else:
                 yield line, len(raw), _decoding(raw)
     except TextBehind:
-        yield line + 1, 0, _failing("text behind the end of the array: one array a file")
+        yield line + 1, 0, _failing(_BEHIND_OBJECT if before else "text behind the end of the array: one array a file")
 
 
 def _object(stream: BinaryIO) -> Iterator[tuple[int, int, Read]]:
