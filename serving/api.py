@@ -69,9 +69,7 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     started = time.perf_counter()
     if request.method != "POST":
         raise WireError(405, "Use POST.", headers={"Allow": "POST"})
-    key = await in_thread(lambda: _authenticate(request))
-    wanted = wire.read_request(_body(request))
-    asked = await in_thread(lambda: _ask(key, wanted))
+    key, wanted, asked = await in_thread(lambda: _asked(request))
     answer = _Answer(key, wanted, started)
     return await (answer.streamed(asked) if wanted.stream else answer.whole(asked))
 
@@ -208,7 +206,20 @@ def _body(request: HttpRequest) -> bytes:
     return body
 
 
+def _asked(request: HttpRequest) -> tuple[ApiKey, wire.ChatRequest, chat.Asked]:
+    """All that is asked of the database before the engine: on one thread, with one connection."""
+    key = _authenticate(request)
+    wanted = wire.read_request(_body(request))
+    return key, wanted, _ask(key, wanted)
+
+
 def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
+    begun = chat.begin(
+        assistant=key.assistant,
+        question=wanted.question,
+        history=wanted.history,
+        options=wanted.retrieval.model_dump(exclude_none=True),
+    )
     try:
         arm = chat.resolve_model(key.assistant, wanted.model, Unit(wanted.conversation, wanted.user))
     except chat.UnknownModel as unknown:
@@ -220,7 +231,7 @@ def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
         arm=arm,
         question=wanted.question,
         history=wanted.history,
-        retrieval_options=wanted.retrieval.model_dump(exclude_none=True),
+        begun=begun,
     )
 
 

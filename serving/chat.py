@@ -16,8 +16,9 @@ from assistants.models import ApiKey, Assistant
 from capture.services import receive_turns
 from generation.engines import GenerationResult, declining
 from generation.prompts import Answer, Message, Prompt, PromptPassage, build_prompt, parse_answer
-from knowledge.configuration import checked, settings_of
-from knowledge.retrieval import RetrievalResult, retrieve
+from knowledge.configuration import RetrievalSettings, checked, settings_of
+from knowledge.query import Pending
+from knowledge.retrieval import RetrievalResult, begin_query, retrieve
 from serving.experiments import exposures
 from serving.experiments.assignment import Exposed, Unit, choose_arm
 from serving.live import deployment_of
@@ -109,6 +110,33 @@ def models_of(assistant: Assistant) -> list[str]:
     return [assistant.slug, f"{assistant.slug}{BASE_SUFFIX}", *(f"{assistant.slug}:{n}" for n in numbers)]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A question that is being embedded. ``query`` None: nothing is to be retrieved. ``settings`` None: the active
+    ones, which `retrieve` then also remembers under their digest."""
+
+    query: Pending | None
+    settings: RetrievalSettings | None
+
+
+def begin(
+    *, assistant: Assistant, question: str, history: Sequence[Message], options: Mapping[str, Any] | None = None
+) -> Begun:
+    """Has the question embedded while something else is asked.
+
+    Args:
+        options: fields of `RetrievalSettings` for this question only; ``k`` 0: nothing is retrieved.
+
+    Raises:
+        knowledge.configuration.SettingsRefused: an option is unknown or out of bounds.
+    """
+    given = dict(options or {})
+    if given.get("k") == 0:
+        return Begun(None, None)
+    settings = checked(settings_of(assistant).model_dump() | given) if given else None
+    return Begun(begin_query(assistant=assistant, question=question, history=history, settings=settings), settings)
+
+
 def ask(
     *,
     assistant: Assistant,
@@ -116,21 +144,23 @@ def ask(
     question: str,
     history: Sequence[Message],
     retrieval_options: Mapping[str, Any] | None = None,
+    begun: Begun | None = None,
 ) -> Asked:
     """Retrieves and builds the prompt.
 
-    ``retrieval_options``: fields of `RetrievalSettings` for this question only; ``k`` 0: nothing is retrieved.
+    Args:
+        retrieval_options: as those of `begin`.
+        begun: of `begin`, where that came first.
 
     Raises:
         knowledge.configuration.SettingsRefused: an option is unknown or out of bounds.
     """
-    options = dict(retrieval_options or {})
-    if options.get("k") == 0:
-        retrieval = _nothing()
-    else:
-        # None: the active settings, which `retrieve` then also remembers under their digest.
-        settings = checked(settings_of(assistant).model_dump() | options) if options else None
-        retrieval = retrieve(assistant=assistant, question=question, history=history, settings=settings)
+    begun = begun or begin(assistant=assistant, question=question, history=history, options=retrieval_options)
+    retrieval = _nothing()
+    if begun.query is not None:
+        retrieval = retrieve(
+            assistant=assistant, question=question, history=history, query=begun.query, settings=begun.settings
+        )
     prompt = prompt_of(assistant, question, history, retrieval)
     asked = Asked(f"chatcmpl-{uuid.uuid4().hex}", assistant, arm, question, history, retrieval, prompt)
     if arm.exposed is not None:

@@ -51,14 +51,20 @@ class Product:
                 self.take_back()
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self.inside(x).to(x.dtype)
+
+    def inside(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        """In the product's own type, for what goes on in it. ``gelu``: the exact one, in the same step."""
         import torch
 
         y = x.to(self._dtype)
         if self._packed is not None:
-            found: Tensor = torch.ops.mkldnn._linear_pointwise(y, self._packed, self._bias, "none", [], "")
-            return found.to(x.dtype)
+            after = ("gelu", "none") if gelu else ("none", "")
+            found: Tensor = torch.ops.mkldnn._linear_pointwise(y, self._packed, self._bias, after[0], [], after[1])
+            return found
         assert self._weight is not None
-        return torch.nn.functional.linear(y, self._weight, self._bias).to(x.dtype)
+        plain = torch.nn.functional.linear(y, self._weight, self._bias)
+        return torch.nn.functional.gelu(plain) if gelu else plain
 
     def lend(self) -> None:
         """The layers have their weights again."""

@@ -73,7 +73,16 @@ SELECT size.*, word.lexeme, word.weight, word.chunks FROM (
 """  # noqa: S608 - literals of ours
 
 
-def size_and_words(assistant: Assistant, parts: tuple[tuple[str, float], ...]) -> tuple[Size, list[Any]]:
+Opening = tuple[Size, list[Any]]
+"""What `size_and_words` says."""
+
+
+def opening(assistant: Assistant, parts: tuple[tuple[str, float], ...], settings: RetrievalSettings) -> Opening:
+    """What a search asks before it needs the question's vector."""
+    return size_and_words(assistant, parts if settings.words else ())
+
+
+def size_and_words(assistant: Assistant, parts: tuple[tuple[str, float], ...]) -> Opening:
     """How large the assistant is, how it is searched, and (lexeme, weight, chunks) of the words that are asked for."""
     found = run_prepared(_PREPARING, {
         "assistant": assistant.pk, "texts": [text for text, _ in parts], "weights": [weight for _, weight in parts],
@@ -83,10 +92,14 @@ def size_and_words(assistant: Assistant, parts: tuple[tuple[str, float], ...]) -
     return size, [row[4:] for row in found if row[4] is not None]
 
 
-def find(*, assistant: Assistant, query: Query, settings: RetrievalSettings, exact: bool | None = None) -> Candidates:
-    """``exact`` forces a path (the self-test compares both); by default there is an index or there is none."""
+def find(
+    *, assistant: Assistant, query: Query, settings: RetrievalSettings, exact: bool | None = None,
+    opened: Opening | None = None,
+) -> Candidates:  # fmt: skip
+    """``exact`` forces a path (the self-test compares both); by default there is an index or there is none.
+    ``opened``: of `opening`, where that was asked while the question was embedded."""
     parts = query.parts if settings.words else ()
-    size, asked = size_and_words(assistant, parts)
+    size, asked = opened or opening(assistant, parts, settings)
     terms = Terms()
     if parts:
         # A large collection takes seconds to count: not at the cost of somebody's question (see knowledge.jobs).

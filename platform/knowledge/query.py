@@ -9,11 +9,15 @@ questions, with the user's previous question alone for .53; for choosing among s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from django.conf import settings
 
 from generation.prompts import Message
 from knowledge.embedding import embed
@@ -108,21 +112,76 @@ def prepare(
         history: how much of it is searched: ``conversation``, ``previous`` (the user's previous question) or ``none``.
         evidence: vectors of `question_vectors`, where they are known; passages are then searched by them too.
     """
-    if history == "none":
-        asked = [(question, ()) for question, _ in asked]
-    words = glossary or {}
-    together = [history_query(question, said, words) for question, said in asked]
-    if evidence is None:
-        alone = [history_query(question, (), words) for question, _ in asked]
-        talks = [conversation_text(question, said, words) for question, said in asked]
-        vectors = embed([*alone, *together, *talks] if history == "conversation" else [*alone, *together])
-        own, both = vectors[: len(asked)], vectors[len(asked) : 2 * len(asked)]
+    texts = _Texts.of(asked, glossary or {}, history)
+    return texts.queries(evidence, evidence) if evidence is not None else texts.embedded(embed(texts.all))
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One question whose vectors are on their way. ``parts``: as those of `Query`; ``begun``: `time.perf_counter`."""
+
+    parts: tuple[tuple[str, float], ...]
+    begun: float
+    ready: Callable[[], Query]
+    """Waits for them. Raises as `embed` does."""
+
+
+def begin(
+    question: str,
+    said: Sequence[Message] = (),
+    *,
+    glossary: Mapping[str, str] | None = None,
+    history: str = "conversation",
+) -> Pending:
+    """As `prepare` for one question. In a web process the engine embeds it while the caller goes on: reading those
+    weights takes longer than anything else between a question and its answer's first word."""
+    begun = time.perf_counter()
+    texts = _Texts.of([(question, said)], glossary or {}, history)
+    if settings.PROCESS != "web":
+        return Pending(texts.parts[0], begun, lambda: texts.embedded(embed(texts.all))[0])
+    coming = _embedding().submit(embed, texts.all)
+    return Pending(texts.parts[0], begun, lambda: texts.embedded(coming.result())[0])
+
+
+@lru_cache(maxsize=1)
+def _embedding() -> ThreadPoolExecutor:
+    """More threads than a web process has for requests: nobody waits for one."""
+    return ThreadPoolExecutor(64, thread_name_prefix="embedding")
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What is embedded of some questions: each alone, behind the one before it, and with the conversation."""
+
+    alone: list[str]
+    together: list[str]
+    talks: list[str]
+    parts: list[tuple[tuple[str, float], ...]]
+
+    @classmethod
+    def of(cls, asked: Sequence[tuple[str, Sequence[Message]]], words: Mapping[str, str], history: str) -> Self:
+        if history == "none":
+            asked = [(question, ()) for question, _ in asked]
+        whole = asked if history == "conversation" else ()
+        return cls(
+            [history_query(question, (), words) for question, _ in asked],
+            [history_query(question, said, words) for question, said in asked],
+            [conversation_text(question, said, words) for question, said in whole],
+            [_parts(question, said, words, history) for question, said in asked],
+        )
+
+    @property
+    def all(self) -> list[str]:
+        return [*self.alone, *self.together, *self.talks]
+
+    def embedded(self, vectors: NDArray[np.float32]) -> list[Query]:
+        """``vectors``: of `all`, in that order."""
+        own, both, talks = np.split(vectors, [len(self.alone), 2 * len(self.alone)])
         evidence = _unit(ALONE * own + (1 - ALONE) * both)
-        search = _unit((1 - TALK) * own + TALK * vectors[2 * len(asked) :]) if history == "conversation" else evidence
-    else:
-        search = evidence
-    parts = [_parts(question, said, words, history) for question, said in asked]
-    return [Query(*row) for row in zip(together, parts, search, evidence, strict=True)]
+        return self.queries(_unit((1 - TALK) * own + TALK * talks) if self.talks else evidence, evidence)
+
+    def queries(self, search: NDArray[np.float32], evidence: NDArray[np.float32]) -> list[Query]:
+        return [Query(*row) for row in zip(self.together, self.parts, search, evidence, strict=True)]
 
 
 def conversation_text(question: str, history: Sequence[Message], glossary: Mapping[str, str]) -> str:

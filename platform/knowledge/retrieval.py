@@ -18,13 +18,13 @@ from assistants.models import Assistant
 from assistants.prepared import run_prepared
 from generation.prompts import Message
 from knowledge import candidates
-from knowledge.candidates import Candidates
+from knowledge.candidates import Candidates, Opening
 from knowledge.configuration import RetrievalSettings, config_digest, settings_of
 from knowledge.configuring import note_active
 from knowledge.embedding import rerank
 from knowledge.evidence import EvidencePassage, ScoredSentence, is_below, rank_evidence, unpack
 from knowledge.fusion import by_rank, scaled, weighted
-from knowledge.query import Query, prepare
+from knowledge.query import Pending, Query, begin, prepare
 from knowledge.query_maps import moved
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def retrieve(
     history: Sequence[Message] = (),
     k: int | None = None,
     vector: NDArray[np.float32] | None = None,
-    query: Query | None = None,
+    query: Query | Pending | None = None,
     settings: RetrievalSettings | None = None,
 ) -> RetrievalResult:
     """The passages for a question in rank order and the sentences of them that are offered as evidence.
@@ -78,20 +78,29 @@ def retrieve(
     Args:
         k: how many passages; the settings' own number when not given.
         vector: of `question_vectors`, where many questions were embedded at once; passages are then searched by it too.
-        query: of `knowledge.query.prepare`: everything was embedded at once.
+        query: of `knowledge.query.prepare`, where everything was embedded at once, or of `begin_query`.
         settings: others than the assistant's active ones.
 
     Raises:
         generation.engines.EngineUnavailable: the engine does not answer (web processes only).
     """
     started = time.perf_counter()
+    if query is None and vector is not None:
+        how = (settings or settings_of(assistant)).history
+        (query,) = prepare(
+            [(question, history)], glossary=assistant.glossary, history=how, evidence=vector[np.newaxis]
+        )  # fmt: skip
+    elif query is None:
+        query = begin_query(assistant=assistant, question=question, history=history, settings=settings)
     if settings is None:
         note_active(assistant)
         settings = settings_of(assistant)
-    if query is None:
-        given = None if vector is None else vector[np.newaxis]
-        (query,) = prepare([(question, history)], glossary=assistant.glossary, history=settings.history, evidence=given)
-    passages = search(assistant=assistant, query=query, k=k or settings.k, settings=settings)
+    opened = None
+    if isinstance(query, Pending):
+        started = query.begun
+        opened = candidates.opening(assistant, query.parts, settings)
+        query = query.ready()
+    passages = search(assistant=assistant, query=query, k=k or settings.k, settings=settings, opened=opened)
     ranked = evidence_for(assistant=assistant, vector=query.evidence, passages=passages, settings=settings)
     withheld = is_below((one.similarity for one in ranked), settings.evidence_threshold)
     return RetrievalResult(
@@ -103,6 +112,14 @@ def retrieve(
         below=ranked if withheld else [],
         withheld=withheld,
     )
+
+
+def begin_query(
+    *, assistant: Assistant, question: str, history: Sequence[Message], settings: RetrievalSettings | None
+) -> Pending:
+    """Has the question embedded as `retrieve` will search it by these settings (None: the active ones)."""
+    how = settings or settings_of(assistant)
+    return begin(question, history, glossary=assistant.glossary, history=how.history)
 
 
 def evidence_for(
@@ -129,12 +146,14 @@ def search(
     vector: NDArray[np.float32] | None = None,
     exact: bool | None = None,
     settings: RetrievalSettings | None = None,
+    opened: Opening | None = None,
 ) -> list[RetrievedPassage]:
     """Hybrid search; the first of it are the same for every k.
 
     Args:
         query: made by `prepare`, or a text without history together with its ``vector``.
         exact: forces a path; by default size decides.
+        opened: of `candidates.opening`, where it was asked already.
     """
     if isinstance(query, str):
         if vector is None:
@@ -143,7 +162,7 @@ def search(
     settings = settings or settings_of(assistant)
     if settings.learned:
         query = replace(query, vector=moved(assistant, settings.learned, query.vector))
-    found = candidates.find(assistant=assistant, query=query, settings=settings, exact=exact)
+    found = candidates.find(assistant=assistant, query=query, settings=settings, exact=exact, opened=opened)
     scores = fused(found, settings)
     # Only so many are looked at, however many are asked for: the first k must be the same for every larger k.
     looked = settings.reordered if settings.rerank or settings.sentences else 0

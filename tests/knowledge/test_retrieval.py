@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assistants.models import Assistant
+from generation.engines import EngineUnavailable
 from generation.prompts import PromptPassage, build_prompt, split_sentences
+from knowledge.candidates import opening
 from knowledge.embedding import embed
 from knowledge.evidence import EvidencePassage, pack, rank_evidence, sentence_matrices, unpack
 from knowledge.models import Chunk
-from knowledge.query import history_query, in_house_words, question_vectors
+from knowledge.query import begin, history_query, in_house_words, question_vectors
 from knowledge.retrieval import config_digest, retrieve, search
 from knowledge.services import load_document
 from tests.factories import make_assistant
@@ -235,3 +239,45 @@ def test_evidence_fits_the_prompt(assistant: Assistant) -> None:
     first = result.evidence[0]
     sentence = split_sentences(result.passages[first.rank - 1].text)[first.sentence]
     assert f"# Boiler › Lockout\n[1] {sentence}" in prompt.messages[-1]["content"]
+
+
+def test_the_database_is_asked_while_the_engine_embeds(
+    assistant: Assistant, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a web process; what is found is the same."""
+    expected = retrieve(assistant=assistant, question=QUESTIONS[0])
+    known = {QUESTIONS[0]: embed([QUESTIONS[0]])[0]}
+    begun, asked = threading.Event(), threading.Event()
+
+    def slowly(texts: Sequence[str]) -> Any:
+        begun.set()
+        assert asked.wait(30), "the database is asked only when the vector is there"
+        return np.stack([known[text] for text in texts])
+
+    def noted(*args: Any) -> Any:
+        assert begun.wait(30)
+        asked.set()
+        return opening(*args)
+
+    monkeypatch.setattr("knowledge.query.embed", slowly)
+    monkeypatch.setattr("knowledge.candidates.opening", noted)
+    settings.PROCESS = "web"
+    found = retrieve(assistant=assistant, question=QUESTIONS[0])
+    assert [p.chunk_id for p in found.passages] == [p.chunk_id for p in expected.passages]
+    assert found.evidence == expected.evidence
+
+
+def test_an_engine_that_is_away_is_said_when_its_vector_is_needed(
+    assistant: Assistant, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(texts: Sequence[str]) -> Any:
+        raise EngineUnavailable("The engine does not answer.", "Start it.")
+
+    monkeypatch.setattr("knowledge.query.embed", away)
+    settings.PROCESS = "web"
+    pending = begin("exit fee?", [])
+    assert pending.parts == (("exit fee?", 1.0),)
+    with pytest.raises(EngineUnavailable):
+        pending.ready()
+    with pytest.raises(EngineUnavailable):
+        retrieve(assistant=assistant, question="exit fee?")
