@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from generation.engines import (
@@ -23,6 +22,7 @@ from generation.engines import (
     PromptTooLong,
     UnknownAdapter,
 )
+from serving.capturing import in_thread
 from serving.chat import Arm, Asked
 from serving.shortening import shorten
 from serving.wire import WireError
@@ -143,7 +143,7 @@ async def _loaded(asked: Asked) -> Asked:
 
 async def load(adapter: Adapter, *, prompt_digest: str) -> None:
     """Raises AdapterRefused or EngineUnavailable."""
-    await sync_to_async(load_now, thread_sensitive=False)(adapter, prompt_digest=prompt_digest)
+    await in_thread(lambda: load_now(adapter, prompt_digest=prompt_digest))  # it may look for the adapter's provider
 
 
 def load_now(adapter: Adapter, *, prompt_digest: str) -> None:

@@ -106,7 +106,7 @@ def _read(
             continue
         if wrong := [name for name in ("name", "version") if not is_plain(getattr(item, name))]:
             results[place] = ItemResult(
-                _shown_id(raw), "invalid", [{"field": name, "message": _SPEAKING} for name in wrong]
+                _shown_id(items[place]), "invalid", [{"field": name, "message": _SPEAKING} for name in wrong]
             )
             continue
         row = MachineLabel(

@@ -87,7 +87,9 @@ class FinetuneConfig:
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
+                # A whole number of hundreds of digits cannot be shown as another one is.
+                shown = f"{value:g}" if abs(value) < 1e300 else "as large as that"
+                raise ConfigError(f"{name} must be between {low:g} and {high:g}, not {shown}.")
         if self.batch is not None:
             self.batches()
         if self.precision not in get_args(Precision):

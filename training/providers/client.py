@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,13 @@ from typing import Any, Self
 import httpx
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+"""Of one step: httpx bounds each read and write only."""
+WHOLE_SECONDS = 120.0
+"""Of one request from the connection to the end of the answer: a server that sends a byte now and then would hold the
+run without end."""
+SLOWEST_UPLOAD = 64 * 1024
+"""Bytes a second that an upload is waited for, beside ``WHOLE_SECONDS``."""
+MAX_ANSWER = 16 * 1024 * 1024
 TRIES = 4
 PAUSE = 1.0
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -29,11 +37,14 @@ class ProviderAway(ProviderError):
 
 class FineTuningClient:
     """``with FineTuningClient(url, key) as client``. Reading is tried again when the provider is busy or away for a
-    moment; making a job is not: it costs money, and who asks twice may get two."""
+    moment; making a job is not: it costs money, and who asks twice may get two. What has taken ``whole`` seconds is not
+    tried again at once either, since nobody could cancel meanwhile: whoever asked may look again later."""
 
-    def __init__(self, base_url: str, api_key: str, *, pause: float = PAUSE) -> None:
-        self.pause = pause
-        self._http = httpx.Client(
+    def __init__(self, base_url: str, api_key: str, *, pause: float = PAUSE, whole: float = WHOLE_SECONDS) -> None:
+        self.pause, self.whole = pause, whole
+        self._loop = asyncio.Runner()
+        # Of asyncio, because a time limit there reaches every wait of a request, also those inside of httpx.
+        self._http = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=TIMEOUT,
@@ -46,13 +57,15 @@ class FineTuningClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        with self._loop:
+            self._loop.run(self._http.aclose())
 
     def upload(self, path: Path) -> str:
         """Returns the id of the file there."""
         with path.open("rb") as file:
             files = {"file": (path.name, file, "application/jsonl")}
-            answer = self._send("POST", "files", data={"purpose": "fine-tune"}, files=files)
+            whole = self.whole + path.stat().st_size / SLOWEST_UPLOAD
+            answer = self._send("POST", "files", whole=whole, data={"purpose": "fine-tune"}, files=files)
         return _text(answer, "id")
 
     def delete_file(self, file: str) -> None:
@@ -86,11 +99,19 @@ class FineTuningClient:
     def cancel(self, job: str) -> None:
         self._send("POST", f"fine_tuning/jobs/{job}/cancel", retry=True)
 
-    def _send(self, method: str, path: str, *, retry: bool = False, **how: Any) -> dict[str, Any]:
+    def _send(
+        self, method: str, path: str, *, retry: bool = False, whole: float | None = None, **how: Any
+    ) -> dict[str, Any]:
         for attempt in range(1, TRIES + 1):
             last = attempt == TRIES or not retry
+            seconds = whole or self.whole
             try:
-                answer = self._http.request(method, path, **how)
+                answer = self._loop.run(self._asked(method, path, seconds, how))
+            except TimeoutError as error:
+                raise ProviderAway(
+                    f"The provider at {self._http.base_url.host} has not answered to the end within {seconds:.0f} "
+                    "seconds. Look whether it is up, then let the run go on."
+                ) from error
             except httpx.HTTPError as error:
                 if last:
                     raise ProviderAway(
@@ -105,6 +126,16 @@ class FineTuningClient:
                     raise (ProviderAway if away else ProviderError)(_refusal(answer))
             time.sleep(self.pause * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
+
+    async def _asked(self, method: str, path: str, seconds: float, how: Mapping[str, Any]) -> httpx.Response:
+        """Raises TimeoutError, httpx.HTTPError or ProviderError (more than `MAX_ANSWER` bytes)."""
+        async with asyncio.timeout(seconds), self._http.stream(method, path, **how) as answer:
+            content = bytearray()
+            async for part in answer.aiter_bytes():
+                content += part
+                if len(content) > MAX_ANSWER:
+                    raise ProviderError("The provider's answer does not end. Is the address right (…/v1)?")
+        return httpx.Response(answer.status_code, content=bytes(content))
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:

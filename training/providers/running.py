@@ -84,7 +84,10 @@ def _begin(run: Run, client: FineTuningClient) -> dict[str, Any]:
     if run.remote.get("job"):
         return client.job(run.remote["job"])
     mark = f"{run.assistant.slug}-{run.pk}-{run.created_at:%Y%m%d%H%M%S}"
-    if run.remote.get("creating") and (found := client.find_job(mark)) is not None:
+    found = client.find_job(mark) if run.remote.get("creating") else None
+    if found is not None:
+        if not isinstance(found.get("id"), str):
+            raise ProviderError("The provider lists our job without an id. Does it speak OpenAI's fine-tuning API?")
         _remember(run, job=found["id"], creating=False)
         return found
     run.beat(stage="writing rows")
@@ -196,7 +199,7 @@ def _take(run: Run, event: Mapping[str, Any]) -> None:
     RunMetric.objects.update_or_create(run=run, step=step, defaults={"loss": loss, "validation_loss": held})
     total = data.get("total_steps")
     progress: dict[str, Any] = {"done": step, "loss": loss}
-    if isinstance(total, int):
+    if isinstance(total, int) and 0 <= total < 2**31:
         progress["total"] = total
     if held is not None:
         progress["validation_loss"] = held
@@ -204,8 +207,8 @@ def _take(run: Run, event: Mapping[str, Any]) -> None:
 
 
 def _left(job: Mapping[str, Any]) -> float | None:
-    finish = job.get("estimated_finish")
-    return max(0.0, finish - timezone.now().timestamp()) if isinstance(finish, int | float) else None
+    finish = _number(job.get("estimated_finish"))
+    return max(0.0, finish - timezone.now().timestamp()) if finish is not None else None
 
 
 def _number(value: Any) -> float | None:

@@ -21,6 +21,9 @@ def test_defaults_travel_through_json() -> None:
         {"keep": 1},
         {"colour": "red"},
         {"epochs": float("nan")},
+        {"epochs": float("-inf")},
+        {"rank": 10**400},
+        {"learning_rate": -(10**400)},
     ],
 )
 def test_nonsense_is_refused_with_the_name_of_the_setting(values: dict[str, object]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -17,13 +21,14 @@ from assistants.background import launch
 from assistants.models import Assistant, AuditEvent
 from generation.engines import AdapterRefused, GenerationRequest
 from generation.openai_compatible import OpenAIEngine
-from serving.answering import load_now
+from serving.answering import load, load_now
 from tests.factories import make_assistant, make_user
 from tests.training.finetune.conftest import make_dataset
 from tests.training.providers.provider import KEY, Provider
 from training.models import Adapter, Example, Run, TrainingProvider
+from training.providers import client as client_module
 from training.providers import running
-from training.providers.client import FineTuningClient, ProviderAway
+from training.providers.client import FineTuningClient, ProviderAway, ProviderError
 from training.providers.erasing import delete_there, files_there
 from training.providers.services import save_provider
 from training.providers.serving import served_elsewhere
@@ -38,7 +43,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "BEAT_SECONDS", 0.01)
     start = FineTuningClient.__init__
     monkeypatch.setattr(
-        FineTuningClient, "__init__", lambda self, url, key, pause=0.01: start(self, url, key, pause=pause)
+        FineTuningClient,
+        "__init__",
+        lambda self, url, key, pause=0.01, **more: start(self, url, key, pause=pause, **more),
     )
 
 
@@ -71,6 +78,17 @@ def run(assistant: Assistant, there: TrainingProvider) -> Run:
         method="sft",
         seed=7,
     )
+
+
+@contextlib.contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server that answers so."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
 
 
 def perform(run: Run) -> Run:
@@ -211,6 +229,21 @@ def test_who_takes_over_makes_no_second_job(run: Run, server: Provider) -> None:
     assert len(server.files) == 2  # the rows went once
 
 
+def test_numbers_of_a_provider_that_no_number_can_hold_are_left_out(run: Run, server: Provider) -> None:
+    look = server.look
+
+    def boast(job: dict[str, Any]) -> dict[str, Any]:
+        found = look(job)
+        for event in server.events:
+            event["data"] |= {"total_steps": 10**400, "train_loss": 10**400}
+        return {**found, "estimated_finish": 10**400}
+
+    server.look = boast  # type: ignore[method-assign]
+    perform(run)
+    assert (run.state, run.error) == (Run.State.SUCCEEDED, "")
+    assert "total" not in run.progress or run.progress["total"] < 2**31
+
+
 def test_a_cancel_reaches_the_provider(run: Run, server: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     server.looks_until_done = 10_000
     take = running._take
@@ -248,6 +281,51 @@ def test_a_provider_that_refuses_to_cancel_keeps_nobody(
     assert sorted(server.deleted) == sorted(server.files)
 
 
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
+def test_a_provider_that_drips_is_given_up_in_time(sent: bytes) -> None:
+    """A byte now and then, in the headers as well as behind them, keeps every limit of a single read."""
+    asked: list[float] = []
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(time.monotonic())
+            with contextlib.suppress(OSError):
+                self.wfile.write(sent)
+                while time.monotonic() < asked[-1] + 20:
+                    self.wfile.write(b"x")
+                    time.sleep(0.02)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with listening(Dripping) as url, FineTuningClient(url, KEY, whole=0.3) as client:
+        with pytest.raises(ProviderAway, match="has not answered to the end within 0 seconds"):
+            client.job("ftjob-1")
+        assert len(asked) == 1  # not tried again at once
+        assert time.monotonic() - asked[0] < 10
+
+
+def test_an_answer_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b" " * 65536)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    monkeypatch.setattr(client_module, "MAX_ANSWER", 1_000_000)
+    with (
+        listening(Endless) as url,
+        FineTuningClient(url, KEY) as client,
+        pytest.raises(ProviderError, match="does not end"),
+    ):
+        client.job("ftjob-1")
+
+
 @pytest.mark.parametrize(
     "page", [{}, {"data": None}, {"data": 7}, {"data": {"a": 1}}, {"data": [None, 7, {"metadata": [1]}, {"id": [5]}]}]
 )
@@ -263,14 +341,9 @@ def test_lists_of_another_shape_hold_nothing(page: dict[str, Any]) -> None:
         def log_message(self, *args: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answering) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        with FineTuningClient(f"http://127.0.0.1:{server.server_port}/v1", KEY) as client:
-            assert client.find_job("mark") is None
-            assert all(isinstance(event, dict) for event in client.events("job", seen=frozenset()))
-        server.shutdown()
-        thread.join()
+    with listening(Answering) as url, FineTuningClient(url, KEY) as client:
+        assert client.find_job("mark") is None
+        assert all(isinstance(event, dict) for event in client.events("job", seen=frozenset()))
 
 
 def test_a_loss_that_is_no_number_is_left_out() -> None:
@@ -354,3 +427,28 @@ def test_the_pages_are_for_admins_and_never_show_the_key(assistant: Assistant, t
     assert login("ada").post(remove, {"post": "yes"}).status_code == 302
     assert not TrainingProvider.objects.filter(pk=there.pk).exists()
     assert AuditEvent.objects.filter(action="provider.removed", actor_name="ada").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_loading_keeps_no_connection_in_the_thread_that_looked(run: Run) -> None:
+    """Of a web process's threads each would keep one, until its pool is empty."""
+
+    def sessions() -> set[int]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+            return {row[0] for row in cursor.fetchall()}
+
+    Adapter.objects.create(
+        assistant=run.assistant, number=1, source="remote", remote_model="ft:small-1", run=run, base_digest="",
+        prompt_digest="p",
+    )  # fmt: skip
+    adapter = Adapter.objects.get()
+    before = sessions()
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        with pytest.raises(AdapterRefused, match="answers only there"):
+            loop.run_until_complete(load(adapter, prompt_digest="p"))
+        until = time.monotonic() + 10
+        while sessions() - before:
+            assert time.monotonic() < until, "a connection stayed"
+            time.sleep(0.05)
+        loop.run_until_complete(loop.shutdown_default_executor())
