@@ -31,6 +31,8 @@ MAX_ROWS = 8
 MAX_WAITING = 64
 GATHER_SECONDS = 0.01
 """An idle engine waits this long for companions of the first request: reading prompts together is cheaper."""
+ALONE_SECONDS = 1.0
+"""Nobody waits for companions where for so long there was never more than one: a lone user's answer is there sooner."""
 DEFAULT_DEADLINE = 120.0
 
 
@@ -80,6 +82,8 @@ class Scheduler:
         self._chores: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
+        self._company = float("-inf")
+        """When there was last more than one."""
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
 
     def start(self) -> None:
@@ -151,7 +155,9 @@ class Scheduler:
                 if self._stopping:
                     break
                 idle = not self._running and not self._chores
-            if idle and len(self._waiting) < self.max_rows:
+                if len(self._running) + len(self._waiting) > 1:
+                    self._company = time.monotonic()
+            if idle and time.monotonic() - self._company < ALONE_SECONDS and len(self._waiting) < self.max_rows:
                 time.sleep(GATHER_SECONDS)
             try:
                 self._do_chores()

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,6 +61,28 @@ def test_who_waits_for_an_adapter_that_goes_is_told_and_gets_no_answer_of_the_ba
     with pytest.raises(UnknownAdapter):
         jobs[0].done.result(timeout=30)
     assert jobs[1].done.result(timeout=30).completion_tokens > 0
+    scheduler.stop()
+
+
+def test_only_who_had_company_waits_for_companions(
+    shared_engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("generation.scheduler.time", SimpleNamespace(**{**vars(time), "sleep": waited.append}))
+    scheduler = Scheduler(shared_engine, EngineMetrics())
+    scheduler.start()
+
+    def answered(count: int) -> int:
+        """How often was waited."""
+        waited.clear()
+        for job in scheduler.submit([ask(n + 1) for n in range(count)]):
+            job.done.result(timeout=60)
+        return len(waited)
+
+    assert [answered(1), answered(1)] == [0, 0]
+    assert [answered(2), answered(1)] == [1, 1]  # of two that come together the first waits, and so does who is next
+    monkeypatch.setattr("generation.scheduler.ALONE_SECONDS", 0.0)
+    assert answered(1) == 0
     scheduler.stop()
 
 
