@@ -191,6 +191,18 @@ def test_parquet_rows_come_batch_by_batch(tmp_path: Path) -> None:
     assert source.records == 600
 
 
+def test_a_date_that_python_cannot_hold_costs_its_row_only(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "log.parquet"
+    times = arrow.array([0, 2**62, 1, 2], arrow.timestamp("us"))
+    parquet.write_table(arrow.table({"question": ["a", "b", "c", "d"], "time": times}), path)
+    found = list(open_source(path, 0).rows())
+    assert [row.problem for row in found] == ["", "a date or number that cannot be read", "", ""]
+    assert [row.data["question"] for row in found if row.data] == ["a", "c", "d"]
+
+
 # --- Mappings ---------------------------------------------------------------------------------------------------------
 
 COLUMN = st.text(

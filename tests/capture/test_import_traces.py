@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from capture.imports import langfuse, phoenix
-from capture.imports.scores import NOT_HUMAN
+from capture.imports.scores import NO_SCALE, NOT_HUMAN
 from capture.imports.units import Refused
 from tests.capture.import_samples import ANSWERED, ASKED, BLOB, DOCUMENTS, FEE, SPANS, span, traced, valid
 
@@ -59,6 +59,16 @@ def test_scores_alone_are_feedback_on_a_turn_imported_before() -> None:
     converted = traced(langfuse, BLOB[3])["t1"]
     assert not converted.turns
     assert {payload["turn"] for payload in converted.feedback} == {"t1"}
+
+
+def test_a_score_whose_name_is_no_text_is_feedback_all_the_same() -> None:
+    nameless = {"name": ["x"], "traceId": "t1", "value": 1, "dataType": "BOOLEAN", "source": "API"}
+    _, (one,) = valid(traced(langfuse, *BLOB[:2], nameless)["t1"])
+    _, (other,) = valid(traced(langfuse, {**nameless, "traceId": "t9"})["t9"])
+    assert (one.kind, one.value, one.turn) == ("thumb", 1, "t1")
+    assert one.id != other.id
+    converted = traced(langfuse, {**nameless, "id": "s", "dataType": "NUMERIC"})["t1"]  # of what, nobody can say
+    assert converted.notes == [NO_SCALE]
 
 
 def test_a_row_of_a_page_that_is_none_costs_itself_only() -> None:

@@ -58,7 +58,7 @@ def _of_parquet(content: bytes) -> list[tuple[int, str]]:
             if sum(facts.row_group(place).total_byte_size for place in range(facts.num_row_groups)) > MAX_EXPANDED:
                 raise _too_large()
             for batch in file.iter_batches(_rows_at_once(facts)):
-                for row in batch.to_pylist():
+                for row in _rows_of(batch, len(lines) + 1):
                     # A column that this row has nothing in stands there too: as if it were left out.
                     kept = {name: value for name, value in row.items() if value is not None}
                     line = json.dumps(kept, ensure_ascii=False, default=str)
@@ -69,6 +69,16 @@ def _of_parquet(content: bytes) -> list[tuple[int, str]]:
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise ImportFailed("The file begins like Parquet and cannot be read. Export it again.") from None
     return lines
+
+
+def _rows_of(batch: Any, first: int) -> list[dict[str, Any]]:
+    """Raises ImportFailed: a value that Python cannot hold, as a date after the year 9999."""
+    try:
+        found: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError):
+        last = first + batch.num_rows - 1
+        raise ImportFailed(f"A row from {first:,} to {last:,} holds a date or number that cannot be read.") from None
+    return found
 
 
 def _rows_at_once(facts: Any) -> int:

@@ -24,6 +24,8 @@ MAX_RECORD = 32 * 1024 * 1024
 MAX_OBJECT = 256 * 1024 * 1024
 """Bytes of a file that is one JSON object."""
 _TOO_LONG = "longer than 32 MB"
+_NO_OBJECT = (ValueError, OverflowError)
+"""What Python says of dates after the year 9999, say, which Parquet may hold."""
 _BEHIND_OBJECT = "no end of the object, or another list, behind the list: one list a file"
 Container = Literal["lines", "array", "within", "object", "table", "parquet"]
 """``within``: the array of an object, from its byte ``begins`` on."""
@@ -147,12 +149,21 @@ class _LazyBatch:
     def __init__(self, batch: Any) -> None:
         self._batch = batch
         self._rows: list[Any] | None = None
+        self._one_by_one = False
 
     def reader(self, place: int) -> Read:
         def read() -> Any:
-            if self._rows is None:
-                self._rows = self._batch.to_pylist()
-            return self._rows[place]
+            if self._rows is None and not self._one_by_one:
+                try:
+                    self._rows = self._batch.to_pylist()
+                except _NO_OBJECT:
+                    self._one_by_one = True
+            if self._rows is not None:
+                return self._rows[place]
+            try:
+                return self._batch.slice(place, 1).to_pylist()[0]
+            except _NO_OBJECT:
+                raise _Unreadable("a date or number that cannot be read") from None
 
         return read
 

@@ -48,13 +48,14 @@ def turn_of(trace: str, pieces: Sequence[Piece], *, prefix: str) -> Converted:
     turn_id = fit_id(trace, prefix=prefix)
     steps = sorted((p for p in kept if p["what"] == "step"), key=lambda p: (p.get("start", ""), p.get("id", "")))
     traces = [piece for piece in kept if piece["what"] == "trace"]
-    scores = {str(p.get("id")): p for p in kept if p["what"] == "score"}
+    scores = {str(p.get("id", "")): p for p in kept if p["what"] == "score"}
     if steps or traces:
         converted.turns = [_turn(turn_id, traces, steps, prefix, converted.notes)]
     # A score without a time was given at the earliest when the turn was over, and seldom much later.
     times = [turn["time"] for turn in converted.turns if turn.get("time")]
-    for _, score in sorted(scores.items()):
-        given = Score(**{"time": next(iter(times), ""), **{k: v for k, v in score.items() if k in _SCORE}})
+    for name, score in sorted(scores.items()):
+        least = {"id": name or trace, "name": "", "time": next(iter(times), "")}  # names that are no text are left out
+        given = Score(**{**least, **{k: v for k, v in score.items() if k in _SCORE}})
         converted.feedback += feedback_of(given, turn=turn_id, prefix=prefix, notes=converted.notes)
     return converted
 

@@ -188,6 +188,14 @@ def test_files_that_are_no_rows_say_what_to_do(content: bytes, said: str) -> Non
         lines_of(content)
 
 
+def test_a_date_that_python_cannot_hold_is_said_with_its_place() -> None:
+    buffer = pa.BufferOutputStream()
+    when = pa.array([0, 2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"prompt": ["a", "b"], "completion": ["c", "d"], "when": when}), buffer)
+    with pytest.raises(ImportFailed, match="from 1 to 2 holds a date"):
+        lines_of(bytes(buffer.getvalue()))
+
+
 def test_a_file_of_nothing_is_said(assistant: Assistant) -> None:
     curated = take_in(assistant, ["{", "{"])
     assert (curated.state, curated.rows) == ("failed", 0)
