@@ -19,6 +19,11 @@ SENTENCES = {
 }
 """By PostgreSQL's code: disk full, no such table, no such column."""
 
+NOT_OURS = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP,
+})  # fmt: skip
+"""What is wrong with a file or folder, and not with us. A file that is missing may well be our mistake."""
+
 
 def run(argv: list[str]) -> None:
     """As Django's `execute_from_command_line`."""
@@ -42,6 +47,8 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full{f' ({error.filename})' if error.filename else ''}. Free some space and try again."
+    if isinstance(error, OSError) and error.errno in NOT_OURS and error.filename:
+        return f"{error.filename} cannot be used: {error.strerror}. Check the path and who may read and write there."
     if not isinstance(error, DatabaseError):
         return None
     state = getattr(error.__cause__, "sqlstate", None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -229,6 +231,25 @@ def test_the_command_writes_a_file_for_its_owner_alone(logged: list[Turn], tmp_p
 def test_the_command_refuses_what_it_cannot_do(logged: list[Turn], tmp_path: Path, changes: Any, said: str) -> None:
     with pytest.raises(CommandError, match=said):
         call_command("export_turns", str(tmp_path / "x.jsonl"), **{"assistant": "bot", **changes})
+
+
+def test_the_command_replaces_no_folder(logged: list[Turn], tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="is a folder"):
+        call_command("export_turns", str(tmp_path), assistant="bot", force=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_of_the_command_that_goes_is_told_of_in_one_sentence(
+    logged: list[Turn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `export_turns - | head -1` does."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(CommandError, match="it is not whole"):
+            call_command("export_turns", "-", assistant="bot")
+        monkeypatch.undo()
 
 
 def test_the_page_exports_parquet_and_only_ones_own(client: Client, cast: Cast, logged: list[Turn]) -> None:

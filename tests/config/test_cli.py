@@ -26,6 +26,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
     [
         (ImproperlyConfigured("X_PORT='a' is not a whole number."), "X_PORT='a' is not"),
         (OSError(errno.ENOSPC, "No space left on device", "/data/run.log"), "The disk is full (/data/run.log)."),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x cannot be used: Permission denied."),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/data"), "/data cannot be used: Is a directory."),
         (caused(OperationalError("could not extend file"), psycopg.errors.DiskFull()), "The database's disk is full."),
         (caused(ProgrammingError("no relation"), psycopg.errors.UndefinedTable()), "The database has not been set up"),
         (caused(ProgrammingError("no column"), psycopg.errors.UndefinedColumn()), "A column is missing (no column)."),
@@ -39,7 +41,9 @@ def test_what_a_user_can_put_right_is_one_sentence(error: Exception, start: str)
     assert (explain(error) or "").startswith(start)
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError("x"), ProgrammingError("syntax error")])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), FileNotFoundError("x"), PermissionError("x"), ProgrammingError("syntax error")]
+)
 def test_errors_in_the_code_keep_their_trace(error: Exception) -> None:
     assert explain(error) is None
 

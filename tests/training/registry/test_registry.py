@@ -194,6 +194,11 @@ def test_commands_take_folders_in_and_out(assistant: Assistant, folder: Path, tm
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(CommandError, match="is there already"):
         call_command("export_adapter", assistant.slug, "1", str(tmp_path / "out"))
+    file = tmp_path / "out" / "README.md"
+    with pytest.raises(CommandError, match="is not a folder"):
+        call_command("export_adapter", assistant.slug, "1", str(file / "adapter.zip"))
+    call_command("export_adapter", assistant.slug, "1", str(tmp_path / "new" / "adapter.zip"), stdout=io.StringIO())
+    assert zipfile.is_zipfile(tmp_path / "new" / "adapter.zip")
     with pytest.raises(CommandError, match="are Adapter 1 already"):
         call_command("import_adapter", assistant.slug, str(folder))
     with pytest.raises(CommandError, match="no assistant"):

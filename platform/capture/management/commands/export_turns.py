@@ -44,11 +44,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         export = self._export(options)
         if options["file"] == "-":
-            self._write(pieces_of(export), cast("IO[bytes]", getattr(sys.stdout, "buffer", sys.stdout)))
+            self._write_out(pieces_of(export))
             return
         target = Path(options["file"])
         if target.exists() and not options["force"]:
             raise CommandError(f"{target} is there already; --force replaces it.")
+        if target.is_dir():
+            raise CommandError(f"{target} is a folder. Name a file.")
         if not target.parent.is_dir():
             raise CommandError(f"There is no folder {target.parent}.")
         # Beside the target, so that the rename is one step; readable by its owner alone, as mkstemp makes it.
@@ -82,6 +84,15 @@ class Command(BaseCommand):
             told={**filters.for_audit(), "command": "export_turns"},
             limit=options["limit"],
         )
+
+    def _write_out(self, pieces: Iterator[bytes]) -> None:
+        try:
+            self._write(pieces, cast("IO[bytes]", getattr(sys.stdout, "buffer", sys.stdout)))
+        except BrokenPipeError:
+            # `… | head` has seen enough. What Python still holds for the pipe would fail once more as it ends.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            raise CommandError("Whoever read the export has gone: it is not whole.") from None
 
     def _write(self, pieces: Iterator[bytes], file: IO[bytes]) -> int:
         written, told = 0, time.monotonic()
