@@ -10,7 +10,8 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 import pytest
-from django.db import connection
+from asgiref.sync import SyncToAsync
+from django.db import connection, connections
 from playwright.sync_api import Browser, Page
 
 from config import dbserver, postgres
@@ -63,10 +64,14 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown() -> None:
-    """What a web process writes a few seconds later is not written into the next test, which may have no database."""
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What a web process writes a few seconds later is not written into the next test, which may have no database. What
+    an asynchronous test asks the database runs in one thread of asgiref's that lasts as long as we do: its connection
+    does not."""
     if counting := sys.modules.get("capture.counting"):
         counting.reset()
+    if item.get_closest_marker("asyncio"):
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result(30)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ OPERATIONS = [
     ("POST", "/api/v1/turns"), ("GET", "/api/v1/turns"), ("POST", "/api/v1/turns/batch"),
     ("GET", "/api/v1/turns/{name}"), ("PATCH", "/api/v1/turns/{name}"), ("GET", "/api/v1/turns/export"),
     ("POST", "/api/v1/feedback"), ("POST", "/v1/traces"),
-    ("POST", "/api/v1/annotations"), ("GET", "/api/v1/annotations"),
+    ("POST", "/api/v1/annotations"), ("GET", "/api/v1/annotations"), ("PATCH", "/api/v1/turns/batch"),
+    ("POST", "/api/v1/runs"), ("GET", "/api/v1/runs"), ("POST", "/api/v1/documents"), ("GET", "/api/v1/documents"),
 ]  # fmt: skip
 # Not the chat, which answers through an asynchronous view and the engine: tests/serving has its bad input.
 
@@ -61,7 +62,9 @@ def test_whatever_is_sent_the_answer_is_a_described_one(
 ) -> None:
     settings.RATCHET_RATE_LIMIT = ""
     make_feedback(make_turn(cast.bot, client_id="web-4711", tags=["web"]))
-    _, secret = issue_key(assistant=cast.bot, name="fuzz", scopes=["log", "read", "chat", "annotate"])
+    _, secret = issue_key(
+        assistant=cast.bot, name="fuzz", scopes=["log", "read", "chat", "annotate", "documents", "train"]
+    )
     # A plain view's errors have the shapes of its protocol, which is not ours to describe in detail.
     wanted = [checks.not_a_server_error, *(() if path == "/v1/traces" else _CONFORMANCE)]
 
