@@ -140,9 +140,9 @@ def _check(turn: QuickTurn) -> None:
         raise ValueError
     if turn.contexts:
         _check_contexts(turn.contexts)
-    for name in (turn.model, turn.adapter, turn.client, turn.prompt_digest, turn.retrieval_config):
-        if name and not _NAME.fullmatch(name):
-            raise ValueError
+    names = turn.model + turn.adapter + turn.client + turn.prompt_digest + turn.retrieval_config
+    if names and not _NAME.fullmatch(names):
+        raise ValueError
     if turn.metadata:
         turn.metadata = _metadata(turn.metadata)
     if turn.time is not None:
@@ -152,13 +152,12 @@ def _check(turn: QuickTurn) -> None:
 
 
 def _check_contexts(contexts: Sequence[_Context]) -> None:
-    ranks = set()
     for context in contexts:
         if context.text.isspace():
             raise ValueError
         if context.metadata:
             context.metadata = _metadata(context.metadata)
-        ranks.add(context.rank)
+    ranks = {context.rank for context in contexts}
     if ranks != {None} and (None in ranks or len(ranks) < len(contexts)):
         raise ValueError
 

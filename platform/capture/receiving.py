@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django.utils import timezone
 from pydantic import ValidationError
 
 from assistants.errors import FieldError
 from assistants.models import ApiKey, Assistant
-from assistants.prepared import run_prepared
+from assistants.prepared import run_prepared, wire_bytes, wire_texts
 from assistants.vault import encrypt_all, keyed_hash
 from capture.counting import count_statuses
 from capture.metrics import declare, holds, misfit
@@ -25,7 +25,7 @@ from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
 from capture.quick import QuickTurn
 from capture.room import added
 from capture.sealing import packed_all
-from capture.vault import conversation_key, erased_id, stored_id
+from capture.vault import conversation_key, erased_ids, stored_id
 
 Status = Literal["created", "duplicate", "conflict", "invalid"]
 FEEDBACK_PREFIX = "feedback\x1f"
@@ -39,8 +39,7 @@ NO_TURN: FieldError = {"field": "turn", "message": "There is no such turn"}
 _PRODUCT = re.compile(r"[\w.+-]{1,60}(?:/[\w.+-]{1,58})?(?=\s|$)", re.ASCII)
 
 
-@dataclass(frozen=True)
-class ItemResult:
+class ItemResult(NamedTuple):
     """What became of one item; ``client_id`` as the client wrote it (empty when it had none that can be read)."""
 
     client_id: str
@@ -94,6 +93,7 @@ def receive_turns(
         client: as `product_of` gives it, for items that do not name a client. No part of the content.
     """
     batch = _Batch(results=[None] * len(items))
+    own = assistant.pk
     with _COMPUTING:
         keys: dict[str, str] = {}
         for place, raw in enumerate(items):
@@ -104,7 +104,7 @@ def receive_turns(
                 continue
             receipt_id = stored_id(item.id)
             conversation = stored_id(item.conversation) if item.conversation else receipt_id
-            key = keys.get(conversation) or keys.setdefault(conversation, conversation_key(assistant.pk, conversation))
+            key = keys.get(conversation) or keys.setdefault(conversation, conversation_key(own, conversation))
             batch.add(_valid(item, api_key, batch.received, place=place, client_id=item.id, receipt_id=receipt_id,
                              conversation=key, client=client))  # fmt: skip
     _store(assistant, Quarantine.Kind.TURN, batch)
@@ -212,29 +212,35 @@ def _valid(
 # One statement, so one transaction and one round trip: a receipt never exists without its payload. Receipts go in by
 # id, so that two batches with the same ids wait for each other in the same order; payloads in order of arrival. Last,
 # whether others wait already: of what this statement inserts it sees nothing.
+#
+# It is planned once per connection, since planning it took longer than inserting ten turns; perhaps while its tables
+# are empty. So nothing in it may be joined to a table: an aggregate of each id alone and the first by an index are
+# looked up in indexes whatever the tables hold, where a plan for EXISTS read all of the table at every post. Payloads
+# are taken out of their array last, since each step that they go through copies them.
 _INSERT = f"""
 WITH item AS (
-    SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(payloads)b::bytea[],
-                         %(erased)s::text[])
-    WITH ORDINALITY AS t (client_id, digest, conversation, payload, erased, place)
+    SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(erased)s::text[])
+    WITH ORDINALITY AS t (client_id, digest, conversation, erased, place)
 ), receipt AS (
     INSERT INTO {Receipt._meta.db_table} (assistant_id, client_id, payload_digest, received_at)
     SELECT %(assistant)s::bigint, client_id, digest, %(now)s::timestamptz FROM item
-    WHERE NOT EXISTS (SELECT FROM {Receipt._meta.db_table} gone
-                      WHERE gone.assistant_id = %(assistant)s::bigint AND gone.client_id = item.erased)
+    WHERE 0 = (SELECT count(*) FROM {Receipt._meta.db_table} gone
+               WHERE gone.assistant_id = %(assistant)s::bigint AND gone.client_id = item.erased)
     ORDER BY client_id
     ON CONFLICT (assistant_id, client_id) DO NOTHING
     RETURNING id, client_id
 ), stored AS (
     INSERT INTO {Quarantine._meta.db_table}
         (assistant_id, receipt_id, kind, conversation_key, payload, state, attempts, error, received_at)
-    SELECT %(assistant)s::bigint, receipt.id, %(kind)s, item.conversation, item.payload, 'waiting', 0, '',
-           %(now)s::timestamptz
-    FROM receipt JOIN item USING (client_id) ORDER BY item.place
+    SELECT %(assistant)s::bigint, new.id, %(kind)s, new.conversation, (%(payloads)s::bytea[])[new.place], 'waiting', 0,
+           '', %(now)s::timestamptz
+    FROM (SELECT receipt.id, item.conversation, item.place::int AS place
+          FROM receipt JOIN item USING (client_id) ORDER BY item.place OFFSET 0) AS new
     RETURNING id, receipt_id
 )
 SELECT receipt.client_id, stored.id,
-       EXISTS (SELECT FROM {Quarantine._meta.db_table} WHERE state = 'waiting' AND claimed_until IS NULL)
+       (SELECT id FROM {Quarantine._meta.db_table}
+        WHERE state = 'waiting' AND claimed_until IS NULL ORDER BY id LIMIT 1) IS NOT NULL
 FROM receipt JOIN stored ON stored.receipt_id = receipt.id
 """  # noqa: S608
 
@@ -247,20 +253,18 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
     with _COMPUTING:
         payloads = encrypt_all(packed)
     begun = time.monotonic()
-    # Payloads go to the server as bytes (%b): in an array, %s would write each of them as hex.
     rows = run_prepared(
         _INSERT,
         {
-            "ids": [item.receipt_id for item in items],
-            "digests": [item.digest for item in items],
-            "conversations": [item.conversation for item in items],
-            "payloads": payloads,
-            "erased": [erased_id(assistant.pk, item.receipt_id) for item in items],
+            "ids": wire_texts([item.receipt_id for item in items]),
+            "digests": wire_texts([item.digest for item in items]),
+            "conversations": wire_texts([item.conversation for item in items]),
+            "payloads": wire_bytes(payloads),
+            "erased": wire_texts(erased_ids(assistant.pk, [item.receipt_id for item in items])),
             "assistant": assistant.pk,
             "kind": kind.value,
             "now": timezone.now(),
         },
-        plan_once=False,  # planned into an empty table it took five times as long after twelve thousand turns
     )
     quick = time.monotonic() - begun < _QUICK_SECONDS
     created = {name for name, _, _ in rows}
@@ -288,7 +292,7 @@ def _result(item: _Valid, status: Status) -> ItemResult:
 def _known_digests(assistant: Assistant, ids: list[str]) -> dict[str, str]:
     if not ids:
         return {}
-    erased = {erased_id(assistant.pk, name): name for name in ids}
+    erased = dict(zip(erased_ids(assistant.pk, ids), ids, strict=True))
     found = Receipt.objects.filter(assistant=assistant, client_id__in=[*ids, *erased])
     return {erased.get(name, name): digest for name, digest in found.values_list("client_id", "payload_digest")}
 
@@ -313,7 +317,7 @@ def _announce(*, first: int, seen: bool, quick: bool) -> None:
             the worker have looked for more, before they were committed; so that counts only where
         quick: the insert took less time than a worker takes for that. Otherwise it is looked again.
     """
-    if seen and (quick or run_prepared(_UNCLAIMED, {"first": first}, plan_once=False)):
+    if seen and (quick or run_prepared(_UNCLAIMED, {"first": first})):
         return
     from capture.jobs import enqueue_scrub
 

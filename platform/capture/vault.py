@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from assistants.vault import PayloadUnreadable, decrypt, encrypt, encrypt_all, keyed_hash
+from assistants.vault import PayloadUnreadable, decrypt, encrypt, encrypt_all, hasher, keyed_hash
 
 __all__ = [
     "PayloadUnreadable",
@@ -14,6 +15,7 @@ __all__ = [
     "encrypt_all",
     "entities_key",
     "erased_id",
+    "erased_ids",
     "keyed_hash",
     "stored_id",
 ]
@@ -34,7 +36,13 @@ def stored_id(given: str) -> str:
 def erased_id(assistant_id: int, name: str) -> str:
     """Under which an erased id is still known, so that a repeat of the post does not bring the turn back; ``name`` as
     `stored_id` gives it."""
-    return f"erased-{keyed_hash('erased', assistant_id, name).hex()[:48]}"
+    return erased_ids(assistant_id, [name])[0]
+
+
+def erased_ids(assistant_id: int, names: Iterable[str]) -> list[str]:
+    """`erased_id` of each."""
+    hashed, prefix = hasher("erased"), f"{assistant_id}\x1f".encode()
+    return [f"erased-{hashed(prefix + name.encode('utf-8', 'surrogatepass')).hex()[:48]}" for name in names]
 
 
 def conversation_key(assistant_id: int, conversation: str) -> str:

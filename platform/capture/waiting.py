@@ -53,7 +53,7 @@ class WaitingSpans(models.Model):
     trace = models.CharField(max_length=32, help_text="Trace id in hex.")
     digest = models.CharField(max_length=64, help_text="Keyed hash of the content: the same export counts once.")
     payload = models.BinaryField(help_text="Encrypted JSON.")
-    size = models.PositiveIntegerField(help_text="Bytes of the payload.")
+    size = models.PositiveIntegerField(help_text="Bytes of the spans, unpacked: those that joining takes.")
     spans = models.PositiveIntegerField()
     has_root = models.BooleanField(default=False)
     error = models.CharField(max_length=300, blank=True, help_text="Why it is held, without any of the text.")

@@ -23,3 +23,5 @@ get_resolver().url_patterns  # noqa: B018 - imports all views now, not in the fi
 # validated: every batch makes enough objects for several full collections (docs/log.md).
 gc.collect()
 gc.freeze()
+# What one batch makes is gone by its count, and is not looked through several times while it is made.
+gc.set_threshold(20_000, 10, 10)

@@ -31,6 +31,7 @@ from config.postgres import (
     place,
     prepare,
 )
+from config.warming import warm_beside
 
 SETTINGS = {
     "listen_addresses": "",
@@ -299,6 +300,7 @@ def serve(var: Path) -> int:
         if asked:
             child.send_signal(signal.SIGINT)
         wait_ready(spot, password, child)
+        warm_beside(spot, password, most=2 * buffers(), is_over=lambda: bool(asked) or child.returncode is not None)
     except PostgresError as error:
         for child in children:
             stop(child)

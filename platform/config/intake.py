@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -94,18 +95,33 @@ class IntakeHandler(ASGIHandler):
 
     async def read_body(self, receive: Any) -> IO[bytes]:
         """As Django's, which puts all that comes on disk before anybody has shown a key. Of a body over the limit as
-        much is kept as shows it, so that the view refuses it; the rest is taken off the line and dropped."""
-        body: IO[bytes] = SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115
-        room = settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
+        much is kept as shows it, so that the view refuses it; the rest is taken off the line and dropped. What stays in
+        memory is joined once and read as it is: a file in memory copied it when it grew, and when it was read."""
+        pieces: list[bytes] = []
+        file: IO[bytes] | None = None
+        in_memory, room = settings.FILE_UPLOAD_MAX_MEMORY_SIZE, settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                body.close()
+                if file is not None:
+                    file.close()
                 raise RequestAborted
-            room -= body.write(message.get("body", b"")[:room])
+            piece = message.get("body", b"")[:room]
+            room -= len(piece)
+            in_memory -= len(piece)
+            if file is None and in_memory < 0:
+                file = SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115
+                file.writelines(pieces)
+                pieces.clear()
+            if file is None:
+                pieces.append(piece)
+            else:
+                file.write(piece)
             if not message.get("more_body", False):
-                body.seek(0)
-                return body
+                if file is None:
+                    return BytesIO(b"".join(pieces))
+                file.seek(0)
+                return file
 
     def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from assistants.auth import authenticate_key
 from assistants.models import ApiKey
-from assistants.prepared import Wire, run_prepared
+from assistants.prepared import Wire, run_prepared, wire_bytes, wire_texts
 from assistants.services import issue_key
 from tests.factories import make_assistant
 
@@ -78,3 +78,10 @@ def test_a_value_may_go_as_its_type_reads_it() -> None:
     assert run_prepared("SELECT (%(v)s::halfvec)::text", {"v": Wire(vector)}) == [("[1,-0.5,0.25]",)]
     with pytest.raises(DatabaseError):
         run_prepared("SELECT (%(v)s::halfvec)::text", {"v": Wire(vector[:5])})
+
+
+def test_lists_arrive_as_they_are() -> None:
+    texts, octets = ["", "a", "Grüße \U0001f600", '{},"\\ NULL', "x" * 70_000], [b"", b"\x00\xff", b"y" * 70_000]
+    sql = "SELECT %(texts)s::text[], %(octets)s::bytea[]"
+    assert run_prepared(sql, {"texts": wire_texts(texts), "octets": wire_bytes(octets)}) == [(texts, octets)]
+    assert run_prepared(sql, {"texts": wire_texts([]), "octets": wire_bytes([])}) == [([], [])]

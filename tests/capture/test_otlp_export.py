@@ -22,10 +22,10 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from assistants.models import Assistant
 from assistants.services import issue_key
-from assistants.vault import decrypt
 from capture.models import Feedback, Quarantine, Retrieval, Turn, WaitingSpans
 from capture.otlp.closing import CloseReport, close_traces
 from capture.otlp.receiving import forget_loads
+from capture.sealing import content_of
 from capture.services import scrub_waiting
 from tests import servers
 from tests.capture.otlp_samples import ANSWERED, ASKED, FEE, MOVING, Bot, trace_id
@@ -99,7 +99,8 @@ def test_one_batch_becomes_one_turn(send: Send, compression: Compression) -> Non
     assert send(spans, compression=compression) is SpanExportResult.SUCCESS
     row = WaitingSpans.objects.get()
     assert FEE.encode() not in bytes(row.payload)
-    assert FEE.encode() in decrypt(row.payload)
+    assert FEE.encode() in content_of(row.payload)
+    assert len(row.payload) < row.size == len(content_of(row.payload))
     assert not Quarantine.objects.exists()
     assert closed().sentence == "1 turns, 0 feedback, 0 refused, 0 held, 0 without a conversation"
     assert not WaitingSpans.objects.exists()
@@ -207,7 +208,7 @@ def test_annotations_become_feedback_also_when_they_come_later(send: Send) -> No
     late = bot.spans()
     for _ in range(2):
         assert send(late) is SpanExportResult.SUCCESS
-    assert b"not kept" not in decrypt(WaitingSpans.objects.get().payload)
+    assert b"not kept" not in content_of(WaitingSpans.objects.get().payload)
     assert closed().feedback == 1
     scrub_waiting()
     given = Feedback.objects.filter(turn__client_id=trace_id(first)).values_list("kind", "text")

@@ -24,7 +24,6 @@ from assistants import limits
 from assistants.errors import ApiError
 from assistants.models import ApiKey
 from assistants.services import issue_key, revoke_key
-from assistants.vault import decrypt
 from capture.models import Turn, WaitingSpans
 from capture.otlp import decoding
 from capture.otlp.closing import close_traces
@@ -32,6 +31,7 @@ from capture.otlp.decoding import count_spans, decode
 from capture.otlp.receiving import LATE, TOO_LARGE, forget_loads
 from capture.otlp.spans import BAD_IDS, TOO_MANY_ATTRIBUTES
 from capture.otlp.wire import MAX_UNPACKED, Encoding
+from capture.sealing import content_of
 from capture.services import receive_turns, scrub_waiting
 from tests.capture.conftest import Cast, turn_item
 from tests.capture.otlp_samples import ANSWERED, ASKED, Bot, body_of, json_of, trace_id
@@ -97,7 +97,7 @@ def test_both_encodings_say_the_same(post: Any, path: str) -> None:
     spans = Bot().openinference(web=True)
     sent = post(body_of(spans), path=path)
     assert (sent.status_code, sent.content, sent.headers["Content-Type"]) == (200, b"", PROTOBUF)
-    kept = decrypt(WaitingSpans.objects.get().payload)
+    kept = content_of(WaitingSpans.objects.get().payload)
     assert b"secret" not in kept  # what a web framework writes is none of ours
     again = post(json_of(spans), path=path)
     assert (again.status_code, again.json(), again.headers["Content-Type"]) == (200, {}, JSON)

@@ -23,6 +23,7 @@ import pytest
 from config import dbserver, postgres
 from config.dbserver import running_pid, start, stop, stop_stray, wait_ready
 from config.postgres import Place, PostgresError, place
+from config.warming import index_files, read_files, warm_beside
 
 PASSWORD = "it's a password"
 
@@ -89,6 +90,33 @@ def test_it_is_started_with_them(var: Path) -> None:
     stop(child)
     assert shown is not None
     assert shown[0] == dbserver.buffers() // 2**20 * 2**20
+
+
+def test_vector_indexes_are_read_beside_it_and_no_more_than_is_allowed(var: Path) -> None:
+    child, spot = run(var)
+    with connect(spot) as raw:
+        raw.execute("CREATE TABLE seen (v vector(3))")
+        raw.execute("INSERT INTO seen SELECT ARRAY[n, n % 7, n % 11]::vector FROM generate_series(1, 2000) n")
+        raw.execute("CREATE INDEX seen_v ON seen USING hnsw (v vector_l2_ops)")
+        raw.commit()
+        size = raw.execute("SELECT pg_relation_size('seen_v')").fetchone()
+        files = index_files(raw, spot.data)
+    assert size is not None
+    assert [file.is_file() for file in files] == [True]
+    gone = spot.data / "gone"
+    assert read_files([gone, *files], most=2**30, is_over=lambda: False) == size[0] > 100_000
+    assert read_files(files, most=5000, is_over=lambda: False) == 5000
+    assert read_files(files, most=2**30, is_over=lambda: True) == 0
+    warm_beside(spot, PASSWORD, most=2**30, is_over=lambda: False).join(30)
+    assert running_pid(spot) == child.pid
+    stop(child)
+
+
+def test_without_a_server_one_sentence_says_that_nothing_was_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm_beside(place(folder), PASSWORD, most=2**30, is_over=lambda: False).join(30)
+    assert capsys.readouterr().err == "The vector indexes were not read ahead (OperationalError).\n"
 
 
 def test_committed_rows_survive_a_kill_and_the_stale_pid_file(var: Path) -> None:

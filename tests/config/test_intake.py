@@ -35,6 +35,12 @@ def test_a_body_is_kept_up_to_the_limit_and_taken_off_the_line(settings: Any) ->
     assert read([{"type": "http.request"}]) == (b"", 0)
 
 
+@pytest.mark.parametrize("in_memory", [0, 999, 1000, 2500, 8999, 9000])
+def test_a_body_is_the_same_in_memory_and_in_a_file(settings: Any, in_memory: int) -> None:
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = in_memory
+    assert read(pieces(9)) == (PIECE * 9, 0)
+
+
 def test_a_client_that_goes_away_is_no_request() -> None:
     with pytest.raises(RequestAborted):
         read([*pieces(2)[:1], {"type": "http.disconnect"}])

@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
                 ('claimed_until', models.DateTimeField(blank=True, help_text='Lease of the worker that scrubs it now.', null=True)),
                 ('received_at', models.DateTimeField(auto_now_add=True)),
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
-                ('receipt', models.OneToOneField(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='quarantine', to='capture.receipt')),
+                ('receipt', models.OneToOneField(db_constraint=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='quarantine', to='capture.receipt')),
             ],
             options={
                 'verbose_name': 'quarantined item',
@@ -259,7 +259,7 @@ class Migration(migrations.Migration):
                 ('trace', models.CharField(help_text='Trace id in hex.', max_length=32)),
                 ('digest', models.CharField(help_text='Keyed hash of the content: the same export counts once.', max_length=64)),
                 ('payload', models.BinaryField(help_text='Encrypted JSON.')),
-                ('size', models.PositiveIntegerField(help_text='Bytes of the payload.')),
+                ('size', models.PositiveIntegerField(help_text='Bytes of the spans, unpacked: those that joining takes.')),
                 ('spans', models.PositiveIntegerField()),
                 ('has_root', models.BooleanField(default=False)),
                 ('error', models.CharField(blank=True, help_text='Why it is held, without any of the text.', max_length=300)),

@@ -20,13 +20,14 @@ from django.utils import timezone
 
 from assistants.models import ApiKey, Assistant
 from assistants.services import audit
-from assistants.vault import PayloadUnreadable, decrypt
+from assistants.vault import PayloadUnreadable
 from capture import room
 from capture.imports.units import Converted, Refused
 from capture.models import WaitingSpans
 from capture.otlp.joining import NOTHING, converted
 from capture.otlp.spans import Span
 from capture.receiving import ItemResult, receive_feedback, receive_turns
+from capture.sealing import content_of
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def _open(closing: _Closing, trace: str, rows: list[WaitingSpans], report: Close
 
 def _spans(rows: Iterable[WaitingSpans]) -> Iterator[Span]:
     for row in rows:
-        yield from json.loads(decrypt(row.payload))
+        yield from json.loads(content_of(row.payload))
 
 
 def _hold(trace: str, keys: list[int], sentence: str, report: CloseReport) -> None:

@@ -17,15 +17,16 @@ from django.utils import timezone
 
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Assistant
-from assistants.vault import encrypt, keyed_hash
+from assistants.vault import encrypt_all, keyed_hash
 from capture.imports.traces import MAX_PIECES
 from capture.models import Receipt, WaitingSpans
 from capture.otlp.decoding import Decoded
 from capture.otlp.joining import scores_alone
 from capture.otlp.spans import Span
+from capture.sealing import packed_all
 
 MAX_TRACE_BYTES = 4 * 1024 * 1024
-"""Of one trace while it waits, encrypted."""
+"""Of one trace while it waits, unpacked: joining it takes that much."""
 TOO_LARGE = f"of a trace with more than {MAX_PIECES:,} spans or {MAX_TRACE_BYTES // 2**20} MB"
 LATE = "of traces that were taken before changed nothing"
 RETRY_SECONDS = 10
@@ -109,7 +110,7 @@ def _rows(
         .annotate(Sum("spans"), Sum("size"))
     }
     now = timezone.now()
-    rows: list[WaitingSpans] = []
+    kept: list[tuple[str, list[Span], bytes]] = []
     late = 0
     for trace, given in traces.items():
         spans = given
@@ -121,26 +122,25 @@ def _rows(
         # Half a surrogate pair waits as it came; it is cleaned where every text is.
         content = json.dumps(spans, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         have_spans, have_bytes = waiting.get(trace, (0, 0))
-        if len(content) > MAX_TRACE_BYTES:
+        if have_spans + len(spans) > MAX_PIECES or have_bytes + len(content) > MAX_TRACE_BYTES:
             rejected[TOO_LARGE] += len(spans)
             continue
-        payload = encrypt(content)
-        if have_spans + len(spans) > MAX_PIECES or have_bytes + len(payload) > MAX_TRACE_BYTES:
-            rejected[TOO_LARGE] += len(spans)
-            continue
-        rows.append(
-            WaitingSpans(
-                assistant=assistant,
-                api_key=key,
-                trace=trace,
-                digest=keyed_hash("spans", content).hex(),
-                payload=payload,
-                size=len(payload),
-                spans=len(spans),
-                has_root=trace in taken or any("parent" not in span for span in spans),
-                received_at=now,
-            )
+        kept.append((trace, spans, content))
+    payloads = encrypt_all(packed_all([content for _, _, content in kept]))
+    rows = [
+        WaitingSpans(
+            assistant=assistant,
+            api_key=key,
+            trace=trace,
+            digest=keyed_hash("spans", content).hex(),
+            payload=payload,
+            size=len(content),
+            spans=len(spans),
+            has_root=trace in taken or any("parent" not in span for span in spans),
+            received_at=now,
         )
+        for (trace, spans, content), payload in zip(kept, payloads, strict=True)
+    ]
     return rows, late
 
 
