@@ -46,7 +46,9 @@ def main(path: Path) -> int:
     stop = StopFlag()
     try:
         job = Job.read(path)
-        return train(job, report, stop)
+        code = train(job, report, stop)
+        world.leave()
+        return code
     except AdapterRefused as error:
         report("error", message=f"The adapter to continue is refused: {error}")
         return EXIT_ERROR

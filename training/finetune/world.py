@@ -79,3 +79,13 @@ def any_of(*flags: bool) -> list[bool]:
     told = torch.tensor([int(flag) for flag in flags], device=PartialState().device)
     torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
     return [bool(flag) for flag in told.tolist()]
+
+
+def leave() -> None:
+    """The end of a training that several processes share. The group's threads do not survive the interpreter's end
+    well: a process that falls over them has done its work, and the launcher calls the whole training failed."""
+    if size() > 1:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
