@@ -64,6 +64,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What an earlier test has left is not for this one: a connection that was lost under Django, which would keep it
+    until everything in this process has failed; and the mark of a web process, which the application sets when a test
+    is the first to import it."""
+    if connection.connection is not None and connection.connection.closed:
+        connection.connection, connection.in_atomic_block, connection.closed_in_transaction = None, False, False
+    os.environ.pop("RATCHET_PROCESS", None)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """What a web process writes a few seconds later is not written into the next test, which may have no database. What
     an asynchronous test asks the database runs in one thread of asgiref's that lasts as long as we do: its connection

@@ -77,8 +77,10 @@ def _recipe(path: Path | None) -> Recipe:
         if path.stat().st_size > MAX_FILE:
             raise CommandError(f"{path} is larger than {MAX_FILE:,} bytes.")
         return read_recipe(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} cannot be read: {type(error).__name__}.") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{path} is not UTF-8.") from None
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _found(model: Any, asked: Any, **filters: Any) -> Any:
