@@ -283,6 +283,14 @@ class ContextMark(models.Model):
         return f"[{self.retrieval.rank}] {self.relevance}"
 
 
+class ResolutionQuerySet(models.QuerySet["Resolution"]):
+    def of(self, assistant: Assistant) -> Self:
+        """On its turns: most are in one of its queues, which is known without looking each up among all turns."""
+        queued = QueueItem.objects.filter(queue__assistant=assistant).order_by().values("turn")
+        alone = Turn.objects.filter(pk=models.OuterRef("turn"), assistant=assistant)
+        return self.filter(models.Q(turn__in=queued) | models.Q(models.Exists(alone)))
+
+
 class Resolution(models.Model):
     """The verdict that counts for a turn, after overlap and adjudication."""
 
@@ -306,6 +314,8 @@ class Resolution(models.Model):
     )
     resolved_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     resolved_at = models.DateTimeField(auto_now=True)
+
+    objects = ResolutionQuerySet.as_manager()
 
     class Meta:
         ordering = ("-resolved_at",)

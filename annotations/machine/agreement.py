@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
 from django.db import connection
 
-from annotations.agreement import Estimate, cohen_kappa, percent_agreement
+from annotations.agreement import Estimate
 from annotations.machine.models import MachineLabel
 from annotations.models import Annotation, Queue, QueueItem, Verdict
 from annotations.trust.rows import MAX_LABELS
+from annotations.trust.tables import pair_estimates
 
 MAX_MACHINES = 20
 """Of a queue's page; those with the most labels come first."""
@@ -72,11 +74,12 @@ def machine_agreement(queue: Queue) -> tuple[MachineAgreement, ...]:
 
 
 def _agreement(machine: tuple[str, str, str], counted: Counter[tuple[str, str]]) -> MachineAgreement:
-    both = [pair for pair in counted.elements() if pair[1]]
+    sides = itertools.product((Verdict.BAD.value, Verdict.GOOD.value), repeat=2)
+    percent, kappa = pair_estimates(*(counted[machine_says, people_say] for machine_says, people_say in sides))
     return MachineAgreement(
         *machine,
         labels=counted.total(),
         good=sum(n for (verdict, _), n in counted.items() if verdict == Verdict.GOOD),
-        percent=percent_agreement({i: {0: a, 1: b} for i, (a, b) in enumerate(both)}),
-        kappa=cohen_kappa([a for a, _ in both], [b for _, b in both]),
+        percent=percent,
+        kappa=kappa,
     )

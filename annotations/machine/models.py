@@ -84,6 +84,8 @@ class MachineLabel(models.Model):
             models.Index(fields=["-created_at", "-id"], name="machine_label_newest"),  # of several assistants
             models.Index(fields=["assistant", "name", "version"], name="machine_label_names"),  # what a list offers
             models.Index(fields=["turn", "kind", "name", "-created_at"], name="machine_label_standing"),
+            # Agreement with people: most of what programs send are scores.
+            models.Index(fields=["turn"], condition=~models.Q(verdict=""), name="machine_label_verdicts"),
         ]
 
     def __str__(self) -> str:

@@ -40,7 +40,7 @@ class MachineFilter(AllValuesFieldListFilter):
     """Of ``name`` or ``version``: Django's, which offers what it reads from the rows of the list."""
 
     def __init__(self, field: Any, request: HttpRequest, *rest: Any, field_path: str) -> None:
-        super().__init__(field, request, *rest, field_path=field_path)
+        super().__init__(field, request, *rest, field_path=field_path)  # type: ignore[misc]
         admin = rest[-1]
         versions = getattr(request, "_machine_versions", None)
         if versions is None:

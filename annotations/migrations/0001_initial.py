@@ -284,6 +284,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='machinelabel',
+            index=models.Index(condition=models.Q(('verdict', ''), _negated=True), fields=['turn'], name='machine_label_verdicts'),
+        ),
+        migrations.AddIndex(
+            model_name='machinelabel',
             index=models.Index(fields=['turn', 'kind', 'name', '-created_at'], name='machine_label_standing'),
         ),
         migrations.AddConstraint(

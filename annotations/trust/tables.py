@@ -111,7 +111,7 @@ def kappas(tables: Ints) -> list[float]:
 def pair_agreements(tables: Ints, names: list[str]) -> tuple[PairAgreement, ...]:
     """Of each two who have a common unit."""
     return tuple(
-        PairAgreement(names[one], names[other], *_pair(*(int(n) for n in tables[one, other].ravel())))
+        PairAgreement(names[one], names[other], *pair_estimates(*(int(n) for n in tables[one, other].ravel())))
         for one in range(len(names))
         for other in range(one + 1, len(names))
         if tables[one, other].any()
@@ -119,8 +119,11 @@ def pair_agreements(tables: Ints, names: list[str]) -> tuple[PairAgreement, ...]
 
 
 @lru_cache(_CACHED)
-def _pair(neither: int, second: int, first: int, both: int) -> tuple[Estimate, Estimate]:
-    """(percent agreement, κ) of two people. Kept: between two views of a page few pairs have labelled anything."""
+def pair_estimates(neither: int, second: int, first: int, both: int) -> tuple[Estimate, Estimate]:
+    """(percent agreement, κ) of two, from how often neither, only one of them, or both said yes.
+
+    Kept: between two views of a page few pairs have labelled anything.
+    """
     found = np.array([[0, 2], [1, 1], [2, 0]])
     times = np.array([both, first + second, neither])
     table = np.array([[neither, second], [first, both]])

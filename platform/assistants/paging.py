@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 COUNTED = 10_000
 """Rows up to which a list is counted: nobody turns so many pages, and counting a million costs more than the page."""
+
+DEEP = 10
+"""Pages from the one after this are read by their keys."""
 
 
 class Counted(int):
@@ -35,6 +39,14 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # Django has no pa
     template_name = "assistants/_list_pages.html"
     """What unfold shows in place of its own, which knows no end of counting and makes a link of "…"."""
     counted = f"{COUNTED:,}"
+
+    def _get_page(self, object_list: Any, number: int, paginator: Any) -> Any:
+        if number > DEEP and isinstance(object_list, QuerySet):
+            # Rows before a page are read and thrown away: an index has their keys, whole rows are of the page alone.
+            keys = list(object_list.values_list("pk", flat=True))
+            rows: Any = self.object_list
+            object_list = rows.filter(pk__in=keys)
+        return super()._get_page(object_list, number, paginator)  # type: ignore[misc]
 
     @cached_property
     def count(self) -> Counted:

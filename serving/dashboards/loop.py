@@ -85,13 +85,14 @@ def own_steps(assistant: Assistant, roles: set[str]) -> list[Step]:
 
 def _held(count: int) -> Step:
     return Step(
-        f"{count} captured items are held because scrubbing failed.", "Review them",
+        f"{count:,} captured item{' is' if count == 1 else 's are'} held because scrubbing failed.", "Review them",
         _list("capture_quarantine") + "?state__exact=held", "amber",
     )  # fmt: skip
 
 
 def _to_label(count: int) -> Step:
-    return Step(f"{count} turns wait for a label.", "Label", _list("annotations_queue"), "blue")
+    waiting = "turn waits" if count == 1 else "turns wait"
+    return Step(f"{count:,} {waiting} for a label.", "Label", _list("annotations_queue"), "blue")
 
 
 def loop_counts(assistant: Assistant) -> dict[str, Any]:
@@ -117,8 +118,8 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
         "items": items,
         "turns": turns,
         "turns_of_week": turns_of_week,
-        "resolved": Resolution.objects.filter(turn__assistant=assistant).count(),
-        "resolved_since": Resolution.objects.filter(turn__assistant=assistant, **since).count(),
+        "resolved": Resolution.objects.of(assistant).count(),
+        "resolved_since": Resolution.objects.of(assistant).filter(**since).count(),
         "dataset": dataset,
         "run": Run.objects.filter(assistant=assistant).order_by("-created_at").first(),
         "evaluation": Evaluation.objects.filter(assistant=assistant).select_related("adapter").first(),
@@ -151,9 +152,9 @@ def stages(c: dict[str, Any]) -> list[Stage]:
     held = c["quarantine"]["held"]
     return [
         Stage("Documents", c["documents"]["ready"], "ready", _list("knowledge_document"),
-              f"{c['documents']['failed']} could not be read" if c["documents"]["failed"] else ""),
+              f"{c['documents']['failed']:,} could not be read" if c["documents"]["failed"] else ""),
         Stage("Quarantine", c["quarantine"]["waiting"] + held, "not scrubbed", _list("capture_quarantine"),
-              f"{held} held: scrubbing failed" if held else ""),
+              f"{held:,} held: scrubbing failed" if held else ""),
         Stage("Turns", c["turns"], "captured", _list("capture_turn")),
         Stage("To label", c["items"]["open"], "open", _list("annotations_queue")),
         Stage("Resolved", c["resolved"], "verdicts", _list("annotations_resolution")),
@@ -219,7 +220,7 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
     if c["resolved_since"] >= RETRAIN_AFTER:
         steps.append(
             Step(
-                f"{c['resolved_since']} verdicts are new since the last dataset: a retraining is worth it.",
+                f"{c['resolved_since']:,} verdicts are new since the last dataset: a retraining is worth it.",
                 "Build a dataset",
                 _list("training_datasetversion"),
                 "green",

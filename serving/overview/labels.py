@@ -107,9 +107,8 @@ def _people(counted: Sequence[Given]) -> Panel:
 
 
 def _resolved(assistant: Assistant, span: Span) -> Panel:
-    rows = Resolution.objects.filter(
-        turn__assistant=assistant, resolved_at__gte=span.since, resolved_at__lt=span.until
-    ).order_by()
+    settled = Resolution.objects.of(assistant).order_by()
+    rows = settled.filter(resolved_at__gte=span.since, resolved_at__lt=span.until)
     counted = [
         (Resolution.How(how).label, n) for how, n in rows.values_list("how").annotate(n=Count("pk")).order_by("-n")
     ]
@@ -117,7 +116,8 @@ def _resolved(assistant: Assistant, span: Span) -> Panel:
         "settled", f"{sum(n for _, n in counted):,} verdicts came to count", "bars", [name for name, _ in counted],
         [Series("verdicts", [n for _, n in counted], "today")], "verdicts",
         empty="No verdict came to count in this time.",
-        note=f"How far labels agree stands on the page Agreement ({reverse('annotations:agreement')}).",
+        note="How far labels agree stands on the page Agreement.",
+        link=f"{reverse('annotations:agreement')}?assistant={assistant.slug}",
     )  # fmt: skip
 
 

@@ -94,3 +94,19 @@ def test_every_list_is_counted_to_the_limit(root: Client) -> None:
     talks = (Conversation(assistant=assistant, external_id=str(n)) for n in range(COUNTED + 1))
     Conversation.objects.bulk_create(talks)
     assert "more than 10,000 conversations" in shown(root, reverse("admin:capture_conversation_changelist"))
+
+
+def test_deep_pages_hold_the_rows_that_come_there(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read by their keys: the same rows in the same order, filtered or not, in one statement more."""
+    note(130)
+    note(5, "key.created")
+    monkeypatch.setattr("assistants.admin.AuditEventAdmin.list_per_page", 10)
+
+    def targets(page: int, deep: int, **query: str) -> list[str]:
+        monkeypatch.setattr("assistants.paging.DEEP", deep)
+        answer = root.get(reverse(AUDIT), {"p": page, **query})
+        return [row.target for row in answer.context["cl"].result_list]
+
+    for query in ({}, {"q": "label"}, {"o": "-2.1"}):
+        for page in (2, 12, 13):
+            assert targets(page, 0, **query) == targets(page, 1_000, **query) != [], (query, page)
