@@ -84,6 +84,8 @@ class Panel:
     shown: Table | None = None
     empty: str = "Nothing yet."
     note: str = ""
+    link: str = ""
+    """Where the note leads."""
 
     @property
     def table(self) -> Table:

@@ -278,7 +278,7 @@ def test_home_shows_the_loop_and_the_next_best_step(assistant: Assistant) -> Non
     assert "1 could not be read" in text
     assert "2 turns wait for a label." in text
     assert f"{evaluation.adapter} has passed the gate." in text
-    assert "1 captured items are held" in text
+    assert "1 captured item is held" in text
     assert text.index("Review them") < text.index("Read before / after and promote") < text.index("Label →")
 
 
@@ -299,7 +299,7 @@ def test_home_shows_people_what_waits_for_them_and_strangers_nothing(assistant: 
     assert "passed the gate" not in ann
     assert "held" not in ann
     assert 'aria-label="The loop"' not in ann
-    assert "1 captured items are held" in body(enter("pia").get(reverse("admin:index")))
+    assert "1 captured item is held" in body(enter("pia").get(reverse("admin:index")))
     make_user("nina")
     assert "No assistant yet" in body(enter("nina").get(reverse("admin:index")))
 
