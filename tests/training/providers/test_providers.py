@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
@@ -81,9 +82,9 @@ def run(assistant: Assistant, there: TrainingProvider) -> Run:
 
 
 @contextlib.contextmanager
-def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def listening(handler: type[BaseHTTPRequestHandler], kind: type[HTTPServer] = HTTPServer) -> Iterator[str]:
     """The address of a server that answers so."""
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
+    with kind(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
@@ -303,6 +304,40 @@ def test_a_provider_that_drips_is_given_up_in_time(sent: bytes) -> None:
             client.job("ftjob-1")
         assert len(asked) == 1  # not tried again at once
         assert time.monotonic() - asked[0] < 10
+
+
+def test_who_is_told_to_stop_in_the_middle_of_a_request_can_still_ask() -> None:
+    """A signal becomes an exception wherever the performer is; after that it cancels the job and deletes its files."""
+
+    class Stopped(Exception):
+        pass
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(1.5)
+
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with listening(Silent, ThreadingHTTPServer) as url, FineTuningClient(url, KEY) as client:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(Stopped):
+                client.job("ftjob-1")
+            client.cancel("ftjob-1")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_answer_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
