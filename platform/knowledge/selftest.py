@@ -26,7 +26,7 @@ from knowledge.retrieval_models import RetrievalCheck
 SAMPLE = 100
 MAX_SAMPLE = 1000
 AT = 10
-WIDTHS = (100, 125, 150, 175, 200, 250, 300, 400, 600)
+WIDTHS = (100, 110, 120, 130, 140, 150, 160, 175, 200, 225, 250, 300, 350, 400, 500, 600)
 """Of search (``hnsw.ef_search``) that are tried, narrowest first: the time of a search grows with it."""
 ENOUGH = 0.995
 """Recall from which a width is taken: above .99, which is promised, since the sample is small."""
@@ -108,10 +108,10 @@ def calibrate(assistant: Assistant, *, progress: Callable[[int, int], None] | No
     recall = 0.0
     for ef_search in WIDTHS:
         found = [nearest(assistant, vector, settings, ef_search=ef_search) for vector in vectors]
-        recall = fmean(len(a & b) / max(1, len(a)) for a, b in zip(exact, found, strict=True))
+        recall = round(fmean(len(a & b) / max(1, len(a)) for a, b in zip(exact, found, strict=True)), 4)
         if recall >= ENOUGH:
             break
-    return ef_search, round(recall, 4)
+    return ef_search, recall
 
 
 def _chunks(assistant: Assistant) -> int:
