@@ -46,6 +46,9 @@ class ScopedAdmin(ModelAdmin):
     delete_roles: ClassVar[Collection[str]] = ()
     paginator = BoundedPaginator
 
+    class Media:
+        css: ClassVar = {"all": ["assistants/list.css"]}
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
         return type("ScopedList", (BoundedList, super().get_changelist(request, **kwargs)), {})
 
