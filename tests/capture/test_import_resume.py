@@ -83,6 +83,22 @@ def test_ctrl_c_and_again_goes_on_without_doubling(
     assert run(path, batch=10).out.startswith("51 records: 0 turns new, 50 known already;")
 
 
+def test_another_report_than_the_one_of_before_is_said_not_to_be_whole(
+    cast: Cast, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As after a full disk: the summary counts what both attempts refused."""
+    path = written(tmp_path, [{"id": "bad"}, *turns(50), {"id": "worse"}])
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        stopped = run(path, batch=10, report=str(first))
+    assert (stopped.code, "refused before" in stopped.err) == (130, False)
+    done = run(path, batch=10, report=str(second), quiet=True)
+    assert "2 refused" in done.out
+    assert "second.jsonl gets what is refused from here on. 1 records were refused before" in done.err
+    assert len(second.read_text().splitlines()) == 1
+
+
 def test_traces_go_on_as_well_and_a_changed_file_or_database_starts_again(
     cast: Cast, tmp_path: Path, settings: Any, monkeypatch: Any
 ) -> None:

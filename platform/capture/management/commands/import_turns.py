@@ -103,6 +103,11 @@ class Command(BaseCommand):
         report_path = Path(options["report"]) if options["report"] else None
         if report_path and any(report_path.exists() and report_path.samefile(source.path) for source in sources):
             raise ImportProblem(f"--report would write over {report_path.name}, which is to be imported. Name another.")
+        if report_path and (earlier := _not_in(report_path, progress)):
+            self.stderr.write(
+                f"{report_path.name} gets what is refused from here on. {earlier:,} records were refused before; they "
+                "are in the report of the attempt that was stopped, if it wrote one. --restart reads all of it again."
+            )
         report = Report(report_path, [source.path.name for source in sources], progress.report)
         try:
             return Run(
@@ -123,6 +128,12 @@ class Command(BaseCommand):
             ).run()
         finally:
             report.close()
+
+
+def _not_in(report: Path, progress: Progress) -> int:
+    """How many were refused by earlier attempts that this report does not hold."""
+    goes_on = progress.report and report.exists() and report.stat().st_size >= progress.report
+    return 0 if goes_on else sum(progress.reasons.values())
 
 
 def _assistant(slug: str) -> Assistant:
