@@ -31,7 +31,7 @@ def _tiles(assistant: Assistant, span: Span, versions: Sequence[DatasetVersion])
         failed=Count("pk", filter=Q(state=Document.State.FAILED)),
     )
     chunks = Chunk.objects.filter(assistant=assistant).count()
-    resolved = Resolution.objects.filter(turn__assistant=assistant).aggregate(
+    resolved = Resolution.objects.of(assistant).aggregate(
         n=Count("pk"), new=Count("pk", filter=Q(resolved_at__gte=span.since))
     )
     failed = f", {documents['failed']} could not be read" if documents["failed"] else ""

@@ -20,6 +20,7 @@ from training.evaluation.gate import GateRule
 from training.models import Evaluation, Judging, KnowledgeScore, Replay, ReplayAnswer
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+AXIS = "Chart.getChart(document.querySelector('canvas[data-chart]')).options.scales.y.ticks.color"
 ESTIMATE = {"value": 0.03, "low": 0.01, "high": 0.05, "n": 40, "clusters": 20}
 
 
@@ -111,6 +112,8 @@ def test_no_serious_finding(
             shoot(reader, f"evaluation-{name}-{scheme}-{size[0]}", whole=True)
             if width_of(reader) > size[0]:
                 wide.append(f"{name} {size[0]}: {width_of(reader)}")
+            if name == "before-after":  # drawn before unfold had set the scheme, charts were dark on dark
+                assert reader.evaluate(AXIS) == ("#cbd5e1" if scheme == "dark" else "#334155")
             if problems := serious(axe, reader):
                 found[f"{name} {size[0]}"] = problems
     assert not found, "\n".join(f"{name}: {line}" for name, lines in found.items() for line in lines)
