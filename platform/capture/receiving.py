@@ -214,9 +214,10 @@ def _valid(
 # whether others wait already: of what this statement inserts it sees nothing.
 #
 # It is planned once per connection, since planning it took longer than inserting ten turns; perhaps while its tables
-# are empty. So nothing in it may be joined to a table: an aggregate of each id alone and the first by an index are
-# looked up in indexes whatever the tables hold, where a plan for EXISTS read all of the table at every post. Payloads
-# are taken out of their array last, since each step that they go through copies them.
+# are new. So nothing in it may be joined to a table: an aggregate of each id alone and the first by an index are
+# looked up in indexes then too, where a plan for EXISTS read all of the table at every post. (Only a plan that is made
+# while a table was analysed with next to nothing in it reads that table, until autovacuum analyses it again: a minute.)
+# Payloads are taken out of their array last, since each step that they go through copies them.
 _INSERT = f"""
 WITH item AS (
     SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(erased)s::text[])

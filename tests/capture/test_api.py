@@ -213,6 +213,9 @@ def test_a_write_costs_two_statements(api: Call, monkeypatch: Any, django_assert
 
 def test_plans_that_are_kept_read_no_table_although_it_was_empty_then(api: Call, monkeypatch: Any) -> None:
     monkeypatch.setattr(receiving, "_QUICK_SECONDS", 0)
+    with connection.cursor() as cursor:
+        # New, as far as the planner knows: one that autovacuum has seen empty, after tests that were undone, is read.
+        cursor.execute("TRUNCATE capture_receipt, capture_quarantine CASCADE")
     for n in range(2):
         api("post", "turns", turn_item(id=f"t-{n}"))
     with connection.cursor() as cursor:
