@@ -13,6 +13,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -59,7 +60,13 @@ class Platform:
         self.env = child_env(var, extra, marked=False)
         for name in ("DATABASE_URL", "RATCHET_TEST_DATABASE"):
             self.env.pop(name, None)
-        command = [sys.executable, str(ROOT / "manage.py"), "up", "--only", "db,web,worker", "--quiet", "--attached"]
+        # Of our own: while the web process is down, another platform of this machine that looks for a free port, from
+        # the usual one on, would take its place and answer.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        what = ["--only", "db,web,worker", "--port", port]
+        command = [sys.executable, str(ROOT / "manage.py"), "up", *what, "--quiet", "--attached"]
         self.child = subprocess.Popen(
             command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -121,8 +128,16 @@ class Client(threading.Thread):
         self.enough = threading.Event()
         self.acknowledged: list[str] = []
         self.tries = 0
+        self.refused: AssertionError | None = None
+        """An answer that it should never get; a thread's own end would go unnoticed."""
 
     def run(self) -> None:
+        try:
+            self._send()
+        except AssertionError as error:
+            self.refused = error
+
+    def _send(self) -> None:
         number = 0
         while not self.enough.is_set():
             names, kind, body = self.make(number)
@@ -181,6 +196,8 @@ def test_what_was_acknowledged_is_there_once_whatever_is_killed(platform: Platfo
     for client in clients:
         client.join(max(1.0, deadline - time.monotonic()))
         assert not client.is_alive(), "a client was never answered"
+        if client.refused is not None:
+            raise client.refused
     names = [name for client in clients for name in client.acknowledged]
     assert sum(client.tries for client in clients) > len(names) / BATCH, "nothing was ever in the way"
     wait_until_scrubbed(platform, deadline)
