@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from generation.adapters import file_digest
 from generation.engines import EngineUnavailable
 from generation.folders import BUNDLED_EMBEDDER, model_folder
-from generation.reading import Reader, reader_of
+from generation.reading import Reader, is_readable, reader_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +129,8 @@ class Embedder:
             model = self._bare_model()
             with torch_threads(self.threads):
                 reader = reader_of(model, quick=self.quick)
-                if reader is None and self.quick:  # its weights may have been rounded
+                if reader is None and self.quick and is_readable(model):  # its weights may have been rounded
+                    del model  # two at once would be twice the memory
                     model = self._bare_model()
                     reader = reader_of(model)
             self._reader = reader

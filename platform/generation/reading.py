@@ -120,15 +120,7 @@ def reader_of(model: Any, *, quick: bool = False) -> Reader | None:
     """
     import torch
 
-    config = model.config
-    if (
-        config.model_type != "bert"
-        or config.hidden_act != "gelu"
-        or model.dtype != torch.float32
-        or config.vocab_size < 8000
-        or getattr(config, "position_embedding_type", None) not in (None, "absolute")
-        or not torch.backends.mkldnn.is_available()
-    ):
+    if not is_readable(model):
         return None
     short = quick and multiplies_bfloat16()
     with torch.inference_mode():
@@ -137,16 +129,32 @@ def reader_of(model: Any, *, quick: bool = False) -> Reader | None:
         try:
             reader = Reader(model, made, torch.bfloat16 if short else None)
             pairs = list(zip(reader.read(PROBE), expected, strict=True))
-            difference = max(map(_turned if short else _apart, *zip(*pairs, strict=True)))
-            if difference < (ROUGHLY if short else TOLERANCE):
+            differences = [(_turned if short else _apart)(*pair) for pair in pairs]
+            # Each by itself: the greatest of several may be less than what is no number.
+            if all(difference < (ROUGHLY if short else TOLERANCE) for difference in differences):
                 return reader
-            reason = f"what it says differs by {difference:.1g}"
+            reason = f"what it says differs by {', '.join(f'{difference:.1g}' for difference in differences)}"
         except (AttributeError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]
         for product in made:
             product.lend()
     log.warning("embedder: runs through transformers: %s", reason)
     return None
+
+
+def is_readable(model: Any) -> bool:
+    """Whether it is of the kind that is read here."""
+    import torch
+
+    config = model.config
+    return bool(
+        config.model_type == "bert"
+        and config.hidden_act == "gelu"
+        and model.dtype == torch.float32
+        and config.vocab_size >= 8000
+        and getattr(config, "position_embedding_type", None) in (None, "absolute")
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 def multiplies_bfloat16() -> bool:

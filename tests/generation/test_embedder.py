@@ -90,6 +90,40 @@ def test_a_model_that_says_something_else_is_left_as_it_was(
     assert "what it says differs" in caplog.text
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_model_of_which_one_text_is_no_number_is_left_as_it_was(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """The last of the texts that are tried: what comes before it says that all is well."""
+    expected, rightly = embedder.embed(TEXTS), Product.__call__
+
+    def broken(self: Product, x: Any) -> Any:
+        found = rightly(self, x).clone()
+        found[20:] = float("nan")
+        return found
+
+    monkeypatch.setattr(Product, "__call__", broken)
+    other = Embedder(embedder.folder, quick=quick)
+    assert np.abs(other.embed(TEXTS) - expected).max() < 1e-5
+    assert other._reader is None
+
+
+def test_a_model_of_another_kind_is_loaded_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    load = Embedder._bare_model
+
+    def of_another_kind(self: Embedder) -> Any:
+        loaded.append("once")
+        model = load(self)
+        model.config.model_type = "another"
+        return model
+
+    monkeypatch.setattr(Embedder, "_bare_model", of_another_kind)
+    other = Embedder(embedder.folder, quick=True)
+    assert np.abs(other.embed(TEXTS) - embedder.embed(TEXTS)).max() < 1e-5
+    assert loaded == ["once"]
+
+
 needs_bfloat16 = pytest.mark.skipif(not multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
 
 
