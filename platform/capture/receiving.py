@@ -23,7 +23,7 @@ from capture.metrics import declare, holds, misfit
 from capture.models import Quarantine, Receipt, Turn
 from capture.payloads import FeedbackItem, TurnItem, UpdateItem, field_errors
 from capture.quick import QuickTurn
-from capture.room import added
+from capture.room import added, waiting
 from capture.sealing import packed_all
 from capture.vault import conversation_key, erased_ids, stored_id
 
@@ -213,11 +213,13 @@ def _valid(
 # id, so that two batches with the same ids wait for each other in the same order; payloads in order of arrival. Last,
 # whether others wait already: of what this statement inserts it sees nothing.
 #
-# It is planned once per connection, since planning it took longer than inserting ten turns; perhaps while its tables
-# are new. So nothing in it may be joined to a table: an aggregate of each id alone and the first by an index are
-# looked up in indexes then too, where a plan for EXISTS read all of the table at every post. (Only a plan that is made
-# while a table was analysed with next to nothing in it reads that table, until autovacuum analyses it again: a minute.)
+# Where much waits it is planned once per connection, since planning it takes longer than inserting ten turns. Not where
+# little does: a plan that is made for a table with next to nothing in it reads all of that table, and is kept until
+# autovacuum analyses it again, a minute of a burst. And nothing in it may be joined to a table: an aggregate of each id
+# alone and the first by an index are looked up in indexes, where a kept plan for EXISTS may read all of the table.
 # Payloads are taken out of their array last, since each step that they go through copies them.
+PLANNED_FROM = 1000
+"""Items that wait. Fewer are soon read, and leave time for planning."""
 _INSERT = f"""
 WITH item AS (
     SELECT * FROM unnest(%(ids)s::text[], %(digests)s::text[], %(conversations)s::text[], %(erased)s::text[])
@@ -266,6 +268,7 @@ def _store(assistant: Assistant, kind: Quarantine.Kind, batch: _Batch) -> None:
             "kind": kind.value,
             "now": timezone.now(),
         },
+        plan_once=waiting(assistant) >= PLANNED_FROM,
     )
     quick = time.monotonic() - begun < _QUICK_SECONDS
     created = {name for name, _, _ in rows}
@@ -318,7 +321,7 @@ def _announce(*, first: int, seen: bool, quick: bool) -> None:
             the worker have looked for more, before they were committed; so that counts only where
         quick: the insert took less time than a worker takes for that. Otherwise it is looked again.
     """
-    if seen and (quick or run_prepared(_UNCLAIMED, {"first": first})):
+    if seen and (quick or run_prepared(_UNCLAIMED, {"first": first}, plan_once=False)):
         return
     from capture.jobs import enqueue_scrub
 

@@ -60,6 +60,12 @@ def check_room(assistant: Assistant) -> None:
         )
 
 
+def waiting(assistant: Assistant) -> int:
+    """Items in quarantine, as far as this process knows."""
+    load = _loads.get(assistant.pk)
+    return 0 if load is None else load.items
+
+
 def added(assistant: Assistant, items: int, size: int) -> None:
     """Counts what was stored since the last look."""
     with _lock:

@@ -69,6 +69,7 @@ def test_only_who_had_company_waits_for_companions(
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr("generation.scheduler.time", SimpleNamespace(**{**vars(time), "sleep": waited.append}))
+    monkeypatch.setattr("generation.scheduler.ALONE_SECONDS", 600.0)
     scheduler = Scheduler(shared_engine, EngineMetrics())
     scheduler.start()
 
