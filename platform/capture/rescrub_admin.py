@@ -76,7 +76,13 @@ class RescrubAdmin(WorkPageAdmin):
         rows = [
             (name, counts[name])
             for name in (
-                "turns", "passages", "feedback", "annotations", "missed", "machine_labels", "live_answers",
+                "turns",
+                "passages",
+                "feedback",
+                "annotations",
+                "missed",
+                "machine_labels",
+                "live_answers",
                 "resolutions",
             )
             if name in counts

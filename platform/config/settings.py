@@ -205,6 +205,8 @@ RATCHET_ENGINE_IS_OURS = RATCHET_ENGINE_URL.startswith("unix:")
 RATCHET_ENGINE_DTYPE = envchoice("RATCHET_ENGINE_DTYPE", "float32", ("float32", "bfloat16", "auto"))
 # Seconds for one answer of the chat, from whichever engine.
 RATCHET_ENGINE_TIMEOUT = envint("RATCHET_ENGINE_TIMEOUT", 120, minimum=1, maximum=600)
+# How far workers and long work give way to web, engine and database; 0: not at all.
+RATCHET_BACKGROUND_NICE = envint("RATCHET_BACKGROUND_NICE", 10, minimum=0, maximum=19)
 # Any OpenAI-compatible server (vLLM, say) instead of our engine for answers; embeddings stay with ours.
 RATCHET_OPENAI_BASE_URL = envstr("RATCHET_OPENAI_BASE_URL")
 RATCHET_OPENAI_API_KEY = envstr("RATCHET_OPENAI_API_KEY")

@@ -116,8 +116,15 @@ class Scheduler:
             EngineUnavailable: the engine is stopping.
             PromptTooLong, UnknownAdapter, BadRequest: a request cannot be served.
         """
+        began = time.monotonic()  # reading a prompt into tokens is the engine's work, and counts towards the deadline
         jobs = [
-            Job(request, self.engine.row(request, index=i), TextStream(self.engine.tokenizer, request.stop), on_text)
+            Job(
+                request,
+                self.engine.row(request, index=i),
+                TextStream(self.engine.tokenizer, request.stop),
+                on_text,
+                began,
+            )
             for i, request in enumerate(requests)
         ]
         with self._changed:

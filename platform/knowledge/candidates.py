@@ -9,7 +9,8 @@ small one, or walk past all the others' to find them: measured, .942 of what is 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
@@ -73,16 +74,45 @@ SELECT size.*, word.lexeme, word.weight, word.chunks FROM (
 """  # noqa: S608 - literals of ours
 
 
-Opening = tuple[Size, list[Any]]
-"""What `size_and_words` says."""
+@dataclass(frozen=True)
+class Opening:
+    """What is known of a search before its question's vector. ``listed``: the chunks that words find; None: not asked
+    yet, and then one statement asks for them and for the nearest vectors."""
+
+    size: Size
+    terms: Terms
+    listed: list[int] | None = None
 
 
 def opening(assistant: Assistant, parts: tuple[tuple[str, float], ...], settings: RetrievalSettings) -> Opening:
-    """What a search asks before it needs the question's vector."""
-    return size_and_words(assistant, parts if settings.words else ())
+    """Asks all that needs no vector: for whoever waits for the vector all the same, since it is one statement more."""
+    opened = _opened(assistant, parts, settings)
+    if not opened.terms.search:
+        return replace(opened, listed=[])
+    params: dict[str, Any] = {"search": opened.terms.search}
+    listed = _by_words(opened.terms, settings, assistant, opened.size.average_length, params)
+    sql = f"WITH asked AS MATERIALIZED (SELECT %(search)s::tsquery AS search) SELECT id FROM {listed} AS listed"  # noqa: S608
+    return replace(opened, listed=[row[0] for row in run_prepared(sql, params)])
 
 
-def size_and_words(assistant: Assistant, parts: tuple[tuple[str, float], ...]) -> Opening:
+def _opened(assistant: Assistant, parts: tuple[tuple[str, float], ...], settings: RetrievalSettings) -> Opening:
+    """How large the assistant is, and what is searched of a question's words."""
+    parts = parts if settings.words else ()
+    size, asked = size_and_words(assistant, parts)
+    if not parts:
+        return Opening(size, Terms())
+    # A large collection takes seconds to count: not at the cost of somebody's question (see knowledge.jobs).
+    never = size.counted is None and django_settings.PROCESS != "web"
+    if (size.is_small or never) and ensure_counted(assistant=assistant, chunks=size.chunks, counted=size.counted):
+        size, asked = size_and_words(assistant, parts)
+    terms = terms_of(assistant, asked, chunks=max(size.chunks, size.counted or 0))
+    if size.counted is None and not size.is_small:
+        # Nobody knows yet which of them stand everywhere; searching by those would read most of the table.
+        terms = Terms(terms.weighed)
+    return Opening(size, terms)
+
+
+def size_and_words(assistant: Assistant, parts: tuple[tuple[str, float], ...]) -> tuple[Size, list[Any]]:
     """How large the assistant is, how it is searched, and (lexeme, weight, chunks) of the words that are asked for."""
     found = run_prepared(_PREPARING, {
         "assistant": assistant.pk, "texts": [text for text, _ in parts], "weights": [weight for _, weight in parts],
@@ -98,18 +128,8 @@ def find(
 ) -> Candidates:  # fmt: skip
     """``exact`` forces a path (the self-test compares both); by default there is an index or there is none.
     ``opened``: of `opening`, where that was asked while the question was embedded."""
-    parts = query.parts if settings.words else ()
-    size, asked = opened or opening(assistant, parts, settings)
-    terms = Terms()
-    if parts:
-        # A large collection takes seconds to count: not at the cost of somebody's question (see knowledge.jobs).
-        never = size.counted is None and django_settings.PROCESS != "web"
-        if (size.is_small or never) and ensure_counted(assistant=assistant, chunks=size.chunks, counted=size.counted):
-            size, asked = size_and_words(assistant, parts)
-        terms = terms_of(assistant, asked, chunks=max(size.chunks, size.counted or 0))
-        if size.counted is None and not size.is_small:
-            # Nobody knows yet which of them stand everywhere; searching by those would read most of the table.
-            terms = Terms(terms.weighed)
+    opened = opened or _opened(assistant, query.parts, settings)
+    size, terms = opened.size, opened.terms
     if not settings.vectors and not terms.weighed:
         return Candidates({}, {})
     by_index = size.ef_search is not None if exact is None else not exact
@@ -117,7 +137,7 @@ def find(
     for ef_search in ((size.ef_search or EF_SEARCH), None) if by_index else (None,):
         sql, params = statement(
             assistant=assistant, vector=query.vector, terms=terms, settings=settings,
-            average_length=size.average_length, ef_search=ef_search,
+            average_length=size.average_length, ef_search=ef_search, listed=opened.listed,
         )  # fmt: skip
         found = run_prepared(sql, params)
         # The index gives up after some thousand rows; where folders leave few of them, those are compared one by one.
@@ -130,14 +150,14 @@ def find(
 
 def statement(
     *, assistant: Assistant, vector: NDArray[Any], terms: Terms, settings: RetrievalSettings, average_length: float,
-    ef_search: int | None,
+    ef_search: int | None, listed: Sequence[int] | None = None,
 ) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """The SQL and its parameters: rows of (id, similarity, weight, whether vectors found it).
-    ``ef_search`` None: exact."""
+    ``ef_search`` None: exact. ``listed``: as that of `Opening`."""
     params: dict[str, Any] = {"vector": on_the_wire(vector)}
     # The query of words stands beside the vector, where the planner does not see it: else it prefers a plan for these
     # very words, and makes one for each question; that takes as long as weighing them.
-    search = ", %(search)s::tsquery AS search" if terms.search else ""
+    search = ", %(search)s::tsquery AS search" if terms.search and listed is None else ""
     if ef_search is None:
         asked = f"SELECT %(vector)s::halfvec AS vector{search}"
     else:
@@ -163,24 +183,20 @@ def statement(
         """  # noqa: S608
         return sql, params
     lists = [f"SELECT id, true AS near FROM {nearest} AS nearest"] if nearest else []  # noqa: S608
-    for number, term in enumerate(terms.weighed):
-        params |= {f"word{number}": term.word, f"weight{number}": term.weight * SATURATION}
-    if terms.weighed:
-        params["average"] = float(max(average_length, 1.0))
-    if terms.search:
+    if listed is not None:
+        params["listed"] = list(listed)
+        lists.append("SELECT id, false AS near FROM unnest(%(listed)s::bigint[]) AS id")
+    elif terms.search:
         params["search"] = terms.search
-        # The words name the assistant already; + 0 keeps the planner from reading all of its rows instead.
-        lists.append(
-            "(SELECT id, false AS near FROM knowledge_chunk WHERE words @@ (SELECT search FROM asked) "  # noqa: S608
-            f"AND assistant_id + 0 = {mine}{where} "
-            f"ORDER BY {_weight(terms, SELECTING)} DESC, id LIMIT {int(settings.candidates)})"
-        )
-    listed = " UNION ALL ".join(lists) or "SELECT NULL::bigint AS id, false AS near WHERE false"
+        by_words = _by_words(terms, settings, assistant, average_length, params)
+        lists.append(f"SELECT id, false AS near FROM {by_words} AS worded")  # noqa: S608
+    weight = _weight(terms, average_length, params)
+    either = " UNION ALL ".join(lists) or "SELECT NULL::bigint AS id, false AS near WHERE false"
     sql = f"""
         WITH asked AS MATERIALIZED ({asked}), listed AS MATERIALIZED (
-            SELECT id, bool_or(near) AS near FROM ({listed}) AS either GROUP BY id
+            SELECT id, bool_or(near) AS near FROM ({either}) AS either GROUP BY id
         )
-        SELECT id, 1 - (embedding <=> (SELECT vector FROM asked)), {_weight(terms)}, near
+        SELECT id, 1 - (embedding <=> (SELECT vector FROM asked)), {weight}, near
         FROM knowledge_chunk JOIN listed USING (id)
     """  # noqa: S608 - made of the literals above
     return sql, params
@@ -202,13 +218,32 @@ def on_the_wire(vector: NDArray[Any]) -> Wire:
     return Wire(struct.pack(">HH", len(vector), 0) + vector.astype(">f2").tobytes())
 
 
-def _weight(terms: Terms, most: int | None = None) -> str:
-    """``most``: only so many of the weightiest words; a microsecond for each word and row adds up."""
-    sums = [
-        f"%(weight{n})s::float8 * ts_rank('{{1,1,1,1}}', words, %(word{n})s::tsquery)"
-        for n in range(len(terms.weighed[:most]))
-    ]
-    return f"({' + '.join(sums)}) / (0.7 + 0.3 * length(words) / %(average)s::float8)" if sums else "0::float8"
+def _by_words(
+    terms: Terms, settings: RetrievalSettings, assistant: Assistant, average_length: float, params: dict[str, Any]
+) -> str:
+    """The ids of the chunks that words find, of a query that stands in ``asked.search``."""
+    # The words name the assistant already; + 0 keeps the planner from reading all of its rows instead.
+    mine = int(assistant.pk)
+    if settings.folders:
+        params["folders"] = list(settings.folders)
+    return (
+        "(SELECT id FROM knowledge_chunk WHERE words @@ (SELECT search FROM asked) "  # noqa: S608
+        f"AND assistant_id + 0 = {mine}{_filter(settings, mine)} "
+        f"ORDER BY {_weight(terms, average_length, params, SELECTING)} DESC, id LIMIT {int(settings.candidates)})"
+    )
+
+
+def _weight(terms: Terms, average_length: float, params: dict[str, Any], most: int | None = None) -> str:
+    """What a chunk's words weigh. ``params`` get what it names; ``most``: only so many of the weightiest words, since a
+    microsecond for each word and row adds up."""
+    weighed = terms.weighed[:most]
+    if not weighed:
+        return "0::float8"
+    params["average"] = float(max(average_length, 1.0))
+    for number, term in enumerate(weighed):
+        params |= {f"word{number}": term.word, f"weight{number}": term.weight * SATURATION}
+    sums = [f"%(weight{n})s::float8 * ts_rank('{{1,1,1,1}}', words, %(word{n})s::tsquery)" for n in range(len(weighed))]
+    return f"({' + '.join(sums)}) / (0.7 + 0.3 * length(words) / %(average)s::float8)"
 
 
 def _filter(settings: RetrievalSettings, assistant: int) -> str:

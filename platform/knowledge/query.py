@@ -122,6 +122,8 @@ class Pending:
 
     parts: tuple[tuple[str, float], ...]
     begun: float
+    beside: bool
+    """Another process makes them meanwhile; else `ready` does."""
     ready: Callable[[], Query]
     """Waits for them. Raises as `embed` does."""
 
@@ -138,9 +140,9 @@ def begin(
     begun = time.perf_counter()
     texts = _Texts.of([(question, said)], glossary or {}, history)
     if settings.PROCESS != "web":
-        return Pending(texts.parts[0], begun, lambda: texts.embedded(embed(texts.all))[0])
+        return Pending(texts.parts[0], begun, False, lambda: texts.embedded(embed(texts.all))[0])
     coming = _embedding().submit(embed, texts.all)
-    return Pending(texts.parts[0], begun, lambda: texts.embedded(coming.result())[0])
+    return Pending(texts.parts[0], begun, True, lambda: texts.embedded(coming.result())[0])
 
 
 @lru_cache(maxsize=1)

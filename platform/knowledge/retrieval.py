@@ -98,7 +98,7 @@ def retrieve(
     opened = None
     if isinstance(query, Pending):
         started = query.begun
-        opened = candidates.opening(assistant, query.parts, settings)
+        opened = candidates.opening(assistant, query.parts, settings) if query.beside else None
         query = query.ready()
     passages = search(assistant=assistant, query=query, k=k or settings.k, settings=settings, opened=opened)
     ranked = evidence_for(assistant=assistant, vector=query.evidence, passages=passages, settings=settings)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from assistants.models import Assistant
 from generation.engines import EngineUnavailable
 from generation.prompts import PromptPassage, build_prompt, split_sentences
-from knowledge.candidates import opening
+from knowledge.candidates import find, opening
+from knowledge.configuration import settings_of
 from knowledge.embedding import embed
 from knowledge.evidence import EvidencePassage, pack, rank_evidence, sentence_matrices, unpack
 from knowledge.models import Chunk
-from knowledge.query import begin, history_query, in_house_words, question_vectors
+from knowledge.query import begin, history_query, in_house_words, prepare, question_vectors
 from knowledge.retrieval import config_digest, retrieve, search
 from knowledge.services import load_document
 from tests.factories import make_assistant
@@ -264,7 +265,23 @@ def test_the_database_is_asked_while_the_engine_embeds(
     settings.PROCESS = "web"
     found = retrieve(assistant=assistant, question=QUESTIONS[0])
     assert [p.chunk_id for p in found.passages] == [p.chunk_id for p in expected.passages]
+    assert [p.score for p in found.passages] == [p.score for p in expected.passages]
     assert found.evidence == expected.evidence
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"vectors": 0.0}, {"words": 0.0}, {"folders": ["guide"]}, {"superseded": True}]
+)
+def test_words_searched_before_the_vector_is_there_find_the_same(assistant: Assistant, changed: dict[str, Any]) -> None:
+    how = settings_of(assistant).model_copy(update=changed)
+    for question in QUESTIONS:
+        (query,) = prepare([(question, [])])
+        opened = opening(assistant, query.parts, how)
+        assert opened.listed is not None
+        expected = find(assistant=assistant, query=query, settings=how)
+        assert find(assistant=assistant, query=query, settings=how, opened=opened) == expected
+    if how.words and not how.folders:
+        assert opened.listed
 
 
 def test_an_engine_that_is_away_is_said_when_its_vector_is_needed(

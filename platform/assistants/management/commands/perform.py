@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from assistants.background import BackgroundWork
 from assistants.performing import Interrupted, perform_detached
+from assistants.priority import give_way
 
 
 class Command(BaseCommand):
@@ -31,6 +32,7 @@ class Command(BaseCommand):
         work = model._default_manager.filter(pk=options["pk"]).first()
         if work is None:
             raise CommandError(f"There is no {options['model']} {options['pk']}.")
+        give_way()
         try:
             perform_detached(work)
         except Interrupted:

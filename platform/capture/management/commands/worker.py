@@ -19,6 +19,7 @@ from django_q.management.commands.qcluster import Command as Cluster
 from django_q.models import OrmQ, Schedule, Task
 
 from assistants.key_check import HINT, PROBLEM, hash_key_fits
+from assistants.priority import give_way
 from capture import jobs
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Command(Cluster):
     def handle(self, *args: Any, **options: Any) -> None:
         """A job that died with its worker comes back from the queue only after a quarter of an hour, and the schedule
         takes up to a minute: what waits is looked at now."""
+        give_way()
         try:
             if not hash_key_fits():
                 raise CommandError(f"{PROBLEM} {HINT}")

@@ -1,0 +1,51 @@
+"""Background work gives way where the processor is short."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+SCRIPT = """
+import os, pathlib, django
+django.setup()
+from assistants.priority import give_way
+give_way()
+give_way()
+group = pathlib.Path("/proc/self/autogroup")
+print(os.nice(0), group.read_text().split()[-1] if group.exists() else "-")
+"""
+
+
+def _after(nice: str, *, leads: bool) -> tuple[int, str]:
+    """Niceness of a new process after giving way twice, and that of its session ("-": Linux shares by process here)."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "RATCHET_BACKGROUND_NICE": nice, "DJANGO_SETTINGS_MODULE": "config.settings"},
+        cwd=settings.BASE_DIR, capture_output=True, text=True, check=True, start_new_session=leads,
+    )  # fmt: skip
+    own, group = done.stdout.split()
+    return int(own), group
+
+
+@pytest.mark.skipif(os.nice(0) > 9, reason="these tests run at a low priority themselves")
+def test_a_process_and_the_session_that_it_leads_give_way() -> None:
+    level, group = _after("10", leads=True)
+    assert level == 10
+    assert group == ("10" if Path("/proc/self/autogroup").exists() else "-")
+
+
+@pytest.mark.skipif(os.nice(0) > 9, reason="these tests run at a low priority themselves")
+def test_somebody_elses_session_keeps_its_priority() -> None:
+    before = Path("/proc/self/autogroup")
+    expected = before.read_text(encoding="ascii").split()[-1] if before.exists() else "-"
+    assert _after("10", leads=False) == (10, expected)
+
+
+def test_nothing_gives_way_where_that_is_switched_off() -> None:
+    level, _ = _after("0", leads=True)
+    assert level == os.nice(0)
