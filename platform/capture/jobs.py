@@ -9,11 +9,13 @@ from capture.scrub import scrub_waiting as drain
 
 SECONDS = 240
 """Of one job: well below the broker's `retry`, after which it would be run a second time."""
+GATHER_SECONDS = 0.5
+"""Behind a few turns, for those that follow them: see `capture.scrub.scrub_waiting`."""
 
 
 def scrub_waiting() -> str:
     """Scrubs what waits; queues itself again when there is more than fits in one job. Also run each minute."""
-    report = drain(seconds=SECONDS)
+    report = drain(seconds=SECONDS, gather=GATHER_SECONDS)
     counting.flush()
     counting.forget_old()
     if report.more:

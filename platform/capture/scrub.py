@@ -36,6 +36,7 @@ from privacy.findings import ScrubError
 from privacy.scrubber import Scrubber
 
 logger = logging.getLogger(__name__)
+FEW = 16
 
 
 @dataclass
@@ -64,8 +65,13 @@ class _Opened:
     client: str
 
 
-def scrub_waiting(*, seconds: float | None = None, batch: int = BATCH) -> ScrubReport:
-    """Scrubs batch after batch until nothing is left that may be taken, or ``seconds`` are over."""
+def scrub_waiting(*, seconds: float | None = None, batch: int = BATCH, gather: float = 0.0) -> ScrubReport:
+    """Scrubs batch after batch until nothing is left that may be taken, or ``seconds`` are over.
+
+    Args:
+        gather: seconds to wait behind a batch of FEW. The first of turns that come one by one is scrubbed at once,
+            those that follow together: a job and a batch for each cost several times what the turn itself does.
+    """
     report = ScrubReport()
     end = time.monotonic() + seconds if seconds is not None else None
     while True:
@@ -77,6 +83,8 @@ def scrub_waiting(*, seconds: float | None = None, batch: int = BATCH) -> ScrubR
         if end is not None and time.monotonic() > end:
             report.more = True
             return report
+        if len(claimed.rows) <= FEW:
+            time.sleep(gather)
 
 
 def scrub_item(quarantine_pk: int) -> bool:

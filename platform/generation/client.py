@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from generation.engines import (
     GenerationResult,
     LoadedAdapter,
 )
-from generation.transport import NoReply, Reply, Transport
+from generation.transport import Coming, NoReply, Reply, Transport
 from generation.wire import MAX_DEADLINE, MAX_REQUESTS, MAX_TEXTS, error_from_json, request_to_json
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class EngineClient:
         ]
         return _joined(parts)
 
+    def begin_embed(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+        """Sends up to `MAX_TEXTS` texts; what is returned waits for the vectors, and raises what `embed` raises."""
+        coming = self._transport.send("POST", "/embeddings", {"texts": list(texts)}, seconds=DEFAULT_SECONDS)
+        return lambda: _vectors(self._arrived(coming))
+
     def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
         """How well each text answers the question, by the engine's cross-encoder."""
         answer = self._call("POST", "/rerank", {"question": question, "texts": list(texts)}, seconds=RERANK_SECONDS)
@@ -88,8 +93,11 @@ class EngineClient:
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
     ) -> Reply:
+        return self._arrived(self._transport.send(method, path, body, seconds=seconds))
+
+    def _arrived(self, coming: Coming) -> Reply:
         try:
-            return _checked(self._transport.call(method, path, body, seconds=seconds))
+            return _checked(coming())
         except NoReply as error:
             raise _unreachable(self.url, late=error.late) from error
 

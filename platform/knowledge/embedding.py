@@ -6,7 +6,7 @@ copy vectors about.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from django.conf import settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from generation.client import EngineClient
     from generation.embedder import Embedder
 
 
@@ -39,14 +40,28 @@ def embed(texts: Sequence[str], *, seconds: float | None = None) -> NDArray[np.f
         return np.zeros((0, 384), dtype=np.float32)
     distinct = list(dict.fromkeys(texts))
     if settings.PROCESS == "web":
-        from generation.client import default_client
-
-        client = default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
-        vectors = client.embed(distinct) if seconds is None else client.embed(distinct, seconds=seconds)
+        vectors = _engine().embed(distinct) if seconds is None else _engine().embed(distinct, seconds=seconds)
     else:
         vectors = _embedder().embed(distinct)
+    return _for_each(texts, distinct, vectors)
+
+
+def begin_embedding(texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+    """In a web process: has the engine embed these few texts; what is returned waits for it. Only that raises."""
+    distinct = list(dict.fromkeys(texts))
+    ready = _engine().begin_embed(distinct)
+    return lambda: _for_each(texts, distinct, ready())
+
+
+def _for_each(texts: Sequence[str], distinct: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     place = {text: i for i, text in enumerate(distinct)}
     return np.asarray(vectors, dtype=np.float32)[[place[text] for text in texts]]
+
+
+def _engine() -> EngineClient:
+    from generation.client import default_client
+
+    return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY)
 
 
 def count_tokens(text: str) -> int:
@@ -80,9 +95,7 @@ def rerank(question: str, texts: Sequence[str]) -> list[float]:
         generation.engines.EngineUnavailable: no cross-encoder is set, or the engine does not answer.
     """
     if settings.PROCESS == "web":
-        from generation.client import default_client
-
-        return default_client(settings.RATCHET_ENGINE_URL, settings.RATCHET_ENGINE_KEY).rerank(question, texts)
+        return _engine().rerank(question, texts)
     from generation.reranker import load_reranker
 
     return load_reranker(settings.RATCHET_RERANKER).score(question, texts)

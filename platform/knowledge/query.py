@@ -11,16 +11,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from django.conf import settings
 
 from generation.prompts import Message
-from knowledge.embedding import embed
+from knowledge.embedding import begin_embedding, embed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,14 +139,8 @@ def begin(
     texts = _Texts.of([(question, said)], glossary or {}, history)
     if settings.PROCESS != "web":
         return Pending(texts.parts[0], begun, False, lambda: texts.embedded(embed(texts.all))[0])
-    coming = _embedding().submit(embed, texts.all)
-    return Pending(texts.parts[0], begun, True, lambda: texts.embedded(coming.result())[0])
-
-
-@lru_cache(maxsize=1)
-def _embedding() -> ThreadPoolExecutor:
-    """More threads than a web process has for requests: nobody waits for one."""
-    return ThreadPoolExecutor(64, thread_name_prefix="embedding")
+    coming = begin_embedding(texts.all)
+    return Pending(texts.parts[0], begun, True, lambda: texts.embedded(coming())[0])
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,38 @@ def test_a_turn_becomes_rows_and_its_payload_is_gone(cast: Cast) -> None:
     assert Receipt.objects.count() == 1
 
 
+def test_turns_that_come_one_by_one_are_scrubbed_together(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first at once, those that came meanwhile in one batch; then the job ends."""
+    later = [[turn_item(id="t-2"), turn_item(id="t-3")], []]
+    waited: list[float] = []
+    batches: list[int] = []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        if items := later[len(waited) - 1]:
+            post(cast, *items)
+
+    def counted(claimed: claims.Claim, report: scrub.ScrubReport) -> None:
+        batches.append(len(claimed.rows))
+        scrub_claimed(claimed, report)
+
+    scrub_claimed = scrub.scrub_claimed
+    monkeypatch.setattr("capture.scrub.time.sleep", meanwhile)
+    monkeypatch.setattr("capture.scrub.scrub_claimed", counted)
+    post(cast, turn_item())
+    assert scrub_waiting(gather=0.5).sentence == "3 scrubbed, 0 held"
+    assert batches == [1, 2]
+    assert waited == [0.5, 0.5]
+
+
+def test_a_long_line_waits_for_nobody(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("capture.scrub.time.sleep", waited.append)
+    post(cast, *(turn_item(id=f"t-{n}") for n in range(scrub.FEW + 3)))
+    scrub_waiting(gather=0.5, batch=scrub.FEW + 1)
+    assert waited == [0.5], "only behind what was left over"
+
+
 def test_ranks_a_decline_and_the_time_of_arrival(cast: Cast) -> None:
     contexts = [{"text": "Second text.", "rank": 2}, {"text": "First text.", "rank": 1}]
     item = turn_item(contexts=contexts, response="I can't find that in the documents!", conversation=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -252,15 +253,19 @@ def test_the_database_is_asked_while_the_engine_embeds(
 
     def slowly(texts: Sequence[str]) -> Any:
         begun.set()
-        assert asked.wait(30), "the database is asked only when the vector is there"
-        return np.stack([known[text] for text in texts])
+
+        def ready() -> Any:
+            assert asked.is_set(), "the database is asked only when the vector is there"
+            return np.stack([known[text] for text in texts])
+
+        return ready
 
     def noted(*args: Any) -> Any:
-        assert begun.wait(30)
+        assert begun.is_set()
         asked.set()
         return opening(*args)
 
-    monkeypatch.setattr("knowledge.query.embed", slowly)
+    monkeypatch.setattr("knowledge.query.begin_embedding", slowly)
     monkeypatch.setattr("knowledge.candidates.opening", noted)
     settings.PROCESS = "web"
     found = retrieve(assistant=assistant, question=QUESTIONS[0])
@@ -285,13 +290,9 @@ def test_words_searched_before_the_vector_is_there_find_the_same(assistant: Assi
 
 
 def test_an_engine_that_is_away_is_said_when_its_vector_is_needed(
-    assistant: Assistant, settings: Any, monkeypatch: pytest.MonkeyPatch
+    assistant: Assistant, settings: Any, tmp_path: Path
 ) -> None:
-    def away(texts: Sequence[str]) -> Any:
-        raise EngineUnavailable("The engine does not answer.", "Start it.")
-
-    monkeypatch.setattr("knowledge.query.embed", away)
-    settings.PROCESS = "web"
+    settings.PROCESS, settings.RATCHET_ENGINE_URL = "web", f"unix:{tmp_path / 'nobody.sock'}"
     pending = begin("exit fee?", [])
     assert pending.parts == (("exit fee?", 1.0),)
     with pytest.raises(EngineUnavailable):
