@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
 
@@ -157,6 +158,26 @@ PLAYGROUND_TAG = "playground"
 """Of turns that the playground made; no key posted them."""
 
 
+_ADAPTER, _MODEL = "\x1f", "\x1e"
+
+
+def _labelled(labels: str | models.Func, name: str, code: int) -> models.Func:
+    """``labels`` with what stands in a column, behind a character of its own."""
+    return models.Func(
+        models.F(labels) if isinstance(labels, str) else labels,
+        models.F(name),
+        # In the order of their names, as a migration writes them: Django compares that too.
+        arg_joiner=f"::text[], chr({code}) || ",
+        output_field=ArrayField(models.TextField()),
+        template="array_append(%(expressions)s)",
+    )
+
+
+LABELS = _labelled(_labelled("tags", "adapter", ord(_ADAPTER)), "model", ord(_MODEL))
+"""A turn's tags with its adapter and model: one index of all three finds at once that an adapter never met a tag, for
+which all turns with the tag would be read."""
+
+
 _DOWN = models.Q(kind="thumb", value__lt=0) | models.Q(kind="rating", value__lte=2)
 
 
@@ -167,6 +188,18 @@ class TurnQuerySet(models.QuerySet["Turn"]):
     def asked_by_users(self) -> Self:
         """Without what people of the house asked in the playground and put into a queue."""
         return self.exclude(tags__contains=[PLAYGROUND_TAG], api_key=None)
+
+    def labelled(self, tags: Sequence[str], *, adapter: str | None = None, model: str | None = None) -> Self:
+        """Turns that have all these tags, and were answered by these where they are given."""
+        turns, wanted = self, list(tags)
+        if adapter is not None:
+            wanted.append(f"{_ADAPTER}{adapter}")
+            turns = turns.filter(adapter=adapter)  # for its own index; and a tag may be written like that
+        if model is not None:
+            wanted.append(f"{_MODEL}{model}")
+            turns = turns.filter(model=model)
+        # An adapter or a model alone has an index of its own, in the order of time.
+        return turns.alias(labels=LABELS).filter(labels__contains=wanted) if tags or len(wanted) > 1 else turns
 
     def newest_first(self) -> Self:
         return self.order_by("-asked_at", "-id")
@@ -282,7 +315,7 @@ class Turn(models.Model):
                 fields=["assistant", "-asked_at", "-id"], condition=models.Q(declined=True), name="turn_newest_declined"
             ),
             BrinIndex(fields=["created_at"], autosummarize=True, name="turn_came"),  # what is new since a moment
-            GinIndex(fields=["tags"], name="turn_tags_gin"),
+            GinIndex(LABELS, name="turn_labels_gin"),
             GinIndex(fields=["words"], name="turn_words_gin"),
             HnswIndex(  # search by meaning
                 name="turn_embedding_hnsw",

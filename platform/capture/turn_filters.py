@@ -37,14 +37,9 @@ class TurnFilters:
     until: datetime | None = None
 
     def apply(self, turns: TurnQuerySet) -> TurnQuerySet:
-        if self.adapter is not None:
-            turns = turns.filter(adapter=self.adapter)
-        if self.model is not None:
-            turns = turns.filter(model=self.model)
+        turns = turns.labelled(self.tag, adapter=self.adapter, model=self.model)
         if self.conversation is not None:
             turns = turns.filter(conversation__external_id=stored_id(self.conversation))
-        if self.tag:
-            turns = turns.filter(tags__contains=list(self.tag))
         if self.declined is not None:
             turns = turns.filter(declined=self.declined)
         if self.feedback is not None:

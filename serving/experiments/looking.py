@@ -171,8 +171,10 @@ def _guardrail(name: str, tolerance: float, sums: dict[str, dict[str, Any]], pla
 
 def _unnamed(experiment: Experiment, now: datetime) -> tuple[int, int]:
     """(questions of our chat that belong to no unit, of how many of the newest in this stage)."""
-    asked = Turn.objects.of(experiment.assistant).filter(
-        asked_at__gte=experiment.stage_since, asked_at__lte=now, tags__contains=["chat"]
+    asked = (
+        Turn.objects.of(experiment.assistant)
+        .labelled(["chat"])
+        .filter(asked_at__gte=experiment.stage_since, asked_at__lte=now)
     )
     newest = list(asked.newest_first().values_list("pk", flat=True)[:NEWEST])
     met = Exposure.objects.filter(experiment=experiment, turn__in=newest).count()

@@ -148,7 +148,8 @@ def eligible(experiment: Experiment) -> TurnQuerySet:
     names = [_name(experiment.control), experiment.candidate.engine_name]
     return (
         Turn.objects.of(experiment.assistant)
-        .filter(tags__contains=["chat"], adapter__in=names, pii=[], withheld=False)
+        .labelled(["chat"])
+        .filter(adapter__in=names, pii=[], withheld=False)
         .filter(Q(prompt_digest=experiment.assistant.prompt_digest))
         .filter(~Exists(answered))
     )

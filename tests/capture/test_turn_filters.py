@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -43,6 +44,35 @@ def test_since_is_included_and_until_is_not(api: Call, cast: Cast) -> None:
     assert found(api, {"since": "2026-03-01", "until": "2026-03-02"}) == ["after", "at", "before"]
     assert found(api, {"since": "2026-03-01T14:00:00+02:00"}) == ["after", "at"]  # the same moment elsewhere
     assert found(api, {"since": "2026-03-01 12:00"}) == ["after", "at"]  # without a zone it is ours
+
+
+def test_tags_with_an_adapter_and_a_model(api: Call, cast: Cast) -> None:
+    for name, tags, adapter, model in (
+        ("both", ["a", "b"], "shop/1", "m-1"),
+        ("other adapter", ["a"], "shop/2", "m-1"),
+        ("base", ["a"], "", "m-1"),
+        ("other model", ["a", "b"], "shop/1", "m-2"),
+        ("no tag", [], "shop/1", "m-1"),
+        ("tags that look like them", ["a", "\x1fshop/1", "\x1em-1"], "", ""),
+    ):
+        make_turn(cast.bot, client_id=name, tags=tags, adapter=adapter, model=model)
+    assert set(found(api, {"tag": "a", "adapter": "shop/1"})) == {"both", "other model"}
+    assert found(api, {"tag": ["a", "b"], "adapter": "shop/1", "model": "m-1"}) == ["both"]
+    assert found(api, {"tag": "a", "adapter": "", "model": "m-1"}) == ["base"]
+    assert set(found(api, {"adapter": "shop/1", "model": "m-1"})) == {"both", "no tag"}
+    assert set(found(api, {"adapter": "shop/1"})) == {"both", "other model", "no tag"}
+    assert len(found(api, {"tag": "a"})) == 5
+
+
+@pytest.mark.parametrize("more", [{}, {"adapter": "shop/1", "model": "m-1"}])
+def test_tags_with_what_answered_are_found_through_one_index(cast: Cast, more: dict[str, str]) -> None:
+    """The query says what the index says, to the letter."""
+    turns = Turn.objects.labelled(["a"], **more).order_by()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; DROP INDEX turn_newest_of_adapter, turn_newest_of_model")
+        plan = turns.explain()
+        transaction.set_rollback(True)
+    assert "Bitmap Index Scan on turn_labels_gin" in plan
 
 
 def test_turns_of_one_moment_are_each_on_one_page(api: Call, cast: Cast) -> None:
