@@ -1,6 +1,6 @@
 """Vectors of questions for a build. A large one takes stored vectors, and embeds a sample of them and the benchmark's
-questions in a process beside it, which ends as soon as they are asked for: the libraries of the embedder take 400 MB
-that the build would hold to its end."""
+questions in a process beside it, which ends as soon as it has embedded them: it takes up to 600 MB, more than all else
+of the build together."""
 
 from __future__ import annotations
 
@@ -49,22 +49,26 @@ class Aside:
         return self._embedded(asked, glossary)
 
     def ahead(self, wanted: Iterable[tuple[Sequence[Asked], Mapping[str, str]]]) -> None:
-        """Begins to embed what will be asked for. The first question waits for it, and lets the process go; another one
-        comes for whatever else is asked."""
+        """Begins to embed what will be asked for; the first question waits for it. The process goes once it is done;
+        another one comes for whatever else is asked."""
         for asked, glossary in wanted:
             if asked:
                 with suppress(BrokenProcessPool):  # it comes to light when it is asked for
                     future = self._started().submit(embed_helper.vectors, asked, glossary)
                     self._begun.append((asked, glossary, future))
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
 
     def _settle(self) -> None:
         for asked, glossary, future in self._begun:
             with suppress(BrokenProcessPool):  # what it does not say is embedded when it is asked for
                 self._known.update(zip(_keys(asked, glossary), future.result(), strict=True))
         self._begun.clear()
-        self.close()
 
     def close(self) -> None:
+        for _, _, future in self._begun:  # nobody asks any more: its process ends behind what it is at
+            future.cancel()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
