@@ -76,13 +76,7 @@ class RescrubAdmin(WorkPageAdmin):
         rows = [
             (name, counts[name])
             for name in (
-                "turns",
-                "passages",
-                "feedback",
-                "annotations",
-                "missed",
-                "machine_labels",
-                "live_answers",
+                "turns", "passages", "feedback", "annotations", "missed", "machine_labels", "live_answers",
                 "resolutions",
             )
             if name in counts
