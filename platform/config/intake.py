@@ -10,11 +10,11 @@ middleware to its last.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import Any
 
 from django.conf import settings
 from django.core import signals
@@ -25,15 +25,20 @@ from django.urls import set_script_prefix
 
 from config.answers import AnswerHandler, is_asked
 from config.bounds import bounded, limit_of
-from config.doorman import Refused, guarded
+from config.doorman import FREE, Refused, guarded
 from config.receiving import timely
 from config.sending import impatient
+from config.shaped import shaped
 
+logger = logging.getLogger(__name__)
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 """Of ASGI: scope, receive, send."""
 PATHS = frozenset({"/api/v1/turns", "/api/v1/turns/batch", "/api/v1/feedback", "/api/v1/traces", "/v1/traces"})
 """Taken here when they are posted to. None of them streams its answer."""
 THREADS = 8
+MOST_HELD = 256 * 1024 * 1024
+"""Bytes of bodies in memory from which on only small ones are taken; each may have `RATCHET_MAX_BODY_BYTES`."""
+BUSY = "Many large requests are being taken in. Send it again in a moment."
 OF_PAGES = frozenset(
     {
         "config.middleware.HealthMiddleware",
@@ -82,55 +87,61 @@ class IntakeHandler(ASGIHandler):
             self.load_middleware(is_async=False)
         finally:
             settings.MIDDLEWARE = every
+        self.held = 0
+        """Bytes of all bodies that are being taken in or answered. Changed on the event loop only."""
         self._threads = ThreadPoolExecutor(_threads(), thread_name_prefix="intake")
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Raises `config.doorman.Refused`: see `take_in`."""
         try:
-            body = await self.read_body(receive)
+            body = await self.take_in(receive, scope["path"])
         except RequestAborted:
             return
         # An answer is finished even when the client has gone: the work is durable by then, or half a second from it.
-        response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope, body)
+        try:
+            response = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope, body)
+        finally:
+            self.held -= len(body)
         await self.send_response(response, send)
 
-    async def read_body(self, receive: Any) -> IO[bytes]:
-        """As Django's, which puts all that comes on disk before anybody has shown a key. Of a body over the limit as
-        much is kept as shows it, so that the view refuses it; the rest is taken off the line and dropped. What stays in
-        memory is joined once and read as it is: a file in memory copied it when it grew, and when it was read."""
-        pieces: list[bytes] = []
-        file: IO[bytes] | None = None
-        in_memory, room = settings.FILE_UPLOAD_MAX_MEMORY_SIZE, settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                if file is not None:
-                    file.close()
-                raise RequestAborted
-            piece = message.get("body", b"")[:room]
-            room -= len(piece)
-            in_memory -= len(piece)
-            if file is None and in_memory < 0:
-                file = SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115
-                file.writelines(pieces)
-                pieces.clear()
-            if file is None:
-                pieces.append(piece)
-            else:
-                file.write(piece)
-            if not message.get("more_body", False):
-                if file is None:
-                    return BytesIO(b"".join(pieces))
-                file.seek(0)
-                return file
+    async def take_in(self, receive: Any, path: str) -> bytes:
+        """Django puts what is large on disk, readable, before it is encrypted; here nothing leaves memory. Of a body
+        over the limit as much is kept as shows it, so that the view refuses it; the rest is taken off the line and
+        dropped. Whoever gets a body gives its size back to `held`.
 
-    def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
+        Raises:
+            config.doorman.Refused: 503, all that is being taken in has no room for another large one.
+            RequestAborted: the client has gone.
+        """
+        pieces: list[bytes] = []
+        taken, most = 0, settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
+        whole = False
+        try:
+            while not whole:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestAborted
+                piece = message.get("body", b"")[: most - taken]
+                taken, self.held = taken + len(piece), self.held + len(piece)
+                if self.held > MOST_HELD and taken > FREE:
+                    logger.warning(
+                        "%s MB of requests are being taken in; a large one has to come again.", self.held >> 20
+                    )
+                    raise Refused(shaped(path, 503, BUSY, headers={"Retry-After": "2"}))
+                pieces.append(piece)
+                whole = not message.get("more_body", False)
+            return b"".join(pieces)
+        except BaseException:
+            self.held -= taken
+            raise
+
+    def _answer(self, scope: dict[str, Any], body: bytes) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
         signals.request_started.send(sender=self.__class__, scope=scope)
-        request, refusal = self.create_request(scope, body)
+        request, refusal = self.create_request(scope, BytesIO(body))
         response = self.get_response(request) if request is not None else refusal
         assert response is not None
         response.close()  # before it is sent: it gives the connection back to the pool
-        body.close()
         return response
 
 
