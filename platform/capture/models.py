@@ -191,15 +191,23 @@ class TurnQuerySet(models.QuerySet["Turn"]):
 
     def labelled(self, tags: Sequence[str], *, adapter: str | None = None, model: str | None = None) -> Self:
         """Turns that have all these tags, and were answered by these where they are given."""
-        turns, wanted = self, list(tags)
+        turns, wanted = self._really_tagged(tags, "contains"), list(tags)
         if adapter is not None:
             wanted.append(f"{_ADAPTER}{adapter}")
-            turns = turns.filter(adapter=adapter)  # for its own index; and a tag may be written like that
+            turns = turns.filter(adapter=adapter)
         if model is not None:
             wanted.append(f"{_MODEL}{model}")
             turns = turns.filter(model=model)
         # An adapter or a model alone has an index of its own, in the order of time.
         return turns.alias(labels=LABELS).filter(labels__contains=wanted) if tags or len(wanted) > 1 else turns
+
+    def with_any_tag(self, tags: Sequence[str]) -> Self:
+        return self._really_tagged(tags, "overlap").alias(labels=LABELS).filter(labels__overlap=list(tags))
+
+    def _really_tagged(self, tags: Sequence[str], how: str) -> Self:
+        """A tag may be written like an adapter or a model in `LABELS`."""
+        odd = any(tag.startswith((_ADAPTER, _MODEL)) for tag in tags)
+        return self.filter(**{f"tags__{how}": list(tags)}) if odd else self
 
     def newest_first(self) -> Self:
         return self.order_by("-asked_at", "-id")

@@ -69,22 +69,25 @@ def scrub_waiting(*, seconds: float | None = None, batch: int = BATCH, gather: f
     """Scrubs batch after batch until nothing is left that may be taken, or ``seconds`` are over.
 
     Args:
-        gather: seconds to wait behind a batch of FEW. The first of turns that come one by one is scrubbed at once,
-            those that follow together: a job and a batch for each cost several times what the turn itself does.
+        gather: seconds to wait at the end, when there were few. The first of turns that come one by one is scrubbed at
+            once, those that follow wait for the next job, together: a job and a batch for each cost several times what
+            the turn itself does. Only then, and once: a job that waited for more while there are some would never end.
     """
     report = ScrubReport()
     end = time.monotonic() + seconds if seconds is not None else None
+    few = False
     while True:
         claimed = claim(limit=batch)
         if not claimed.rows:
+            if few:
+                time.sleep(gather)
             return report
         scrub_claimed(claimed, report)
+        few = len(claimed.rows) <= FEW
         counting.flush_due()
         if end is not None and time.monotonic() > end:
             report.more = True
             return report
-        if len(claimed.rows) <= FEW:
-            time.sleep(gather)
 
 
 def scrub_item(quarantine_pk: int) -> bool:

@@ -17,7 +17,8 @@ from generation.engines import (
     GenerationResult,
     LoadedAdapter,
 )
-from generation.transport import Coming, NoReply, Reply, Transport
+from generation.http1 import NoReply, Reply
+from generation.transport import Coming, Transport
 from generation.wire import MAX_DEADLINE, MAX_REQUESTS, MAX_TEXTS, error_from_json, request_to_json
 
 if TYPE_CHECKING:

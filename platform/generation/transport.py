@@ -14,15 +14,14 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
+from contextlib import suppress
+from typing import Any, Self, cast
+from urllib.parse import quote, urlsplit
 
-import httptools
+from generation.http1 import OK, Incoming, NoReply, Reply, Stale
 
-_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CONNECT_SECONDS = 3.0
 MAX_CONNECTIONS = 100
 """Of one event loop; who comes then waits for one."""
@@ -31,72 +30,6 @@ MAX_KEPT = 20
 KEPT_SECONDS = 4.0
 """The engine closes what was idle for five."""
 PIECE = 65_536
-OK = 200
-
-
-class NoReply(Exception):
-    """The request or its answer did not arrive. ``late``: it was sent, and nothing came in time."""
-
-    def __init__(self, late: bool) -> None:
-        super().__init__("late" if late else "unreachable")
-        self.late = late
-
-
-class _Stale(Exception):
-    """A kept connection was closed at the other end before anything of the answer came: the request is sent again."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """``headers`` by their names in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-    @property
-    def is_success(self) -> bool:
-        return 200 <= self.status < 300
-
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-
-class _Incoming:
-    """An answer as it is parsed."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self.headers: dict[str, str] = {}
-        self.body = bytearray()
-        self.began = self.ended = self.reusable = False
-
-    def feed(self, data: bytes) -> None:
-        """Raises NoReply: that is no HTTP, or the connection ended within the answer (no data); `_Stale`: before it."""
-        if not data:
-            raise NoReply(late=False) if self.began else _Stale
-        self.began = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise NoReply(late=False) from error
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        self.ended, self.reusable = True, self._parser.should_keep_alive()
-
-    @property
-    def status(self) -> int:
-        """Once the headers are there."""
-        return int(self._parser.get_status_code())
-
-    def reply(self) -> Reply:
-        return Reply(self.status, self.headers, bytes(self.body))
 
 
 class _Address:
@@ -105,7 +38,8 @@ class _Address:
     def __init__(self, url: str) -> None:
         self.path = url.removeprefix("unix:") if url.startswith("unix:") else ""
         parts = urlsplit("http://engine" if self.path else url)
-        self.host, self.name = parts.hostname or "localhost", parts.netloc.rpartition("@")[2]
+        self._known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        self.host, self.name = parts.hostname or "", parts.netloc.rpartition("@")[2]
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.before = parts.path.rstrip("/")
         self.tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -121,16 +55,31 @@ class _Address:
                 link.close()
                 raise
             return link
-        link = socket.create_connection((self.host, self.port), CONNECT_SECONDS)
+        self._refuse_unknown()
+        try:
+            link = socket.create_connection((self.host, self.port), CONNECT_SECONDS)
+        except UnicodeError as error:  # no name of a host
+            raise OSError(str(error)) from error
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.tls.wrap_socket(link, server_hostname=self.host) if self.tls else link
 
-    async def open(self) -> _Stream:
+    async def open(self) -> _Wire:
         """Raises OSError, TimeoutError among them."""
+        loop = asyncio.get_running_loop()
+        self._refuse_unknown()
         async with asyncio.timeout(CONNECT_SECONDS):
-            if self.path:
-                return await asyncio.open_unix_connection(self.path)
-            return await asyncio.open_connection(self.host, self.port, ssl=self.tls)
+            try:
+                if self.path:
+                    _, wire = await loop.create_unix_connection(_Wire, self.path)
+                else:
+                    _, wire = await loop.create_connection(_Wire, self.host, self.port, ssl=self.tls)
+            except UnicodeError as error:
+                raise OSError(str(error)) from error
+        return wire
+
+    def _refuse_unknown(self) -> None:
+        if not self._known:
+            raise OSError("An engine's address is unix:PATH, http://HOST:PORT or https://HOST:PORT.")
 
 
 class Coming:
@@ -146,31 +95,37 @@ class Coming:
 
     def __call__(self) -> Reply:
         """Raises NoReply."""
+        if self._failed is not None:
+            late = self._link is not None and isinstance(self._failed, TimeoutError)
+            self._drop()
+            raise NoReply(late) from self._failed
         try:
-            if self._failed is None:
-                return self._read()
-        except _Stale:
-            pass
-        if not self._kept:
-            raise NoReply(late=False) from self._failed
-        self._drop()
+            return self._read()
+        except Stale as stale:
+            if not self._kept:
+                raise NoReply(late=False) from stale
         self._kept = False
         self._send()
         return self()
 
     def _send(self) -> None:
-        self._failed = None
         try:
             if self._link is None:
                 self._link = self._links.address.connect()
             self._link.settimeout(self._seconds)
-            self._link.sendall(self._request)
         except OSError as error:
             self._failed = error
+            return
+        try:
+            self._link.sendall(self._request)
+        except TimeoutError as error:
+            self._failed = error
+        except OSError:
+            pass  # the answer says what became of it, or its absence
 
     def _read(self) -> Reply:
         assert self._link is not None
-        incoming = _Incoming()
+        incoming = Incoming()
         try:
             while not incoming.ended:
                 try:
@@ -217,6 +172,9 @@ class _Links:
         return None
 
     def put(self, link: socket.socket) -> None:
+        with suppress(IndexError):  # another thread was quicker
+            while self._idle and time.monotonic() - self._idle[0][0] > KEPT_SECONDS:
+                self._idle.pop(0)[2].close()
         if len(self._idle) < MAX_KEPT:
             self._idle.append((time.monotonic(), os.getpid(), link))
         else:
@@ -230,27 +188,71 @@ def _readable(link: socket.socket) -> bool:
     return bool(ready.poll(0))
 
 
+class _Wire(asyncio.Protocol):
+    """One connection of an event loop. What comes is kept until it is read, so that it is seen when it comes unasked:
+    `asyncio.StreamReader` does not tell."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._coming: asyncio.Future[None] | None = None
+        self._over = False
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._wake()
+
+    def eof_received(self) -> None:
+        self._over = True
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._coming is not None and not self._coming.done():
+            self._coming.set_result(None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open, and nothing lies in it."""
+        return not (self._over or self._pieces or self.transport.is_closing())
+
+    async def read(self) -> bytes:
+        """The next piece; empty behind the last."""
+        while not (self._pieces or self._over):
+            self._coming = asyncio.get_running_loop().create_future()
+            await self._coming
+        return self._pieces.popleft() if self._pieces else b""
+
+
 class _Streams:
     """Connections of one event loop: they belong to the loop that opened them."""
 
     def __init__(self, address: _Address) -> None:
         self.address = address
         self.places = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._idle: list[tuple[float, _Stream]] = []
+        self._idle: deque[tuple[float, _Wire]] = deque()
 
-    def take(self) -> _Stream | None:
+    def take(self) -> _Wire | None:
         while self._idle:
-            since, (reader, writer) = self._idle.pop()
-            if time.monotonic() - since < KEPT_SECONDS and not (reader.at_eof() or writer.is_closing()):
-                return reader, writer
-            writer.close()
+            since, wire = self._idle.pop()
+            if time.monotonic() - since < KEPT_SECONDS and wire.idle:
+                return wire
+            wire.transport.abort()
         return None
 
-    def put(self, stream: _Stream) -> None:
-        if len(self._idle) < MAX_KEPT:
-            self._idle.append((time.monotonic(), stream))
+    def put(self, wire: _Wire) -> None:
+        while self._idle and time.monotonic() - self._idle[0][0] > KEPT_SECONDS:
+            self._idle.popleft()[1].transport.abort()
+        if len(self._idle) < MAX_KEPT and wire.idle:
+            self._idle.append((time.monotonic(), wire))
         else:
-            stream[1].close()
+            wire.transport.abort()
 
 
 class _Exchange:
@@ -258,9 +260,9 @@ class _Exchange:
 
     def __init__(self, streams: _Streams, request: bytes, seconds: float) -> None:
         self._streams, self._request, self._seconds = streams, request, seconds
-        self._stream: _Stream | None = None
+        self._wire: _Wire | None = None
         self._kept = False
-        self._incoming = _Incoming()
+        self._incoming = Incoming()
 
     async def __aenter__(self) -> Self:
         try:
@@ -268,24 +270,24 @@ class _Exchange:
                 await self._streams.places.acquire()
         except TimeoutError as error:
             raise NoReply(late=True) from error
-        self._stream = self._streams.take()
-        self._kept = self._stream is not None
+        self._wire = self._streams.take()
+        self._kept = self._wire is not None
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._stream is not None and self._incoming.ended and self._incoming.reusable:
-            self._streams.put(self._stream)
+        if self._wire is not None and self._incoming.ended and self._incoming.reusable:
+            self._streams.put(self._wire)
         else:
             self._drop()
         self._streams.places.release()
 
-    async def more(self) -> _Incoming:
+    async def more(self) -> Incoming:
         """What there is of the answer, once more of it has come."""
         try:
-            if self._stream is None or not self._incoming.began:
+            if self._wire is None or not self._incoming.began:
                 await self._send()
             self._incoming.feed(await self._read())
-        except _Stale as stale:
+        except Stale as stale:
             if not self._kept:
                 raise NoReply(late=False) from stale
             self._drop()
@@ -294,34 +296,25 @@ class _Exchange:
         return self._incoming
 
     async def _send(self) -> None:
-        if self._stream is None:
+        if self._wire is None:
             try:
-                self._stream = await self._streams.address.open()
+                self._wire = await self._streams.address.open()
             except OSError as error:
                 raise NoReply(late=False) from error
-        try:
-            async with asyncio.timeout(self._seconds):
-                self._stream[1].write(self._request)
-                await self._stream[1].drain()
-        except TimeoutError as error:
-            raise NoReply(late=True) from error
-        except OSError:
-            pass  # the answer says what became of it, or its absence
+        self._wire.transport.write(self._request)  # as much as it is, it waits in memory while the engine reads
 
     async def _read(self) -> bytes:
-        assert self._stream is not None
+        assert self._wire is not None
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._stream[0].read(PIECE)
+                return await self._wire.read()
         except TimeoutError as error:
             raise NoReply(late=True) from error
-        except OSError:
-            return b""
 
     def _drop(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream[1].transport.abort()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.transport.abort()
 
 
 class Transport:
@@ -333,7 +326,7 @@ class Transport:
         guard = f"Authorization: Bearer {token}\r\n" if token else ""
         self._head = f"Host: {self._address.name}\r\n{guard}Content-Type: application/json\r\n"
         self._links = _Links(self._address)
-        self._streams: WeakKeyDictionary[asyncio.AbstractEventLoop, _Streams] = WeakKeyDictionary()
+        self._streams: dict[asyncio.AbstractEventLoop, _Streams] = {}
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None, *, seconds: float) -> Coming:
         """Sends the request; raises nothing. ``seconds``: how long the answer may keep still."""
@@ -368,10 +361,13 @@ class Transport:
     def _exchange(self, request: bytes, seconds: float) -> _Exchange:
         loop = asyncio.get_running_loop()
         if loop not in self._streams:
+            # A loop stands in what it has opened, so none goes by itself.
+            for ended in [other for other in self._streams if other.is_closed()]:
+                del self._streams[ended]
             self._streams[loop] = _Streams(self._address)
         return _Exchange(self._streams[loop], request, seconds)
 
     def _written(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         content = b"" if body is None else json.dumps(body).encode()
-        line = f"{method} {self._address.before}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(content)}\r\n\r\n"
-        return line.encode() + content
+        asked = f"{method} {quote(self._address.before + path)} HTTP/1.1\r\n{self._head}"
+        return f"{asked}Content-Length: {len(content)}\r\n\r\n".encode() + content

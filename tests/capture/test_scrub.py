@@ -11,6 +11,7 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, connections
 from django.utils import timezone
+from django_q.models import OrmQ
 
 from assistants.models import AuditEvent
 from capture import claims, scrub, storing
@@ -60,35 +61,42 @@ def test_a_turn_becomes_rows_and_its_payload_is_gone(cast: Cast) -> None:
 
 
 def test_turns_that_come_one_by_one_are_scrubbed_together(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first at once, those that came meanwhile in one batch; then the job ends."""
-    later = [[turn_item(id="t-2"), turn_item(id="t-3")], []]
-    waited: list[float] = []
+    """The first at once; those that come while its job waits queue one job more, which takes them in one batch."""
     batches: list[int] = []
+    waited: list[float] = []
+    scrub_claimed = scrub.scrub_claimed
 
     def meanwhile(seconds: float) -> None:
         waited.append(seconds)
-        if items := later[len(waited) - 1]:
-            post(cast, *items)
+        if len(waited) == 1:
+            for name in ("t-2", "t-3", "t-4"):
+                post(cast, turn_item(id=name))
 
     def counted(claimed: claims.Claim, report: scrub.ScrubReport) -> None:
         batches.append(len(claimed.rows))
         scrub_claimed(claimed, report)
 
-    scrub_claimed = scrub.scrub_claimed
     monkeypatch.setattr("capture.scrub.time.sleep", meanwhile)
     monkeypatch.setattr("capture.scrub.scrub_claimed", counted)
     post(cast, turn_item())
+    OrmQ.objects.all().delete()
+    assert scrub_waiting(gather=0.5).sentence == "1 scrubbed, 0 held", "a job ends, however many still come"
+    assert OrmQ.objects.count() == 1
     assert scrub_waiting(gather=0.5).sentence == "3 scrubbed, 0 held"
-    assert batches == [1, 2]
+    assert batches == [1, 3]
     assert waited == [0.5, 0.5]
 
 
-def test_a_long_line_waits_for_nobody(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_line_and_an_empty_one_wait_for_nobody(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr("capture.scrub.time.sleep", waited.append)
-    post(cast, *(turn_item(id=f"t-{n}") for n in range(scrub.FEW + 3)))
-    scrub_waiting(gather=0.5, batch=scrub.FEW + 1)
-    assert waited == [0.5], "only behind what was left over"
+    assert scrub_waiting(gather=0.5).sentence == "0 scrubbed, 0 held"
+    post(cast, *(turn_item(id=f"t-{n}") for n in range(scrub.FEW + 1)))
+    assert scrub_waiting(gather=0.5).scrubbed == scrub.FEW + 1
+    assert waited == []
+    post(cast, *(turn_item(id=f"u-{n}") for n in range(4)))
+    assert scrub_waiting(gather=0.5, batch=1).scrubbed == 4
+    assert waited == [0.5], "once, not behind each batch"
 
 
 def test_ranks_a_decline_and_the_time_of_arrival(cast: Cast) -> None:

@@ -62,6 +62,11 @@ def test_tags_with_an_adapter_and_a_model(api: Call, cast: Cast) -> None:
     assert set(found(api, {"adapter": "shop/1", "model": "m-1"})) == {"both", "no tag"}
     assert set(found(api, {"adapter": "shop/1"})) == {"both", "other model", "no tag"}
     assert len(found(api, {"tag": "a"})) == 5
+    assert found(api, {"tag": "\x1fshop/1"}) == ["tags that look like them"]
+    assert [turn.client_id for turn in Turn.objects.with_any_tag(["\x1fshop/1", "none"])] == [
+        "tags that look like them"
+    ]
+    assert Turn.objects.with_any_tag(["b", "none"]).count() == 2
 
 
 @pytest.mark.parametrize("more", [{}, {"adapter": "shop/1", "model": "m-1"}])

@@ -7,13 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from generation import transport
-from generation.transport import NoReply, Reply, Transport
+from generation.http1 import NoReply, Reply
+from generation.transport import Transport
 
 WHOLE = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
 Act = Callable[[socket.socket, bytes], bool]
@@ -28,6 +31,8 @@ class Server:
         self.acts: list[Act] = []
         self.requests: list[bytes] = []
         self.connections = 0
+        self.early = b""
+        """Said to a request before it is read."""
         self.left = threading.Event()
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
@@ -51,6 +56,11 @@ class Server:
 
     def _serve(self, link: socket.socket) -> None:
         with link:
+            if self.early:
+                link.recv(100)
+                link.sendall(self.early)
+                time.sleep(0.2)
+                return
             open_still = True
             while open_still:
                 data = b""
@@ -104,18 +114,35 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture(params=["blocking", "asynchronous"])
-def ask(request: pytest.FixtureRequest, server: Server) -> Iterator[Callable[..., Reply]]:
+LOOPS: dict[str, Any] = {"asyncio": None, "uvloop": uvloop.new_event_loop}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call; ``wait`` lets its event loop, if it has one, go on for some seconds."""
+
+    call: Callable[[Any, float], Reply]
+    wait: Callable[[float], None]
+
+    def __call__(self, body: Any = None, seconds: float = 5.0) -> Reply:
+        return self.call(body, seconds)
+
+
+@pytest.fixture(params=["blocking", *LOOPS])
+def ask(request: pytest.FixtureRequest, server: Server) -> Iterator[Ask]:
     """One call, by either way; all calls of a test share the connections."""
     made = Transport(server.url, "secret")
     if request.param == "blocking":
-        yield lambda body=None, seconds=5.0: made.send("POST", "/x", body, seconds=seconds)()
+        yield Ask(lambda body, seconds: made.send("POST", "/x", body, seconds=seconds)(), time.sleep)
         return
-    with asyncio.Runner() as runner:
-        yield lambda body=None, seconds=5.0: runner.run(made.acall("POST", "/x", body, seconds=seconds))
+    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+        yield Ask(
+            lambda body, seconds: runner.run(made.acall("POST", "/x", body, seconds=seconds)),
+            lambda seconds: runner.run(asyncio.sleep(seconds)),
+        )
 
 
-def test_a_connection_is_used_again(ask: Callable[..., Reply], server: Server) -> None:
+def test_a_connection_is_used_again(ask: Ask, server: Server) -> None:
     server.acts = [answers(), answers(b"HTTP/1.1 204 No Content\r\nX-Dimension: 7\r\n\r\n"), answers()]
     assert ask({"question": "é"}).json() == {"a": 1}
     nothing = ask()
@@ -128,7 +155,7 @@ def test_a_connection_is_used_again(ask: Callable[..., Reply], server: Server) -
     assert body == rb'{"question": "\u00e9"}'
 
 
-def test_an_answer_in_pieces_and_in_chunks(ask: Callable[..., Reply], server: Server) -> None:
+def test_an_answer_in_pieces_and_in_chunks(ask: Ask, server: Server) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n[1, \r\n2\r\n2]\r\n0\r\n\r\n"
     server.acts = [pieces(*(WHOLE[i : i + 5] for i in range(0, len(WHOLE), 5))), pieces(chunked[:50], chunked[50:])]
     assert ask().json() == {"a": 1}
@@ -136,7 +163,7 @@ def test_an_answer_in_pieces_and_in_chunks(ask: Callable[..., Reply], server: Se
     assert server.connections == 1
 
 
-def test_a_server_that_closes_behind_its_answer_is_reached_again(ask: Callable[..., Reply], server: Server) -> None:
+def test_a_server_that_closes_behind_its_answer_is_reached_again(ask: Ask, server: Server) -> None:
     server.acts = [answers(stays=False), answers(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")]
     server.acts += [answers()]
     for _ in range(3):
@@ -145,7 +172,7 @@ def test_a_server_that_closes_behind_its_answer_is_reached_again(ask: Callable[.
 
 
 def test_a_kept_connection_that_ends_without_a_byte_is_tried_anew_and_a_new_one_is_not(
-    ask: Callable[..., Reply], server: Server
+    ask: Ask, server: Server
 ) -> None:
     server.acts = [answers(), answers(b"", stays=False), answers()]
     assert ask().is_success
@@ -159,9 +186,7 @@ def test_a_kept_connection_that_ends_without_a_byte_is_tried_anew_and_a_new_one_
 
 
 @pytest.mark.parametrize("broken", [WHOLE[:-3], b"HTTP/1.1 200 OK\r\nContent-", b"220 smtp.example.org ready\r\n\r\n"])
-def test_half_an_answer_is_none_and_is_not_asked_for_again(
-    ask: Callable[..., Reply], server: Server, broken: bytes
-) -> None:
+def test_half_an_answer_is_none_and_is_not_asked_for_again(ask: Ask, server: Server, broken: bytes) -> None:
     server.acts = [answers(), answers(broken, stays=False), answers()]
     assert ask().is_success
     with pytest.raises(NoReply) as refused:
@@ -171,7 +196,71 @@ def test_half_an_answer_is_none_and_is_not_asked_for_again(
     assert ask().is_success, "and the next call is none the worse"
 
 
-def test_silence_is_late_and_nobody_else_gets_its_answer(ask: Callable[..., Reply], server: Server) -> None:
+BEHIND = [
+    pytest.param(WHOLE + WHOLE, id="another answer"),
+    pytest.param(WHOLE + b"HTTP/1.1 2", id="the beginning of one"),
+    pytest.param(WHOLE + b"garbage", id="no answer"),
+    pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", id="another protocol"),
+]
+
+
+@pytest.mark.parametrize("data", BEHIND)
+def test_more_than_was_asked_for_is_no_answer(ask: Ask, server: Server, data: bytes) -> None:
+    server.acts = [answers(data), answers(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"b": 2}')]
+    with pytest.raises(NoReply):
+        ask()
+    assert ask().json() == {"b": 2}
+    assert server.connections == 2
+
+
+def test_what_comes_unasked_is_nobodys_answer(ask: Ask, server: Server) -> None:
+    """A proxy's 408 before it closes an idle connection, say."""
+    unasked = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+
+    def later(link: socket.socket, request: bytes) -> bool:
+        link.sendall(WHOLE)
+        time.sleep(0.2)
+        link.sendall(unasked)
+        return True
+
+    server.acts = [later, answers(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"b": 2}')]
+    assert ask().json() == {"a": 1}
+    ask.wait(0.5)
+    assert ask().json() == {"b": 2}
+
+
+def test_an_interim_answer_is_not_the_answer(ask: Ask, server: Server) -> None:
+    server.acts = [pieces(b"HTTP/1.1 100 Continue\r\nX-Early: 1\r\n\r\n", WHOLE), answers()]
+    found = ask()
+    assert (found.status, found.json(), "x-early" in found.headers) == (200, {"a": 1}, False)
+    assert ask().is_success
+    assert server.connections == 1
+
+
+def test_an_answer_that_comes_before_all_is_sent_is_read(ask: Ask, server: Server) -> None:
+    refused = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\n" + b'{"a": 1}'
+    server.early = refused
+    assert ask({"text": "x" * 5_000_000}).status == 413
+
+
+def test_loops_that_have_ended_leave_nothing_open(server: Server) -> None:
+    made = Transport(server.url)
+    server.acts = [answers() for _ in range(30)]
+    for _ in range(30):
+        asyncio.run(made.acall("POST", "/x", {}, seconds=5))
+    assert len(made._streams) == 1
+
+
+@pytest.mark.parametrize("url", ["localhost:1", "ftp://localhost", "http://", "http://a..b:1"])
+def test_an_address_that_is_none(url: str) -> None:
+    made = Transport(url)
+    with pytest.raises(NoReply):
+        made.send("GET", "/health", None, seconds=1)()
+    with pytest.raises(NoReply):
+        asyncio.run(made.acall("GET", "/health", None, seconds=1))
+
+
+def test_silence_is_late_and_nobody_else_gets_its_answer(ask: Ask, server: Server) -> None:
     server.acts = [stalls, answers()]
     with pytest.raises(NoReply) as late:
         ask(seconds=0.1)

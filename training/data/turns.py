@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import BinaryField, Func, QuerySet
 
 from assistants.models import Assistant
-from capture.models import LABELS, Passage, Retrieval, Turn
+from capture.models import Passage, Retrieval, Turn
 from training.data.recipe import Recipe
 
 SHELF = 20_000
@@ -26,7 +26,7 @@ def turns_of(assistant: Assistant, recipe: Recipe) -> QuerySet[Turn]:
     if recipe.queues:
         rows = rows.filter(queue_items__queue__name__in=recipe.queues).distinct()
     if recipe.tags:
-        rows = rows.alias(labels=LABELS).filter(labels__overlap=list(recipe.tags))
+        rows = rows.with_any_tag(recipe.tags)
     return rows.order_by("asked_at", "pk")
 
 
