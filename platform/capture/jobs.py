@@ -9,7 +9,7 @@ from capture.scrub import scrub_waiting as drain
 
 SECONDS = 240
 """Of one job: well below the broker's `retry`, after which it would be run a second time."""
-GATHER_SECONDS = 0.5
+GATHER_SECONDS = 1.0
 """Behind a few turns, for those that follow them: see `capture.scrub.scrub_waiting`."""
 
 
