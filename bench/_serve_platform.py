@@ -51,6 +51,7 @@ def _measure(url: str, *, minutes: float, users: int, kill: bool) -> dict[str, A
     by_part = parts(assistant, secret, questions, engine)
     print(f"parts of the overhead, processor ms: {by_part}", flush=True)
     before += len(questions) + 20
+    _scrubbed(assistant)  # what the parts have captured all at once: nobody alone leaves so much behind
     alone.run(1, seconds=min(20.0, 20 * minutes))
     promoting = threading.Event()
     promotions: list[str] = []
@@ -226,6 +227,15 @@ def _missing(assistant: Any, expected: int) -> int:
     while (missing := expected - _captured(assistant)) > 0 and time.monotonic() < end:
         time.sleep(0.5)
     return missing
+
+
+def _scrubbed(assistant: Any) -> None:
+    """Waits until the worker has nothing left of this assistant."""
+    from capture.models import Quarantine
+
+    end = time.monotonic() + 60
+    while Quarantine.objects.filter(assistant=assistant).exists() and time.monotonic() < end:
+        time.sleep(0.5)
 
 
 def _captured(assistant: Any) -> int:
