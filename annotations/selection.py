@@ -116,7 +116,7 @@ def matching_turns(queue: Queue, wanted: Mapping[str, Any]) -> TurnQuerySet:
     if wanted.get("model"):
         turns = turns.filter(Q(model=wanted["model"]) | Q(adapter=wanted["model"]))
     if wanted.get("tag"):
-        turns = turns.labelled([wanted["tag"]])
+        turns = turns.tagged([wanted["tag"]])
     if wanted.get("unlabelled"):
         turns = turns.filter(~Exists(Resolution.objects.filter(turn=OuterRef("pk"))))
     if wanted.get("groundedness"):

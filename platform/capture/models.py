@@ -161,10 +161,10 @@ PLAYGROUND_TAG = "playground"
 _ADAPTER, _MODEL = "\x1f", "\x1e"
 
 
-def _labelled(labels: str | models.Func, name: str, code: int) -> models.Func:
-    """``labels`` with what stands in a column, behind a character of its own."""
+def _with(traits: str | models.Func, name: str, code: int) -> models.Func:
+    """``traits`` with what stands in a column, behind a character of its own."""
     return models.Func(
-        models.F(labels) if isinstance(labels, str) else labels,
+        models.F(traits) if isinstance(traits, str) else traits,
         models.F(name),
         # In the order of their names, as a migration writes them: Django compares that too.
         arg_joiner=f"::text[], chr({code}) || ",
@@ -173,7 +173,7 @@ def _labelled(labels: str | models.Func, name: str, code: int) -> models.Func:
     )
 
 
-LABELS = _labelled(_labelled("tags", "adapter", ord(_ADAPTER)), "model", ord(_MODEL))
+TRAITS = _with(_with("tags", "adapter", ord(_ADAPTER)), "model", ord(_MODEL))
 """A turn's tags with its adapter and model: one index of all three finds at once that an adapter never met a tag, for
 which all turns with the tag would be read."""
 
@@ -189,7 +189,7 @@ class TurnQuerySet(models.QuerySet["Turn"]):
         """Without what people of the house asked in the playground and put into a queue."""
         return self.exclude(tags__contains=[PLAYGROUND_TAG], api_key=None)
 
-    def labelled(self, tags: Sequence[str], *, adapter: str | None = None, model: str | None = None) -> Self:
+    def tagged(self, tags: Sequence[str], *, adapter: str | None = None, model: str | None = None) -> Self:
         """Turns that have all these tags, and were answered by these where they are given."""
         turns, wanted = self._really_tagged(tags, "contains"), list(tags)
         if adapter is not None:
@@ -199,13 +199,13 @@ class TurnQuerySet(models.QuerySet["Turn"]):
             wanted.append(f"{_MODEL}{model}")
             turns = turns.filter(model=model)
         # An adapter or a model alone has an index of its own, in the order of time.
-        return turns.alias(labels=LABELS).filter(labels__contains=wanted) if tags or len(wanted) > 1 else turns
+        return turns.alias(traits=TRAITS).filter(traits__contains=wanted) if tags or len(wanted) > 1 else turns
 
     def with_any_tag(self, tags: Sequence[str]) -> Self:
-        return self._really_tagged(tags, "overlap").alias(labels=LABELS).filter(labels__overlap=list(tags))
+        return self._really_tagged(tags, "overlap").alias(traits=TRAITS).filter(traits__overlap=list(tags))
 
     def _really_tagged(self, tags: Sequence[str], how: str) -> Self:
-        """A tag may be written like an adapter or a model in `LABELS`."""
+        """A tag may be written like an adapter or a model in `TRAITS`."""
         odd = any(tag.startswith((_ADAPTER, _MODEL)) for tag in tags)
         return self.filter(**{f"tags__{how}": list(tags)}) if odd else self
 
@@ -323,7 +323,7 @@ class Turn(models.Model):
                 fields=["assistant", "-asked_at", "-id"], condition=models.Q(declined=True), name="turn_newest_declined"
             ),
             BrinIndex(fields=["created_at"], autosummarize=True, name="turn_came"),  # what is new since a moment
-            GinIndex(LABELS, name="turn_labels_gin"),
+            GinIndex(TRAITS, name="turn_traits_gin"),
             GinIndex(fields=["words"], name="turn_words_gin"),
             HnswIndex(  # search by meaning
                 name="turn_embedding_hnsw",

@@ -37,7 +37,7 @@ class TurnFilters:
     until: datetime | None = None
 
     def apply(self, turns: TurnQuerySet) -> TurnQuerySet:
-        turns = turns.labelled(self.tag, adapter=self.adapter, model=self.model)
+        turns = turns.tagged(self.tag, adapter=self.adapter, model=self.model)
         if self.conversation is not None:
             turns = turns.filter(conversation__external_id=stored_id(self.conversation))
         if self.declined is not None:

@@ -173,7 +173,7 @@ def _unnamed(experiment: Experiment, now: datetime) -> tuple[int, int]:
     """(questions of our chat that belong to no unit, of how many of the newest in this stage)."""
     asked = (
         Turn.objects.of(experiment.assistant)
-        .labelled(["chat"])
+        .tagged(["chat"])
         .filter(asked_at__gte=experiment.stage_since, asked_at__lte=now)
     )
     newest = list(asked.newest_first().values_list("pk", flat=True)[:NEWEST])

@@ -148,7 +148,7 @@ def eligible(experiment: Experiment) -> TurnQuerySet:
     names = [_name(experiment.control), experiment.candidate.engine_name]
     return (
         Turn.objects.of(experiment.assistant)
-        .labelled(["chat"])
+        .tagged(["chat"])
         .filter(adapter__in=names, pii=[], withheld=False)
         .filter(Q(prompt_digest=experiment.assistant.prompt_digest))
         .filter(~Exists(answered))

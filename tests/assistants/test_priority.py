@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from assistants import priority
+
 SCRIPT = """
 import os, pathlib, django
 django.setup()
@@ -49,3 +51,23 @@ def test_somebody_elses_session_keeps_its_priority() -> None:
 def test_nothing_gives_way_where_that_is_switched_off() -> None:
     level, _ = _after("0", leads=True)
     assert level == os.nice(0)
+
+
+def test_whoever_is_put_off_by_the_kernel_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all processes without privileges one may lower its session in a tenth of a second."""
+    answers: list[type[OSError] | None] = [BlockingIOError, BlockingIOError, None]
+    waited: list[float] = []
+
+    def write(self: Path, text: str, **how: str) -> int:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return len(text)
+
+    monkeypatch.setattr(Path, "write_text", write)
+    monkeypatch.setattr("assistants.priority.time.sleep", waited.append)
+    priority._lower_session(10)
+    assert len(waited) == 2
+    answers[:] = [BlockingIOError] * 50
+    with pytest.raises(BlockingIOError):
+        priority._lower_session(10)
+    assert len(waited) == 2 + priority.ATTEMPTS

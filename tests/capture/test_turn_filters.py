@@ -72,12 +72,12 @@ def test_tags_with_an_adapter_and_a_model(api: Call, cast: Cast) -> None:
 @pytest.mark.parametrize("more", [{}, {"adapter": "shop/1", "model": "m-1"}])
 def test_tags_with_what_answered_are_found_through_one_index(cast: Cast, more: dict[str, str]) -> None:
     """The query says what the index says, to the letter."""
-    turns = Turn.objects.labelled(["a"], **more).order_by()
+    turns = Turn.objects.tagged(["a"], **more).order_by()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off; DROP INDEX turn_newest_of_adapter, turn_newest_of_model")
         plan = turns.explain()
         transaction.set_rollback(True)
-    assert "Bitmap Index Scan on turn_labels_gin" in plan
+    assert "Bitmap Index Scan on turn_traits_gin" in plan
 
 
 def test_turns_of_one_moment_are_each_on_one_page(api: Call, cast: Cast) -> None:

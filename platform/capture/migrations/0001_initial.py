@@ -234,7 +234,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='turn',
-            index=django.contrib.postgres.indexes.GinIndex(models.Func(models.Func(models.F('tags'), models.F('adapter'), arg_joiner='::text[], chr(31) || ', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None), template='array_append(%(expressions)s)'), models.F('model'), arg_joiner='::text[], chr(30) || ', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None), template='array_append(%(expressions)s)'), name='turn_labels_gin'),
+            index=django.contrib.postgres.indexes.GinIndex(models.Func(models.Func(models.F('tags'), models.F('adapter'), arg_joiner='::text[], chr(31) || ', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None), template='array_append(%(expressions)s)'), models.F('model'), arg_joiner='::text[], chr(30) || ', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None), template='array_append(%(expressions)s)'), name='turn_traits_gin'),
         ),
         migrations.AddIndex(
             model_name='turn',
