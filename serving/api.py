@@ -214,25 +214,30 @@ def _asked(request: HttpRequest) -> tuple[ApiKey, wire.ChatRequest, chat.Asked]:
 
 
 def _ask(key: ApiKey, wanted: wire.ChatRequest) -> chat.Asked:
+    # The name that says no version is looked up while the question is embedded; others may be refused, and come first.
+    arm = None if wanted.model == key.assistant.slug else _arm(key, wanted)
     begun = chat.begin(
         assistant=key.assistant,
         question=wanted.question,
         history=wanted.history,
         options=wanted.retrieval.model_dump(exclude_none=True),
     )
-    try:
-        arm = chat.resolve_model(key.assistant, wanted.model, Unit(wanted.conversation, wanted.user))
-    except chat.UnknownModel as unknown:
-        raise WireError(404, str(unknown), param="model", code="model_not_found") from unknown
-    except chat.ForeignPrompt as foreign:
-        raise WireError(409, str(foreign), param="model", code="prompt_mismatch") from foreign
     return chat.ask(
         assistant=key.assistant,
-        arm=arm,
+        arm=arm or _arm(key, wanted),
         question=wanted.question,
         history=wanted.history,
         begun=begun,
     )
+
+
+def _arm(key: ApiKey, wanted: wire.ChatRequest) -> chat.Arm:
+    try:
+        return chat.resolve_model(key.assistant, wanted.model, Unit(wanted.conversation, wanted.user))
+    except chat.UnknownModel as unknown:
+        raise WireError(404, str(unknown), param="model", code="model_not_found") from unknown
+    except chat.ForeignPrompt as foreign:
+        raise WireError(409, str(foreign), param="model", code="prompt_mismatch") from foreign
 
 
 def _usage(result: GenerationResult | None) -> dict[str, int]:

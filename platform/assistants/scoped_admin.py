@@ -45,6 +45,7 @@ class ScopedAdmin(ModelAdmin):
     change_roles: ClassVar[Collection[str]] = ()
     delete_roles: ClassVar[Collection[str]] = ()
     paginator = BoundedPaginator
+    empty_value_display = "–"
 
     class Media:
         css: ClassVar = {"all": ["assistants/list.css"]}

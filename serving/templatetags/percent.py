@@ -26,12 +26,6 @@ def size(value: float | None) -> str:
 
 
 @register.filter
-def thousands(value: int) -> str:
-    """1234567 → “1,234,567”."""
-    return f"{value:,}"
-
-
-@register.filter
 def level(value: float | None) -> float | None:
     """−0.02 → 0.02: a level is kept as its negative, so that more is better everywhere."""
     return None if value is None else abs(value)

@@ -71,6 +71,17 @@ def test_a_score_whose_name_is_no_text_is_feedback_all_the_same() -> None:
     assert converted.notes == [NO_SCALE]
 
 
+def test_scores_without_an_id_are_told_apart_by_their_time() -> None:
+    first = {"name": "stars", "traceId": "t1", "value": 2, "dataType": "NUMERIC", "timestamp": "2026-03-01T10:01:00Z"}
+    second = {**first, "value": 5, "timestamp": "2026-03-01T10:02:00Z"}
+    for _ in range(2):  # read again, each is the same one
+        _, (two, five) = valid(traced(langfuse, *BLOB[:2], first, second)["t1"])
+        assert (two.value, five.value) == (2, 5)
+        assert len({two.id, five.id}) == 2
+    _, (again,) = valid(traced(langfuse, first)["t1"])
+    assert again.id == two.id
+
+
 def test_a_row_of_a_page_that_is_none_costs_itself_only() -> None:
     good = {"id": "t1", "timestamp": "2026-03-01T10:00:00Z", "sessionId": None, "input": ASKED, "output": ANSWERED}
     page = {"data": [good, {"id": "t2", "input": "?"}, {"name": "n", "dataType": "NUMERIC", "value": 1}, {}, "t3"]}

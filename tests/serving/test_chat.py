@@ -182,7 +182,9 @@ def test_keys(shop: Shop) -> None:
     assert Quarantine.objects.count() == 0
 
 
-def test_unknown_models(shop: Shop) -> None:
+def test_unknown_models(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(chat, "begin", lambda **asked: begun.append(asked))  # nothing is embedded for them
     other = make_assistant()
     make_adapter(other, number=1)
     slug = shop.assistant.slug
@@ -191,6 +193,7 @@ def test_unknown_models(shop: Shop) -> None:
             shop.openai.chat.completions.create(model=name, messages=[{"role": "user", "content": "Hello?"}])
         assert unknown.value.code == "model_not_found"
         assert unknown.value.param == "model"
+    assert not begun
 
 
 @pytest.mark.parametrize(

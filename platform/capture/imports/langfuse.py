@@ -191,17 +191,20 @@ def _facts(row: Mapping[str, Any]) -> Piece:
 
 
 def _score(row: Mapping[str, Any]) -> Piece:
+    given = first(row, "timestamp", "createdAt", "created_at")
+    # Without an id, what one name says at two moments are two scores; read again, each is the same one.
+    own = ":".join(part for part in (text(row.get("name")), text(given)) if part)
     return slim(
         {
             "what": "score",
-            "id": text(row.get("id")) or text(row.get("name")),
+            "id": text(row.get("id")) or own,
             "name": text(row.get("name")),
             "value": number(row.get("value")),
             "label": text(first(row, "stringValue", "string_value", "longStringValue")),
             "kind": text(first(row, "dataType", "data_type")).upper(),
             "comment": text(row.get("comment")),
             "source": text(row.get("source")),
-            "time": moment(first(row, "timestamp", "createdAt", "created_at")),
+            "time": moment(given),
         }
     )
 
