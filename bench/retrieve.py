@@ -10,7 +10,7 @@ stand in most chunks. Rows are loaded by the platform's own COPY; the index of w
 tenant's index of vectors as the platform makes it.
 
 ``recall_at_10_min``: the lowest, over the tenants, of the path that serves it against exact search, by the self-test
-(vectors between chunks); ``recall_of_questions``: the same by vectors drawn anew.
+(chunks moved as far as questions are); ``recall_of_questions``: the same by vectors drawn anew.
 ``vector_p50_ms_max`` and ``hybrid_p50_ms_max``: the highest median, over tenants and over kinds of words (rare, mixed,
 the most common ones), of one search without embedding the question. ``…_best_ms`` is the fastest search of each kind,
 ``…_cpu_ms`` what one costs this process and the server: on a busy machine they say more than the median.

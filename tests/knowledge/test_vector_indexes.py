@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from django.contrib.auth.models import User
@@ -22,7 +23,7 @@ from knowledge import candidates, index_views, indexing, vector_indexes
 from knowledge.models import Chunk, Document, VectorIndex
 from knowledge.query import question_vectors
 from knowledge.retrieval import search
-from knowledge.selftest import self_test
+from knowledge.selftest import sample_vectors, self_test
 from knowledge.services import load_document
 from tests.factories import make_assistant, make_user
 
@@ -82,6 +83,21 @@ def test_one_is_made_measured_and_used(assistant: Assistant) -> None:
     assert found(assistant) == before == found(assistant, exact=True)
     assert self_test(assistant=assistant, sample=5).path == "index"
     assert indexing.tend() == "0 dropped, nothing to make"
+
+
+def test_what_is_asked_lies_as_far_from_chunks_as_questions_do(assistant: Assistant) -> None:
+    asked = sample_vectors(assistant, 12, seed=1)
+    assert np.allclose(np.linalg.norm(asked, axis=1), 1, atol=1e-3)
+    assert np.array_equal(asked, sample_vectors(assistant, 12, seed=1))
+    assert not np.array_equal(asked, sample_vectors(assistant, 12, seed=2))
+    own = np.array(list(Chunk.objects.filter(assistant=assistant).values_list("embedding", flat=True)))
+    nearest = (asked @ own.T).max(axis=1)
+    assert ((0.6 < nearest) & (nearest < 0.97)).all()
+    alone = make_assistant()
+    load(alone, 1, "There is one chunk and no other to differ from.")
+    (only,) = sample_vectors(alone, 12, seed=1)
+    assert float(only @ np.array(Chunk.objects.get(assistant=alone).embedding)) == pytest.approx(1, abs=1e-3)
+    assert sample_vectors(make_assistant(), 12, seed=1).shape == (0, 384)
 
 
 def test_how_widely_is_set_for_the_statement_alone(assistant: Assistant) -> None:
