@@ -101,6 +101,7 @@ def adjudicate_page(request: HttpRequest, queue_id: int, item_id: int) -> HttpRe
                 verdict=draft.verdict,
                 reasons=draft.all_reasons,
                 response=draft.used_correction,
+                seen=request.POST.get("seen", ""),
             )
         except ValidationError as error:
             for message in error.messages:
@@ -114,7 +115,8 @@ def adjudicate_page(request: HttpRequest, queue_id: int, item_id: int) -> HttpRe
             if after is None:
                 return HttpResponseRedirect(reverse("annotations:disagreements", args=[queue.pk]))
             return HttpResponseRedirect(reverse("annotations:adjudicate", args=[queue.pk, after.pk]))
-    labels, earlier = _label_views(turn)
+    settled = Resolution.objects.select_related("resolved_by").filter(turn=turn).first()
+    labels, earlier = _label_views(turn, settled)
     context = {
         **admin.site.each_context(request),
         "title": "Settle a disagreement",
@@ -125,7 +127,8 @@ def adjudicate_page(request: HttpRequest, queue_id: int, item_id: int) -> HttpRe
         "earlier": earlier,
         "draft": draft,
         "reasons": list(enumerate(Reason.choices, start=1)),
-        "settled": getattr(turn, "resolution", None),
+        "settled": settled,
+        "seen": services.stamp_of(settled),
         "progress": queue_progress(queue),
     }
     details = {"queue": queue.pk, "page": "adjudicate"}
@@ -152,10 +155,9 @@ def word_changes(before: str, after: str) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _label_views(turn: Turn) -> tuple[list[LabelView], list[LabelView]]:
+def _label_views(turn: Turn, resolution: Resolution | None) -> tuple[list[LabelView], list[LabelView]]:
     """Labels that stand side by side, and those that their authors have replaced or taken back."""
     wording = Wording(decline=turn.assistant.decline_sentence, handoff=turn.assistant.handoff_sentence)
-    resolution = Resolution.objects.filter(turn=turn).first()
     counted = set(resolution.annotations.values_list("pk", flat=True)) if resolution else set()
     labels = list(Annotation.objects.filter(turn=turn).select_related("annotator").prefetch_related("marks__retrieval"))
     current = [label for label in labels if label.replaced_by_id is None and label.withdrawn_at is None]

@@ -30,6 +30,16 @@ class AlreadySettled(LabelRefused):
         super().__init__("A reviewer has settled that turn, so your label on it stays.")
 
 
+class SettledMeanwhile(LabelRefused):
+    """Another verdict than the one that the reviewer saw stands by now."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The verdict of this turn has changed since you opened it, so yours was not stored. "
+            "See what stands now; settle again to overrule it."
+        )
+
+
 class NothingToUndo(LabelRefused):
     def __init__(self) -> None:
         super().__init__("There is nothing of yours to take back in this queue.")

@@ -328,5 +328,10 @@ class Resolution(models.Model):
         return f"{self.verdict} ({self.how})"
 
     @property
+    def stamp(self) -> str:
+        """Another one after each time it is written: pages post it back, to say which verdict they showed."""
+        return f"{self.pk}@{self.resolved_at.isoformat()}"
+
+    @property
     def reason_labels(self) -> list[str]:
         return [str(Reason(reason).label) for reason in self.reasons]

@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from annotations import scrubbing
-from annotations.errors import AlreadySettled, ItemGone, NothingToUndo
+from annotations.errors import AlreadySettled, ItemGone, NothingToUndo, SettledMeanwhile
 from annotations.filling import add_turns
 from annotations.gold import is_gold
 from annotations.leases import item_ahead, lease_to, next_item, release_lease, renew_lease
@@ -40,6 +40,7 @@ __all__ = [
     "renew_lease",
     "resolve",
     "skip",
+    "stamp_of",
     "submit",
     "undo_last",
 ]
@@ -116,15 +117,24 @@ def resolve(*, turn: Turn) -> Resolution | None:
 
 
 @transaction.atomic
-def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[str], response: str) -> Resolution:
+def adjudicate(
+    *, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[str], response: str, seen: str | None = None
+) -> Resolution:
     """A reviewer's word: it counts whatever the labels say, and later labels do not change it.
 
-    ``response`` is the answer to learn for a bad turn; empty falls back to what the reasons imply, as for labels.
+    Args:
+        response: the answer to learn for a bad turn; empty falls back to what the reasons imply, as for labels.
+        seen: the stamp of the resolution that the reviewer was shown, empty for none: nobody is overruled unawares.
+            None asks for no such care.
 
     Raises:
+        SettledMeanwhile: not what was seen stands.
         ValidationError, ItemGone, CannotScrub: as in `submit`.
     """
     turn = locked_turn(turn)
+    # Whoever writes a verdict holds the lock on its turn: what is read here stands until this one is stored.
+    if seen is not None and seen != stamp_of(Resolution.objects.filter(turn=turn).first()):
+        raise SettledMeanwhile
     given = "" if verdict == Verdict.GOOD else response
     label = clean_label(ranks=ranks_of(turn), logged=turn.response, verdict=verdict, reasons=reasons, correction=given)
     typed = scrubbing.typed(turn=turn, texts=(label.correction,))
@@ -154,6 +164,11 @@ def adjudicate(*, turn: Turn, reviewer: User, verdict: str, reasons: Sequence[st
         details={"verdict": label.verdict, "reasons": list(label.reasons)},
     )
     return resolution
+
+
+def stamp_of(resolution: Resolution | None) -> str:
+    """What the page of a disagreement posts back as seen."""
+    return resolution.stamp if resolution else ""
 
 
 def _take_back(label: Annotation, queue: Queue, annotator: User) -> Undone:

@@ -233,6 +233,27 @@ class TestAdjudicating:
         resolution = Resolution.objects.get()
         assert (resolution.how, resolution.response, resolution.resolved_by) == ("adjudicated", "It is £35. [1]", rae)
 
+    def test_nobody_is_overruled_unawares(self, split: QueueItem, rae: User, ada: User) -> None:
+        """Two reviewers have the page open: the second one is told what the first has settled, and may overrule it."""
+        address = reverse("annotations:adjudicate", args=[split.queue_id, split.pk])
+        mine, theirs = browser(rae), browser(ada)
+        assert 'name="seen" value=""' in theirs.get(address).content.decode()
+        assert mine.post(address, {"choice": "good", "seen": ""}).status_code == 302
+        late = {"choice": "bad", "reasons": ["wrong"], "correction": "It is £40. [1]"}
+        refused = theirs.post(address, {**late, "seen": ""})
+        assert refused.status_code == 422
+        assert Resolution.objects.get().verdict == "good"
+        page = refused.content.decode()
+        assert "has changed since you opened it" in page
+        assert "by rae" in page
+        assert "It is £40. [1]</textarea>" in page, "what they wrote stays"
+        stamp = Resolution.objects.get().stamp
+        assert refused.context["seen"] == stamp
+        assert theirs.post(address, {**late, "seen": stamp}).status_code == 302
+        resolution = Resolution.objects.get()
+        assert (resolution.verdict, resolution.resolved_by) == ("bad", ada)
+        assert mine.post(address, {"choice": "good", "seen": stamp}).status_code == 422, "that one is gone too"
+
     def test_an_item_of_another_queue(self, split: QueueItem, assistant: Assistant, rae: User) -> None:
         other = make_queue(assistant)
         assert browser(rae).get(reverse("annotations:adjudicate", args=[other.pk, split.pk])).status_code == 404
