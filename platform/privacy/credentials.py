@@ -35,6 +35,13 @@ _PASSWORD = regex.compile(
     rf"{_QUOTE}(?: (?:is|was|are|ist|est|es|è)(?: now| still)?:? | ?(?:=>|:=|[:=]) ?| to ){_QUOTE}{_VALUE}",
     regex.I,
 )
+# Without "is" or a colon between them only what no word looks like, nor an argument that is passed on.
+_PASSWORD_BESIDE = regex.compile(
+    r"\b(?:pass|pass ?word|passwd|pwd|pw|passwort|kennwort) "
+    r"(?P<value>(?=\S{6})(?=[^\s\d]{0,60}\d)(?=[^\sA-Za-z]{0,60}[A-Za-z])[A-Za-z0-9][^\s\"'“”`,;(=\ue000]{0,60}"
+    r"[!#$%^*?][^\s\"'“”`,;(=\ue000]{0,60}[A-Za-z0-9][!?]*)",
+    regex.I,
+)
 _KEYED = regex.compile(
     r"(?:secret|(?:api|access|account|signing|encryption|licen[cs]e|private)[ _-]?key|auth[ _-]?token|token"
     r"|credential)s?"
@@ -74,7 +81,11 @@ _USERNAME = regex.compile(
     regex.I,
 )
 # Without "is" or a colon between them only what no word looks like.
-_USERNAME_BESIDE = regex.compile(rf"\b{_LOGIN} (?P<value>@?(?=[A-Za-z_.\-]{{0,62}}\d)[A-Za-z][\w.\-]{{3,63}})", regex.I)
+_USERNAME_BESIDE = regex.compile(
+    rf"\b(?:{_LOGIN} (?P<value>@?(?=[A-Za-z_.\-]{{0,62}}\d)[A-Za-z][\w.\-]{{3,63}})"
+    r"|user (?P<value>(?=[A-Za-z]{3,40}(?:_[A-Za-z]{0,40}\d|\d\d))[\w.\-]{5,63}))",
+    regex.I,
+)
 _HANDLE = regex.compile(r"(?<![\w.@/])(?P<value>@[A-Za-z0-9_]{3,30})\b(?!\.\w)")
 _NUMBERED_HANDLE = regex.compile(r"(?<![\w.@/])(?P<value>@(?=[A-Za-z_]{3,29}\d)[A-Za-z0-9_]{4,30})\b(?![.(]\w)")
 # Whose folder it is. On the web "/home/" begins many a path, so no part of an address of a site.
@@ -157,6 +168,8 @@ class SecretScan(ScanRecognizer):
                     yield Hit(*match.span("value" if "value" in pattern.groupindex else 0), score, rule)
         if features.any_of(_PASSWORD_STEMS) and _SAYS_PASSWORD.search(features.lower):
             yield from self._spoken(features.text, _PASSWORD, is_password, "password")
+        if features.digit and features.any_of(("pass", "pwd", "pw", "kennwort")):
+            yield from self._spoken(features.text, _PASSWORD_BESIDE, is_password, "password beside")
         if features.any_of(("secret", "key", "token", "credential")) and _SAYS_KEY.search(features.lower):
             yield from self._spoken(features.text, _KEYED, is_key, "key")
 
