@@ -11,6 +11,7 @@ from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.when import when
 from serving.alerts.admin import AlertAdmin, AlertChannelAdmin
+from serving.alerts.unserved import why_base_answers
 from serving.dashboards.adapters import deployment_context
 from serving.erasure_admin import ErasureAdmin
 from serving.experiment_admin import DriftReportAdmin, ExperimentAdmin
@@ -53,6 +54,8 @@ class DeploymentAdmin(ScopedAdmin):
     def live(self, obj: Deployment) -> str:
         if obj.adapter is None:
             return "base model"
+        if why := why_base_answers(obj):
+            return f"✗ base model answers, not {obj.adapter}: {why}"
         return f"● {obj.adapter}{', holds erased data' if obj.adapter.erased_rows else ''}"
 
     @admin.display(description="One step back")

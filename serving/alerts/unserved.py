@@ -10,6 +10,7 @@ from django.conf import settings
 
 from generation.adapters import check_adapter
 from generation.engines import AdapterRefused, EngineError
+from serving.models import Deployment
 from training.finetune.bases import digest_of_base, from_state
 from training.models import Adapter
 from training.providers.serving import served_elsewhere
@@ -36,6 +37,13 @@ def why_unserved(adapter: Adapter, *, prompt_digest: str) -> str:
     except OSError:
         return "its files cannot be read"
     return "" if whole else "its files are damaged or were changed"
+
+
+def why_base_answers(deployment: Deployment | None) -> str:
+    """Why users get the base model's answers although an adapter is live; empty: they do not, or none is live."""
+    if deployment is None or deployment.adapter is None:
+        return ""
+    return why_unserved(deployment.adapter, prompt_digest=deployment.assistant.prompt_digest)
 
 
 def _elsewhere(adapter: Adapter) -> str:

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
+from serving.alerts.unserved import why_base_answers
 from serving.dashboards.experiment_tables import step_rows
 from serving.models import Deployment, Promotion
 from serving.services import PromotionRefused, roll_back
@@ -29,8 +30,9 @@ def roll_back_from_page(request: HttpRequest, slug: str) -> HttpResponse:
     require_role(request.user, assistant, Role.ADMIN)
     try:
         promotion = roll_back(
-            assistant=assistant, actor=cast("User", request.user), reason=request.POST.get("reason", "")[:2000]
-        )
+            assistant=assistant, actor=cast("User", request.user), reason=request.POST.get("reason", "")[:2000],
+            seen=request.POST.get("live"),
+        )  # fmt: skip
         messages.success(request, f"Rolled back: {promotion.to_adapter or 'the base model'} is live.")
     except PromotionRefused as refused:
         messages.error(request, str(refused))
@@ -50,6 +52,7 @@ def deployment_context(request: HttpRequest, deployment: Deployment) -> dict[str
     experiment = deployment.experiment
     trail = Promotion.objects.filter(assistant=assistant).select_related("actor", "from_adapter", "to_adapter")
     return {
+        "unserved": why_base_answers(deployment),
         "experiment": experiment,
         "steps": step_rows(experiment) if experiment is not None else [],
         "page": page,

@@ -16,6 +16,7 @@ from assistants.access import assistants_of, roles_of
 from assistants.models import Assistant, Role
 from capture.models import Quarantine, Turn
 from knowledge.models import Document
+from serving.alerts.unserved import why_base_answers
 from serving.models import Alert, Deployment, Promotion, TrafficHour
 from training.models import Adapter, DatasetVersion, Evaluation, GateVerdict, Run
 
@@ -112,6 +113,8 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
     dataset = frozen.select_related("leak_report").first()
     since = {"resolved_at__gt": dataset.created_at} if dataset else {}
     turns, turns_of_week = _turns(assistant)
+    deployments = Deployment.objects.filter(assistant=assistant).select_related("assistant", "adapter__run__dataset")
+    deployment = deployments.first()
     return {
         "documents": documents,
         "quarantine": quarantine,
@@ -124,7 +127,8 @@ def loop_counts(assistant: Assistant) -> dict[str, Any]:
         "run": Run.objects.filter(assistant=assistant).order_by("-created_at").first(),
         "evaluation": Evaluation.objects.filter(assistant=assistant).select_related("adapter").first(),
         "adapters": Adapter.objects.filter(assistant=assistant).count(),
-        "deployment": Deployment.objects.filter(assistant=assistant).select_related("adapter__run__dataset").first(),
+        "deployment": deployment,
+        "unserved": why_base_answers(deployment),
     }
 
 
@@ -161,8 +165,16 @@ def stages(c: dict[str, Any]) -> list[Stage]:
         Stage("Dataset", c["dataset"].rows if c["dataset"] else 0, "rows", _list("training_datasetversion")),
         Stage("Adapters", c["adapters"], "trained", _list("training_adapter"),
               "the last run failed" if failed_run else ""),
-        Stage("Live", int(bool(c["deployment"] and c["deployment"].adapter)), "adapter", _list("serving_deployment")),
+        _live_stage(c),
     ]  # fmt: skip
+
+
+def _live_stage(c: dict[str, Any]) -> Stage:
+    """One that is live and cannot be served does not count: the base model answers."""
+    live = c["deployment"].adapter if c["deployment"] else None
+    trouble = f"the base model answers, not {live}: {c['unserved']}" if c["unserved"] else ""
+    answers = live is not None and not trouble
+    return Stage("Live", int(answers), "adapter", _list("serving_deployment"), trouble)
 
 
 def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
@@ -171,6 +183,15 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
     if held := c["quarantine"]["held"]:
         steps.append(_held(held))
     live = c["deployment"].adapter if c["deployment"] else None
+    if c["unserved"]:
+        steps.append(
+            Step(
+                f"Users get the base model's answers, not {live}'s: {c['unserved']}.",
+                "Look at what is live",
+                reverse("admin:serving_deployment_change", args=[c["deployment"].pk]),
+                "amber",
+            )
+        )
     if live is not None and live.erased_rows:
         steps.append(
             Step(

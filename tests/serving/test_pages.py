@@ -20,7 +20,7 @@ from django.utils import timezone
 from annotations.models import QueueItem, Resolution
 from assistants.models import Assistant
 from capture.models import Quarantine, Turn
-from serving.dashboards import loop
+from serving.dashboards import adapters, loop
 from serving.models import Deployment, Promotion, TrafficHour
 from serving.services import promote
 from tests.factories import (
@@ -34,6 +34,7 @@ from tests.factories import (
     make_turn,
     make_user,
 )
+from tests.tiny_model import shared_base
 from training.evaluation.differences import differences
 from training.evaluation.summary import summarise
 from training.models import Arm, BenchmarkItem, Evaluation, EvaluationAnswer
@@ -224,7 +225,29 @@ def test_a_foreign_form_changes_nothing(assistant: Assistant) -> None:
 # --- Deployment -------------------------------------------------------------------------------------------------------
 
 
-def test_one_click_and_a_reason_roll_back(assistant: Assistant) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_pages_say_who_answers_when_what_is_live_cannot_be_served(assistant: Assistant, settings: Any) -> None:
+    settings.RATCHET_BASE_MODEL = str(shared_base())
+    deployment = Deployment.objects.create(assistant=assistant, adapter=make_adapter(assistant, seed=1))
+    address = reverse("admin:serving_deployment_change", args=[deployment.pk])
+    alice = enter("alice")
+    assert "Bot answers with Adapter 1." in body(alice.get(address))
+    assert "base model answers" not in body(alice.get(reverse("admin:index")))
+    assistant.decline_sentence = "I do not know that."  # a part of the prompt format
+    assistant.save()
+    text = body(alice.get(address))
+    assert "Bot answers with the base model, not with Adapter 1: it was trained on another prompt format." in text
+    assert "● Live" not in text
+    assert "● live" not in text
+    home = body(alice.get(reverse("admin:index")))
+    assert "✗ the base model answers, not Adapter 1: it was trained on another prompt format" in home
+    assert "Users get the base model&#x27;s answers, not Adapter 1&#x27;s" in home
+    listed = body(alice.get(reverse("admin:serving_deployment_changelist")))
+    assert "✗ base model answers, not Adapter 1" in listed
+
+
+def test_one_click_and_a_reason_roll_back(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "why_base_answers", lambda _: "")  # there are no files behind it
     adapter = make_adapter(assistant)
     promote(assistant=assistant, adapter=adapter, evaluation=make_evaluation(adapter, verdict="passed"), actor=None)
     deployment = Deployment.objects.get()
