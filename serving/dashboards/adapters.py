@@ -15,6 +15,7 @@ from assistants.access import has_role, require_role
 from assistants.models import Assistant, Role
 from serving.alerts.unserved import why_base_answers
 from serving.dashboards.experiment_tables import step_rows
+from serving.experiments.models import Experiment
 from serving.models import Deployment, Promotion
 from serving.services import PromotionRefused, roll_back
 from training.models import Adapter, Evaluation
@@ -54,12 +55,18 @@ def deployment_context(request: HttpRequest, deployment: Deployment) -> dict[str
     return {
         "unserved": why_base_answers(deployment),
         "experiment": experiment,
-        "steps": step_rows(experiment) if experiment is not None else [],
+        "steps": _steps(experiment),
         "page": page,
         "adapters": [_row(adapter, deployment, newest.get(adapter.pk)) for adapter in page.object_list],
         "trail": trail[:TRAIL],
         "may": has_role(request.user, assistant, Role.ADMIN),
     }
+
+
+def _steps(experiment: Experiment | None) -> list[dict[str, Any]]:
+    if experiment is None:
+        return []
+    return step_rows(experiment, set(experiment.steps.order_by().values_list("action", flat=True)))
 
 
 def _row(adapter: Adapter, deployment: Deployment, evaluation: Evaluation | None) -> dict[str, Any]:

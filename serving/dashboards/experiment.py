@@ -59,7 +59,7 @@ def experiment_page(request: HttpRequest, pk: int) -> HttpResponse:
         "plan": experiment.rules,
         "now": newest,
         "looked_at": looks[-1].at if looks else None,
-        "steps": step_rows(experiment),
+        "steps": step_rows(experiment, {one.action for one in trail}),
         "outcomes": outcome_rows(experiment, newest),
         "guardrails": guardrail_rows(newest),
         "chart": chart,

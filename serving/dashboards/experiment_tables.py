@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from serving.experiments.models import ArmName, Experiment, ExperimentLook, ShadowAnswer
@@ -17,19 +17,35 @@ STAGES = (
 )
 
 
-def step_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The way from shadow to live, with where it is: done, here, or ahead; and on which step it was taken back."""
-    reached = Experiment.Stage(experiment.stage)
-    names = [name for name, _ in STAGES]
-    place = len(names) - 1 if experiment.ending == Experiment.Ending.PROMOTED else -1
-    if experiment.is_running:
-        place = names.index(reached)
+SIGNS = {"done": "✓", "here": "●", "back": "✗", "skipped": "◌"}
+INSTEAD = {"skipped": "skipped", "back": "it ended here"}
+"""What a step says in place of what it is for."""
+
+
+def step_rows(experiment: Experiment, taken: Collection[str]) -> list[dict[str, Any]]:
+    """The way from shadow to live: each step done, here, ahead, skipped, or where it ended without going live.
+
+    ``taken``: the actions of its trail; one may go live from any step, so where it is does not say where it was."""
+    names = [str(name) for name, _ in STAGES]
+    place = _place(experiment, names, taken)
     rows = []
-    for number, (name, explained) in enumerate(STAGES):
-        state = "here" if number == place else "done" if number < place else "ahead"
+    for number, (name, (_, purpose)) in enumerate(zip(names, STAGES, strict=True)):
+        state = "ahead" if number > place else "done" if name in taken else "skipped"
+        if number == place:
+            state = "here" if experiment.is_running or name == "live" else "back"
         label = "Live" if name == "live" else Experiment.Stage(name).label
-        rows.append({"label": label, "explained": explained, "state": state})
+        said = INSTEAD.get(state, purpose)
+        rows.append({"label": label, "explained": said, "state": state, "sign": SIGNS.get(state, "")})
     return rows
+
+
+def _place(experiment: Experiment, names: Sequence[str], taken: Collection[str]) -> int:
+    """The number of the step at which it is or ended."""
+    if experiment.is_running:
+        return names.index(experiment.stage)
+    if experiment.ending == Experiment.Ending.PROMOTED:
+        return len(names) - 1
+    return max((number for number, name in enumerate(names) if name in taken), default=-1)
 
 
 def outcome_rows(experiment: Experiment, result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -17,8 +18,9 @@ from annotations.comparing.models import ComparisonPair, ComparisonRound
 from serving.dashboards import adapters
 from serving.experiments import rules
 from serving.experiments.models import Experiment, ShadowAnswer
-from serving.experiments.services import step
+from serving.experiments.services import step, take_back
 from serving.models import Deployment
+from serving.services import promote
 from tests.factories import add_member, make_adapter, make_assistant, make_evaluation, make_turn, make_user
 from tests.serving.experiments.conftest import Bot
 from tests.serving.experiments.test_rules import fill, passed
@@ -86,6 +88,36 @@ def test_the_page_tells_where_it_stands(bot: Bot) -> None:
         assert said in text
     assert 'aria-current="step"' in text
     assert "Let Adapter 2 go live" in text
+
+
+def steps_shown(text: str) -> list[str]:
+    """“✓ Shadow skipped” and the like."""
+    way = text[text.index('<ol class="rt-way">') : text.index("</ol>", text.index('<ol class="rt-way">'))]
+    return [" ".join(re.sub("<[^>]*>", " ", one).split()) for one in way.split("</li>")[:-1]]
+
+
+def test_only_steps_that_were_taken_are_ticked(bot: Bot) -> None:
+    ada = enter("ada")
+    experiment = bot.start()
+    evaluation = bot.candidate.evaluations.get()
+    promote(assistant=bot.assistant, adapter=bot.candidate, evaluation=evaluation, actor=bot.ada, reason="It is urgent")
+    text = body(ada.get(page_of(experiment)))
+    assert steps_shown(text) == [
+        "✓ Shadow answers unseen, beside what is live", "◌ Canary skipped", "◌ A/B skipped", "● Live answers everybody",
+    ]  # fmt: skip
+    assert "<h2>Adapter 2 went live.</h2>" in text
+    assert "Why: It is urgent" in text
+
+
+def test_one_that_was_taken_back_shows_how_far_it_came(bot: Bot) -> None:
+    experiment = step(experiment=bot.start(), actor=bot.ada)
+    take_back(experiment=experiment, actor=bot.ada, reason="Users complain")
+    text = body(enter("ada").get(page_of(experiment)))
+    assert [one.split()[:2] for one in steps_shown(text)] == [
+        ["✓", "Shadow"], ["✗", "Canary"], ["A/B", "both"], ["Live", "answers"],
+    ]  # fmt: skip
+    assert "<h2>Adapter 2 was taken back by a person.</h2>" in text
+    assert "Why: Users complain" in text
 
 
 def test_shadow_answers_are_side_by_side_and_never_markup(bot: Bot) -> None:
