@@ -142,3 +142,20 @@ def test_what_the_live_model_says_starts_the_better_answer(
     expect(page.locator("#lb-message")).to_contain_text("Saved")
     label = Annotation.objects.get()
     assert (label.correction, label.suggested) == (said, "after")
+
+
+def test_a_queue_that_was_deleted_says_so_and_leads_on(
+    live_server: LiveServer, lenient: Page, queue: Queue, ann: User
+) -> None:
+    open_label_page(lenient, live_server, ann, queue)
+    expect(lenient.locator("#lb[data-next-ready]")).to_be_attached()
+    Queue.objects.all().delete()
+    lenient.keyboard.press("g")
+    lenient.keyboard.press("Enter")
+    told = lenient.locator("#lb-message")
+    expect(told).to_contain_text("This queue is not there any more")
+    expect(lenient.locator(".lb-question")).to_contain_text("Question 1")
+    leads = told.get_by_role("link", name="To the queues")
+    expect(leads).to_be_focused()
+    lenient.keyboard.press("Enter")
+    lenient.wait_for_url("**/admin/annotations/queue/")

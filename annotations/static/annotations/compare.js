@@ -62,6 +62,8 @@
       if (answer.ok && body) {
         show(body.html);
         say(body.message, "success");
+      } else if (answer.status === 404) {
+        say("This comparison is not there any more: it was deleted. The arrow at the top leads back.", "warning");
       } else if (body?.gone) {
         say(body.message, "warning", () => window.location.reload());
       } else {

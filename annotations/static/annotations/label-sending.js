@@ -6,6 +6,7 @@ window.RatchetLabel.sending = (core) => {
   const { root, state, work } = core;
   const MAX_NOTE = 4_000;
   const KEEPALIVE_CHARS = 12_000; // browsers let 64 kB go on after the page is closed
+  const CLOSED = "This queue is not there any more: it was deleted, so nothing can be stored in it.";
   const toNext = { label: "Next item", run: next };
 
   function payload(extra = {}) {
@@ -17,6 +18,7 @@ window.RatchetLabel.sending = (core) => {
 
   async function post(url, data, options = {}) {
     const answer = await fetch(url, { method: "POST", body: data, headers: { "X-Requested-With": "fetch" }, ...options });
+    if (answer.status === 404) return closed();
     const kind = answer.headers.get("Content-Type") || "";
     if (answer.redirected || answer.status === 403) return { lost: true };
     if (!kind.includes("json")) {
@@ -24,6 +26,13 @@ window.RatchetLabel.sending = (core) => {
       throw new Error(`HTTP ${answer.status}`);
     }
     return { status: answer.status, ...(await answer.json()) };
+  }
+
+  /* All that this page asks belongs to its queue: what is missing is the queue, and only another one leads on. */
+  function closed() {
+    state.gone = true;
+    core.say(CLOSED, "warning", { label: "To the queues", href: document.querySelector(".lb-back").href });
+    return { closed: true, message: CLOSED };
   }
 
   /* What an answer that stored nothing means, said on the item that is on the screen. */
@@ -35,6 +44,8 @@ window.RatchetLabel.sending = (core) => {
         label: "Log in",
         run: () => window.location.reload(),
       });
+    } else if (answer.closed) {
+      closed(); // again: the item that came back to the screen may have said something else
     } else if (answer.gone) {
       state.gone = true;
       core.say(answer.message, "warning", toNext);
