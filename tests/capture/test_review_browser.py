@@ -70,10 +70,17 @@ def test_a_review_by_keys_and_mouse(live_server: LiveServer, page: Page, unsure:
     expect(page.get_by_text("Masked in the whole conversation")).to_be_visible()
     assert "[PERSON_1]" in Turn.objects.get(client_id="t-1").question
     page.locator("body").press("r")
+    page.locator("body").press("r")
     expect(page.get_by_text("is released")).to_be_visible()
     assert "Lisbon" in Turn.objects.get(client_id="t-1").question
     page.locator("body").press("j")
     expect(page.get_by_text("Toronto")).to_have_count(0)
+    page.locator("body").press("a")
+    expect(page.locator("[data-asks]")).to_contain_text("the value is destroyed. Press a again")
+    shoot(page, "review-asks")
+    for key in ("d", "Escape", "a"):  # another key, or Escape, begins anew
+        page.locator("body").press(key)
+    assert UncertainMask.objects.open().count() == 2, "one press decides nothing"
     page.locator("body").press("a")
     expect(page.get_by_text("stays masked")).to_be_visible()
     assert UncertainMask.objects.open().count() == 1
