@@ -37,7 +37,8 @@ def take(*, upload: Upload, files: Collection[int] | None = None, actor: User | 
         NothingToDecide: see there.
     """
     chosen = _open(upload, files)
-    count = chosen.update(outcome=UploadedFile.Outcome.WAITING, preview=None, sentence="")
+    # A preview named the document that it would change; on a file that waits it would mean that it has.
+    count = chosen.update(outcome=UploadedFile.Outcome.WAITING, preview=None, sentence="", document=None)
     if not count:
         raise NothingToDecide("None of these files waits any more.")
     # What is not chosen stays to be decided.

@@ -22,7 +22,7 @@ from knowledge.conversion.shapes import Converted
 from knowledge.embedding import count_tokens, embedder_digest, window
 from knowledge.evidence import SENTENCES
 from knowledge.limits import MAX_CHUNKS, MAX_PATH, conversion_limits, megabytes
-from knowledge.models import Document, DocumentQuerySet
+from knowledge.models import Document, DocumentQuerySet, UploadedFile
 from knowledge.scrubbing import ScrubbedDocument, scrub_document, scrub_path, source_key, table_of
 from knowledge.sections import MAX_HEADING, Section, UnreadableDocument, decode, read_sections
 from privacy.findings import PLACEHOLDER
@@ -34,10 +34,11 @@ Tick = Callable[[], None]
 
 @dataclass(frozen=True)
 class Brought:
-    """Who brought a document, and how: stands on its version."""
+    """Who brought a document, and how: stands on its version. ``file``: of the upload that it came in, if any."""
 
     by: User | None = None
     via: str = ""
+    file: UploadedFile | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ class Prepared:
         """The document that is there already with the same text, cut and embedded in the same way."""
         same = {"digest": self.digest, "title": self.scrubbed.title, "index_digest": self.index}
         return self.source.stored().ready().filter(**same).first()
+
+    def current_locked(self) -> Document | None:
+        """As `current`, and nobody else stores a version until the transaction ends."""
+        found = self.current()
+        if found is None:
+            return None
+        # Whoever had the row may have stored another text meanwhile: so it is asked again of what the lock shows.
+        Document.objects.select_for_update().filter(pk=found.pk).first()
+        return self.current()
 
 
 class NotPrepared(Exception):

@@ -139,14 +139,16 @@ def load_document(
 
     It is masked first, as the assistant's privacy policy says of documents. One that cannot be read or scrubbed is
     stored as failed with a sentence and nothing of its text; its former chunks stay searchable.
+
+    Raises:
+        Overtaken: ``brought`` names the file of an upload, and a newer one of the same path was faster.
     """
+    brought = brought or Brought()
     try:
         prepared = prepare(assistant=assistant, path=path, data=data, media_type=media_type, size=size, tick=tick)
     except NotPrepared as refused:
-        return store_failure(refused.source, str(refused))
-    if document := prepared.current():
-        return still_current(document, prepared)
-    return store(prepared, brought or Brought(), tick)
+        return store_failure(refused.source, str(refused), brought)
+    return still_current(prepared, brought) or store(prepared, brought, tick)
 
 
 @transaction.atomic

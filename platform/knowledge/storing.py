@@ -18,7 +18,7 @@ from knowledge.copying import COLUMNS, stream
 from knowledge.embedding import embed
 from knowledge.evidence import sentence_matrices
 from knowledge.loading import Brought, Prepared, Source, Tick
-from knowledge.models import Chunk, Document, DocumentVersion
+from knowledge.models import Chunk, Document, DocumentVersion, UploadedFile
 from knowledge.scrubbing import masking_digest
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ Key = tuple[tuple[str, ...], str]
 """What a vector is made of: headings and text."""
 
 
+class Overtaken(Exception):
+    """A file that was uploaded later is stored under the same path; of this one nothing is. The message says which."""
+
+
 @dataclass(frozen=True)
 class Vectors:
     """``packed``: of the sentences, as `Chunk.sentence_embeddings`."""
@@ -49,12 +53,16 @@ def store(prepared: Prepared, brought: Brought, tick: Tick | None = None) -> Doc
 
     Chunks of which heading path and text are unchanged keep their row, so that what refers to them goes on doing so,
     and their vectors. A file that moved finds the vectors of its former place.
+
+    Raises:
+        Overtaken: a newer upload was faster.
     """
     known = known_vectors(prepared)
     # Vectors are made before the transaction: a long embedding must not hold a row lock.
     vectors = known | _embedded([c for c in prepared.chunks if key_of(c) not in known], tick)
     with transaction.atomic():
         document, created = _locked(prepared)
+        _take_place(document, brought)
         keeps_index = document.index_digest == prepared.index
         before = (document.digest, document.masking_digest)
         if not created:
@@ -66,8 +74,41 @@ def store(prepared: Prepared, brought: Brought, tick: Tick | None = None) -> Doc
     return document
 
 
-def store_failure(source: Source, reason: str) -> Document:
-    """What was loaded before of the same file stays searchable."""
+def _refuse_older(document: Document, brought: Brought) -> None:
+    """Each upload is read in a process of its own, so a small file of a later one is ready before a large one of an
+    earlier. The caller holds the document's row.
+
+    Raises:
+        Overtaken: what is stored came later.
+    """
+    if brought.file is None:
+        return
+    there = UploadedFile.objects.filter(document=document, outcome__in=UploadedFile.STORED)
+    later = there.filter(upload_id__gt=brought.file.upload_id).order_by("-upload_id").first()
+    if later is not None:
+        raise Overtaken(
+            f"A newer file came meanwhile with upload {later.upload_id}, so nothing of this one was stored. "
+            "Upload it again if it is the one that counts."
+        )
+
+
+def _take_place(document: Document, brought: Brought) -> None:
+    """As `_refuse_older`; from the end of the transaction on older files are refused. Not left to what becomes of the
+    file, which is written in another one: an older file could come in between."""
+    _refuse_older(document, brought)
+    if brought.file is not None:
+        UploadedFile.objects.filter(pk=brought.file.pk).update(document=document)
+
+
+@transaction.atomic
+def store_failure(source: Source, reason: str, brought: Brought) -> Document:
+    """What was loaded before of the same file stays searchable.
+
+    Raises:
+        Overtaken: a newer upload was faster.
+    """
+    if (there := source.stored().select_for_update().first()) is not None:
+        _refuse_older(there, brought)
     failed = {"path": source.path, "state": Document.State.FAILED, "error": reason}
     title = PurePosixPath(source.path).name[:300]
     document, _ = Document.objects.update_or_create(
@@ -126,11 +167,19 @@ def _locked(prepared: Prepared) -> tuple[Document, bool]:
     )  # fmt: skip
 
 
-def still_current(document: Document, prepared: Prepared) -> Document:
-    """The same text, although perhaps a newer policy has read it."""
+def still_current(prepared: Prepared, brought: Brought) -> Document | None:
+    """The document that has the same text already, although perhaps a newer policy has read it now; None: none has.
+
+    Raises:
+        Overtaken: a newer upload was faster.
+    """
     source, rules = prepared.source, prepared.rules
     read = {"masking": rules.documents, "masking_digest": masking_digest(rules), "path": source.path}
     with transaction.atomic():
+        document = prepared.current_locked()
+        if document is None:
+            return None
+        _take_place(document, brought)
         if Document.objects.filter(pk=document.pk).exclude(**read).update(**read):
             document.versions.filter(number=document.version).update(masking_digest=read["masking_digest"])
             _forget_texts(document, read["masking_digest"])

@@ -56,6 +56,8 @@ class UploadedFile(models.Model):
         FAILED = "failed", "Failed"
 
     OPEN: ClassVar[tuple[str, ...]] = ("waiting", "ready")
+    STORED: ClassVar[tuple[str, ...]] = ("waiting", "loaded", "unchanged")
+    """With a document: it says what this file says. One that waits is stored, and not yet noted."""
 
     upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="files")
     path = models.CharField(max_length=500, help_text="Masked.")

@@ -30,6 +30,7 @@ from knowledge.previews import preview_of, sentence_of_document
 from knowledge.scrubbing import scrub_path, table_of
 from knowledge.sections import UnreadableDocument
 from knowledge.services import LoadReport, load_one
+from knowledge.storing import Overtaken
 
 MAX_PATH = 300
 MAX_SHOWN = 500
@@ -141,10 +142,15 @@ def take_in(file: UploadedFile, tick: Tick | None = None) -> None:
 
 def _load(file: UploadedFile, path: str, data: bytes, tick: Tick | None) -> None:
     report = LoadReport()
-    brought = Brought(by=file.upload.created_by, via=file.upload.via)
-    document = load_one(
-        assistant=file.upload.assistant, path=path, data=data, report=report, size=file.size, brought=brought, tick=tick
-    )
+    upload = file.upload
+    brought = Brought(by=upload.created_by, via=upload.via, file=file)
+    try:
+        document = load_one(
+            assistant=upload.assistant, path=path, data=data, report=report, size=file.size, brought=brought, tick=tick
+        )
+    except Overtaken as newer:
+        _note(file, UploadedFile.Outcome.DISCARDED, str(newer))
+        return
     file.path, file.document = document.path[:MAX_SHOWN], document
     if report.failed:
         _note(file, UploadedFile.Outcome.FAILED, report.failed[0][1])

@@ -164,6 +164,61 @@ def test_a_cancelled_upload_keeps_what_was_loaded_and_can_go_on_or_be_discarded(
         take(upload=work)
 
 
+def test_of_two_files_of_one_path_the_one_that_came_later_counts(assistant: Assistant) -> None:
+    """Uploads run beside each other: a small file is through while a large one is still read."""
+    other = FEES.replace("£35", "£50")
+    first = start_upload(assistant=assistant, files=incoming({"fees.md": FEES, "more.md": "# More\n\nText.\n"}))
+    same = start_upload(assistant=assistant, files=incoming({"fees.md": other}))
+    last = start_upload(assistant=assistant, files=incoming({"fees.md": other}))
+    assert perform(last) == {"fees.md": "loaded"}
+    assert perform(same) == {"fees.md": "discarded"}
+    assert perform(first) == {"fees.md": "discarded", "more.md": "loaded"}
+    row = first.files.get(path="fees.md")
+    assert f"A newer file came meanwhile with upload {last.pk}" in row.sentence
+    assert not bytes(row.data)
+    document = Document.objects.get(path="fees.md")
+    assert (document.text.strip(), document.version) == (other.strip(), 1)
+    again = upload(assistant, {"fees.md": FEES})
+    assert again.files.get().outcome == "loaded"
+
+
+def test_an_older_file_that_cannot_be_read_leaves_the_newer_one_alone(assistant: Assistant) -> None:
+    """The other way round the older one is stored: of the newer there is nothing that could count."""
+    broken = start_upload(assistant=assistant, files=incoming({"fees.md": b"\x00\x01"}))
+    upload(assistant, {"fees.md": FEES})
+    assert perform(broken) == {"fees.md": "discarded"}
+    assert Document.objects.get().state == Document.State.READY
+    older = start_upload(assistant=assistant, files=incoming({"fees.md": FEES.replace("£35", "£50")}))
+    assert upload(assistant, {"fees.md": b"\x00\x01"}).files.get().outcome == "failed"
+    assert perform(older) == {"fees.md": "loaded"}
+
+
+def test_a_newer_file_counts_from_when_it_is_stored(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became of it is written a moment later, and its process may be killed before that."""
+    older = start_upload(assistant=assistant, files=incoming({"fees.md": FEES.replace("£35", "£50")}))
+    newer = start_upload(assistant=assistant, files=incoming({"fees.md": FEES}))
+    assert newer.claim()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(uploads, "_note", raising)
+        newer.perform()
+    assert perform(older) == {"fees.md": "discarded"}
+    newer.perform()
+    assert newer.files.get().outcome == "unchanged"
+
+
+def raising(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_preview_that_is_taken_after_a_newer_file_came_is_not(assistant: Assistant) -> None:
+    load_document(assistant=assistant, path="fees.md", data=b"# Fees\n\nAn old text.\n")
+    looked = upload(assistant, {"fees.md": FEES}, preview=True)
+    older = start_upload(assistant=assistant, files=incoming({"fees.md": FEES.replace("£35", "£40")}))
+    assert perform(older) == {"fees.md": "loaded"}  # a preview alone is nobody's successor
+    take(upload=looked)
+    assert perform(looked) == {"fees.md": "discarded"}
+
+
 def test_a_folder_keeps_its_paths(assistant: Assistant) -> None:
     files = [SimpleUploadedFile("a.md", b"# A\n\nOne."), SimpleUploadedFile("a.md", b"# B\n\nTwo.")]
     sent = {"assistant": assistant.pk, "tree": files, "tree_path": ["x/a.md", "y/../../a.md"], "folder": ""}
