@@ -127,32 +127,52 @@ def gate_problem(*, adapter: Adapter, evaluation: Evaluation | None) -> str:
 
 
 @transaction.atomic
-def roll_back(*, assistant: Assistant, actor: User | None, reason: str) -> Promotion:
+def roll_back(*, assistant: Assistant, actor: User | None, reason: str, seen: str | None = None) -> Promotion:
     """One step back: what was live before is live again (rolling back twice returns). A running experiment ends with
-    it: what it compared with is gone.
+    it: what it compared with is gone. Where what was live before may not meet users any more, the base model does.
+
+    Args:
+        seen: key of the adapter that was live when it was asked for, empty for the base model; None: whatever is live.
 
     Raises:
-        PromotionRefused: there is nothing to roll back to, or no reason was given.
+        PromotionRefused: there is nothing to roll back to, no reason was given, or something else is live by now.
     """
     if not reason.strip():
         raise PromotionRefused("Say why it is rolled back; the next person will want to know.")
     reason = masked_prose(reason, assistant=assistant, typed_by=actor)
     deployment = locked_deployment(assistant)
+    if seen is not None and seen != str(deployment.adapter_id or ""):
+        # Two people who take back the same adapter would put it back.
+        raise PromotionRefused(f"{deployment.adapter or 'The base model'} is live by now; nothing was changed.")
     if not deployment.has_previous:
         raise PromotionRefused("Nothing was live before; there is nothing to roll back to.")
+    target = deployment.previous
+    if target is not None and (unfit := _unfit(target, assistant)):
+        if deployment.adapter is None:
+            raise PromotionRefused(unfit)
+        target, reason = None, f"{reason} ({unfit})"
     ended = end_running(deployment, ending=Experiment.Ending.TAKEN_BACK, reason=reason)
     return _switch(
-        deployment, Promotion.Action.ROLL_BACK, deployment.previous, evaluation=None, actor=actor,
+        deployment, Promotion.Action.ROLL_BACK, target, evaluation=None, actor=actor,
         reason=reason, overrides=False, experiment=ended,
     )  # fmt: skip
+
+
+def _unfit(adapter: Adapter, assistant: Assistant) -> str:
+    try:
+        check_fits(assistant=assistant, adapter=adapter, evaluation=None)
+    except PromotionRefused as refused:
+        return str(refused)
+    return ""
 
 
 def locked_deployment(assistant: Assistant) -> Deployment:
     """The row on which every step is taken one after the other. Call it inside a transaction."""
     deployment_of(assistant)
-    # Two admins pressing at once: the second one sees what the first one did.
-    locked = Deployment.objects.select_for_update(of=("self",))
-    return locked.select_related("adapter", "previous", "experiment__candidate").get(assistant=assistant)
+    # Two admins pressing at once: the second one sees what the first one did. Read by a statement of its own: whoever
+    # has waited for the lock gets the row anew, but what is joined to it as it was before, or nothing at all.
+    locked = Deployment.objects.select_for_update().get(assistant=assistant)
+    return Deployment.objects.select_related("adapter", "previous", "experiment__candidate").get(pk=locked.pk)
 
 
 def _switch(

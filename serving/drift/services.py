@@ -17,6 +17,7 @@ from assistants.services import audit
 from capture.models import Turn
 from serving.drift.models import DriftReport
 from serving.models import Deployment
+from training.models import Adapter
 from training.rules.models import RetrainingProposal
 
 if TYPE_CHECKING:
@@ -44,13 +45,10 @@ def start_report(
     if not 1 <= days <= MAX_DAYS:
         raise DriftRefused(f"From 1 to {MAX_DAYS} days.")
     with transaction.atomic():
-        deployment = (
-            Deployment.objects.select_for_update(of=("self",))
-            .select_related("adapter__run__dataset")
-            .filter(assistant=assistant)
-            .first()
-        )
-        adapter = deployment.adapter if deployment is not None else None
+        # Locked first and read then: see `serving.services.locked_deployment`.
+        locked = Deployment.objects.select_for_update().filter(assistant=assistant).first()
+        trained = Adapter.objects.select_related("run__dataset")
+        adapter = trained.filter(pk=locked.adapter_id).first() if locked is not None else None
         if adapter is None:
             raise DriftRefused("The base model is live: there are no questions that it was trained on here.")
         if adapter.run is None:

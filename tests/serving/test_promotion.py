@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection, connections, transaction
 
 from assistants.models import Assistant, AuditEvent
+from serving.experiments.models import Experiment
+from serving.experiments.plan import Plan
+from serving.experiments.services import start
 from serving.models import Deployment, Promotion
 from serving.services import PromotionRefused, deployment_of, promote, roll_back
 from tests.factories import make_adapter, make_assistant, make_evaluation, make_user
@@ -57,6 +64,88 @@ def test_the_base_model_can_come_back(assistant: Assistant, adapter: Adapter) ->
     promote(assistant=assistant, adapter=adapter, evaluation=make_evaluation(adapter, verdict="passed"), actor=None)
     promotion = roll_back(assistant=assistant, actor=None, reason="users complain")
     assert (promotion.to_adapter, live(assistant)) == (None, (None, adapter, True))
+
+
+def test_who_takes_back_what_another_has_taken_back_changes_nothing(assistant: Assistant, adapter: Adapter) -> None:
+    promote(assistant=assistant, adapter=adapter, evaluation=make_evaluation(adapter, verdict="passed"), actor=None)
+    roll_back(assistant=assistant, actor=None, reason="users complain", seen=str(adapter.pk))
+    with pytest.raises(PromotionRefused, match="The base model is live by now"):
+        roll_back(assistant=assistant, actor=None, reason="users complain", seen=str(adapter.pk))
+    assert live(assistant) == (None, adapter, True)
+    roll_back(assistant=assistant, actor=None, reason="no, better", seen="")
+    assert live(assistant) == (adapter, None, True)
+
+
+def test_what_may_not_meet_users_does_not_come_back(assistant: Assistant, adapter: Adapter) -> None:
+    second = make_adapter(assistant, number=2)
+    for one in (adapter, second):
+        promote(assistant=assistant, adapter=one, evaluation=make_evaluation(one, verdict="passed"), actor=None)
+    Adapter.objects.filter(pk=adapter.pk).update(prompt_digest="f" * 16)
+    promotion = roll_back(assistant=assistant, actor=None, reason="worse answers")
+    assert live(assistant) == (None, second, True)
+    assert promotion.reason.startswith("worse answers (Adapter 1 ")
+    Adapter.objects.filter(pk=second.pk).update(prompt_digest="f" * 16)
+    with pytest.raises(PromotionRefused, match="Adapter 2"):
+        roll_back(assistant=assistant, actor=None, reason="back again")
+
+
+def held_up(assistant: Assistant, first: Callable[[], Any], second: Callable[[], Any]) -> Any:
+    """What ``second`` gives or raises, that begins while ``first`` has done its step and not yet committed it."""
+    said: list[Any] = []
+
+    def other() -> None:
+        try:
+            said.append(second())
+        except Exception as error:
+            said.append(error)
+        finally:
+            connections.close_all()
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with transaction.atomic(), connection.cursor() as cursor:
+        first()
+        thread = threading.Thread(target=other)
+        thread.start()
+        for _ in range(500):
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(waiting)
+            if cursor.fetchone()[0]:
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("nobody waits")
+    thread.join(30)
+    return said[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waits_for_another_step_sees_what_it_did() -> None:
+    assistant = make_assistant("bot")
+    one, two, three = (make_adapter(assistant, number=number) for number in (1, 2, 3))
+
+    def go(adapter: Adapter) -> Promotion:
+        passed = make_evaluation(adapter, verdict="passed")
+        return promote(assistant=assistant, adapter=adapter, evaluation=passed, actor=None)
+
+    go(one)
+    promotion = held_up(assistant, lambda: go(two), lambda: go(three))
+    assert promotion.from_adapter == two
+    assert live(assistant) == (three, two, True)
+    back = held_up(
+        assistant, lambda: go(one), lambda: roll_back(assistant=assistant, actor=None, reason="worse answers")
+    )
+    assert (back.from_adapter, back.to_adapter) == (one, three)
+    assert live(assistant) == (three, one, True)
+
+    def begin(adapter: Adapter) -> Experiment:
+        return start(assistant=assistant, adapter=adapter, plan=Plan(), evaluation=None, actor=None)
+
+    refused = held_up(assistant, lambda: begin(one), lambda: go(two))
+    assert isinstance(refused, PromotionRefused)
+    assert "Take its candidate back first" in str(refused)
+    begun = held_up(assistant, lambda: go(one), lambda: begin(two))
+    assert isinstance(begun, Experiment)  # the one that ran ended with the promotion of its candidate
+    assert Deployment.objects.get(assistant=assistant).experiment == begun
 
 
 @pytest.mark.parametrize("verdict", ["not_proven", "worse", ""])
