@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.evaluation.gate import GUARDRAILS, PRIMARIES
+from training.evaluation.statistics import share_told
 from training.models import Arm, Condition, Evaluation, Kind
 
 TODAY, CANDIDATE = Arm.BASE_RAG.value, Arm.ADAPTER_RAG.value
@@ -91,7 +92,9 @@ def bars(evaluation: Evaluation) -> list[dict[str, Any]]:
             estimate = evaluation.results.get(arm, {}).get(condition, {}).get("grounded_correct")
             if estimate:
                 shown = "clean" if condition == Condition.CLEAN else "no oracle"
-                percent = {key: round(estimate[key] * 100, 1) for key in ("value", "low", "high")}
+                value = estimate["value"]
+                low, high = share_told(estimate) or (value, value)
+                percent = {"value": round(value * 100, 1), "low": round(low * 100, 1), "high": round(high * 100, 1)}
                 width = round(percent["high"] - percent["low"], 1)
                 found.append({"label": [*SHORT[arm], shown], "arm": arm, "width": width, **percent})
     return found

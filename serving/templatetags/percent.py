@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django import template
+
+from training.evaluation.statistics import interval_told, share_told
 
 register = template.Library()
 
@@ -17,6 +21,27 @@ def percent(value: float | str | None, digits: int = 1) -> str:
 def points(value: float | None) -> str:
     """0.031 → “+3.1”: a change in percentage points."""
     return "–" if value is None else f"{value * 100:+.1f}".replace("-", "−")
+
+
+@register.filter
+def share_interval(estimate: Mapping[str, float]) -> str:
+    """“47.1 %–60.0 %” of a share; a dash where too few documents speak for one."""
+    told = share_told(estimate)
+    return f"{percent(told[0])}–{percent(told[1])}" if told else "–"
+
+
+@register.filter
+def ratio_interval(estimate: Mapping[str, float]) -> str:
+    """As `share_interval`, of a precision or the like: of how many it is one is not stored, so that Wilson's interval
+    is not known where it is 0 or 1."""
+    return "–" if estimate["low"] == estimate["high"] else share_interval(estimate)
+
+
+@register.filter
+def change_interval(estimate: Mapping[str, float]) -> str:
+    """“−1.2 … +5.0” of a change in points; a dash where too few documents speak for one."""
+    told = interval_told(estimate)
+    return f"{points(told[0])} … {points(told[1])}" if told else "–"
 
 
 @register.filter

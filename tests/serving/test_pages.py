@@ -133,6 +133,14 @@ def test_before_after_shows_verdict_gate_arms_and_examples(assistant: Assistant)
     assert "<del>" in text
 
 
+def test_intervals_are_told_of_enough_documents_only(assistant: Assistant) -> None:
+    text = body(enter("alice").get(*before_after(measured(assistant))))
+    assert "<td>+100.0</td><td>–</td>" in text  # by document: one each
+    assert "<small>0.0 %–39.0 %, n 6</small>" in text  # base alone: none of six is right
+    assert "0.0 %–0.0 %" not in text
+    assert "100.0 %–100.0 %" not in text
+
+
 @pytest.mark.parametrize(
     ("query", "shown"),
     [

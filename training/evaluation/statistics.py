@@ -19,6 +19,9 @@ FLIPS = 10_000
 EXACT_FLIPS = 12
 """Up to so many clusters with any difference, all ways to flip their signs are counted instead of drawn."""
 
+LEAST_CLUSTERS = 5
+"""From which on an interval is told: of fewer there are too few different resamples (of one, one) to say anything."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -94,6 +97,25 @@ def cluster_ratio(
     tail = (1 - confidence) / 2
     low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(numerators), len(names))
+
+
+def interval_told(estimate: Mapping[str, float]) -> tuple[float, float] | None:
+    """Low and high of a stored `Estimate`; None where its clusters are too few for any."""
+    if estimate.get("clusters", LEAST_CLUSTERS) < LEAST_CLUSTERS:
+        return None
+    return estimate["low"], estimate["high"]
+
+
+def share_told(estimate: Mapping[str, float]) -> tuple[float, float] | None:
+    """As `interval_told`, of a share. Where it is 0 or 1 every resample is too, and Wilson's interval over the
+    questions is told instead: it knows that they are not all questions there are, though not that some are alike."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    told, value, n = interval_told(estimate), estimate["value"], int(estimate["n"])
+    if told is None or not n or 0 < value < 1 or told[0] != told[1]:
+        return told
+    low, high = proportion_confint(round(value * n), n, alpha=1 - CONFIDENCE, method="wilson")
+    return float(low), float(high)
 
 
 def _products(weights: NDArray[np.uint16] | NDArray[np.int8], values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,10 +14,12 @@ from training.evaluation.statistics import (
     cluster_bootstrap,
     cluster_ratio,
     holm,
+    interval_told,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_test,
     power_of,
+    share_told,
     sign_flip,
 )
 from training.models import GateVerdict
@@ -161,3 +163,21 @@ def test_a_simulated_gate_promotes_hardly_ever_without_a_difference() -> None:
     assert simulate(world, runs=40) == none
     with pytest.raises(ValueError, match="leaves 0"):
         simulate(replace(world, rate=0.9), runs=1)
+
+
+def test_no_interval_is_told_of_too_few_clusters() -> None:
+    one = cluster_bootstrap([1.0, 0.0, 1.0, 0.0], ["a"] * 4).as_dict()
+    assert one["low"] == one["high"] == 0.5  # each resample of one document is that document
+    assert interval_told(one) is share_told(one) is None
+    five = cluster_bootstrap([1.0, 0.0, 1.0, 0.0, 1.0], list("abcde")).as_dict()
+    assert interval_told(five) == share_told(five) == (five["low"], five["high"])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_share_of_none_or_all_has_wilsons_interval(value: float) -> None:
+    found = cluster_bootstrap([value] * 300, [str(i) for i in range(300)]).as_dict()
+    told = share_told(found)
+    assert told is not None
+    z2 = 1.959964**2
+    assert told == pytest.approx((0.0, z2 / (300 + z2)) if value == 0 else (300 / (300 + z2), 1.0), abs=1e-6)
+    assert interval_told(found) == (value, value)
