@@ -34,8 +34,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.seconds: list[tuple[str, float]] = []
-        # A terminated demo stops its platform like an interrupted one.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        _stop_by_signals()
         try:
             self._loop(stay=not options["exit"], development=options["development"])
         except DemoFailed as failed:
@@ -117,6 +116,13 @@ class Command(BaseCommand):
             self.stdout.flush()
             connections.close_all()
             platform.wait()
+
+
+def _stop_by_signals() -> None:
+    """A terminated demo stops its platform like an interrupted one. Also what a script runs in the background, which
+    inherits that interrupts are ignored: Python then leaves them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class _Line:
