@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from annotations.models import Annotation, QueueItem, Reason, Resolution, Verdict
 from assistants.models import Assistant
-from serving.overview.panels import Cell, Overview, Panel, Series, Span, Table, Tile, by_label, share
+from serving.overview.panels import Cell, Overview, Panel, Series, Span, Table, Tile, by_label, share, spread
 
 MOST_TIMES = 5_000
 """Seconds on the page that a median is taken of: the newest."""
@@ -59,7 +59,7 @@ def _tiles(assistant: Assistant, given: QuerySet[Annotation], counted: Sequence[
     return [
         Tile("Labels", f"{n:,}", f"by {people} {'person' if people == 1 else 'people'}",
              link=_list("annotations_annotation")),
-        Tile("Bad", _short(bad, n), share(bad, n)),
+        Tile("Bad", _short(bad, n), spread(bad, n)),
         Tile("Corrected", _short(corrected, n), "of all labels carry a better answer"),
         Tile("Time", f"{median(seconds):.0f} s" if seconds else "–", "median on the page"),
         Tile(
@@ -114,7 +114,7 @@ def _resolved(assistant: Assistant, span: Span) -> Panel:
     ]
     return Panel(
         "settled", f"{sum(n for _, n in counted):,} verdicts came to count", "bars", [name for name, _ in counted],
-        [Series("verdicts", [n for _, n in counted], "today")], "verdicts",
+        [Series("verdicts", [n for _, n in counted])], "verdicts",
         empty="No verdict came to count in this time.",
         note="How far labels agree stands on the page Agreement.",
         link=f"{reverse('annotations:agreement')}?assistant={assistant.slug}",

@@ -173,6 +173,14 @@ def share(hits: int, total: int) -> str:
     return f"{hits / total * 100:.1f} % ({low * 100:.1f} to {high * 100:.1f}, n = {total:,})"
 
 
+def spread(hits: int, total: int) -> str:
+    """The interval and n of `share` alone, for beside the share itself."""
+    if not total:
+        return "–"
+    low, high = proportion_confint(hits, total, method="wilson")
+    return f"95 % interval {low * 100:.1f} to {high * 100:.1f}, n = {total:,}"
+
+
 def percent(hits: int, total: int) -> float | None:
     return round(hits / total * 100, 1) if total else None
 
@@ -202,10 +210,13 @@ def by_label(span: Span, rows: Iterable[tuple[datetime | date, str, int]]) -> di
     return dict(sorted(found.items(), key=lambda pair: -sum(value or 0 for value in pair[1])))
 
 
-def grouped(found: Mapping[str, Sequence[float | None]], rest: str) -> list[Series]:
-    """The first few by themselves, the others together under the name ``rest``."""
+def grouped(
+    found: Mapping[str, Sequence[float | None]], rest: str, colours: Mapping[str, str] | None = None
+) -> list[Series]:
+    """The first few by themselves, the others together under the name ``rest``. ``colours``: by name, where one means
+    something."""
     named = list(found.items())
-    shown = [Series(name, values) for name, values in named[:MOST_SERIES]]
+    shown = [Series(name, values, (colours or {}).get(name, "")) for name, values in named[:MOST_SERIES]]
     if others := [values for _, values in named[MOST_SERIES:]]:
         shown.append(
             Series(rest, [sum(value or 0 for value in column) for column in zip(*others, strict=True)], "slate")

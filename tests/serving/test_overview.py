@@ -19,9 +19,12 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotations.models import Annotation, Resolution
+from annotations.models import Annotation, Reason, Resolution
 from assistants.models import Assistant
 from capture.models import LeakReport
+from serving.chat import base_name
+from serving.experiments.plan import Plan
+from serving.experiments.services import start
 from serving.overview.panels import RANGES, Span, Table, as_csv, by_label, share
 from serving.services import promote
 from serving.traffic.counting import count
@@ -121,6 +124,8 @@ def test_live_counts_by_adapter_and_marks_promotions(assistant: Assistant) -> No
     assert HOSTILE not in page
     drawn = chart(page, "traffic")
     assert {series["name"]: sum(series["values"]) for series in drawn["series"]} == {HOSTILE: 3, "bot-1": 3}
+    assert "✗ Base model" in page  # no files are behind what is live
+    assert "not Adapter 1: it was trained on another base model" in page
     assert len(drawn["labels"]) == 7
     assert [mark["text"] for mark in drawn["marks"]] == ["Promoted: Adapter 1"]
     assert drawn["marks"][0]["label"] in drawn["labels"]
@@ -134,6 +139,23 @@ def test_live_counts_by_adapter_and_marks_promotions(assistant: Assistant) -> No
     assert "csv=numbers" in page
     assert client.get("/admin/dashboards/overview/live/bot/?csv=nothing").status_code == 404
     assert client.get("/admin/dashboards/overview/nothing/bot/").status_code == 404
+
+
+def test_live_names_and_paints_arms_as_every_page_does(assistant: Assistant) -> None:
+    """As turns carry them, adapters and the base model have names for engines."""
+    live, candidate = (make_adapter(assistant, number=n) for n in (1, 2))
+    evaluation = make_evaluation(live, verdict="passed")
+    promote(assistant=assistant, adapter=live, evaluation=evaluation, actor=None)
+    start(assistant=assistant, adapter=candidate, plan=Plan(), evaluation=None, actor=None)
+    for name in (live.engine_name, candidate.engine_name, ""):
+        make_turn(assistant, asked_at=timezone.now(), adapter=name, model=base_name(), latency_ms=300)
+    count()
+    page = enter("alice").get("/admin/dashboards/overview/live/bot/?days=1").content.decode()
+    drawn = {series["name"]: series["colour"] for series in chart(page, "traffic")["series"]}
+    assert drawn == {"Adapter 1": "live", "Adapter 2": "candidate", "Base model": "base"}
+    assert live.engine_name not in page.replace(f"adapter={live.engine_name}", "")  # but in the link to its turns
+    assert "Latency, median" in page
+    assert {series["colour"] for series in chart(page, "latency")["series"]} == {""}  # no arm's
 
 
 def test_labels_data_and_privacy_show_what_is_there(assistant: Assistant) -> None:
@@ -207,6 +229,14 @@ def test_the_pages_in_a_browser(page: Any, live_server: Any) -> None:
         page.locator("#traffic .ov-png").click()
     assert started.value.suggested_filename == "traffic.png"
     page.set_viewport_size({"width": 390, "height": 844})
+    Annotation.objects.filter(verdict="bad").update(reasons=Reason.values)
+    page.goto(f"{live_server.url}/admin/dashboards/overview/labels/bot/?days=1")
+    page.wait_for_selector("#reasons canvas")
+    drawn = "Chart.getChart(document.querySelector('#reasons canvas'))"
+    assert page.evaluate(f"{drawn}.scales.y.ticks.length") == len(Reason.values)  # each has its words beside it
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    if shots:
+        page.locator("#reasons").screenshot(path=Path(shots) / "overview-reasons-390.png")
     for name in ("live", "privacy"):
         page.goto(f"{live_server.url}/admin/dashboards/overview/{name}/bot/?days=1")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

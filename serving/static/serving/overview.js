@@ -1,8 +1,9 @@
 /* Draws the panels of an overview page from their data blocks. */
 (() => {
   "use strict";
-  const NAMED = { good: "#16a34a", bad: "#dc2626", today: "#64809c", candidate: "#ea7317", slate: "#64748b", amber: "#d97706" };
-  const PLAIN = ["#3b82f6", "#ea7317", "#14b8a6", "#a855f7", "#eab308", "#64809c", "#ec4899", "#84cc16", "#64748b"];
+  const NAMED = { good: "#16a34a", bad: "#dc2626", base: "#64809c", live: "#0d9488", candidate: "#ea7317", slate: "#64748b", amber: "#d97706" };
+  /* Of what is no arm: none of these may look like one. */
+  const PLAIN = ["#3b82f6", "#a855f7", "#eab308", "#ec4899", "#84cc16", "#0ea5e9", "#854d0e", "#6366f1"];
   const dark = () => document.documentElement.classList.contains("dark");
   const ink = () => (dark() ? "#cbd5e1" : "#334155");
   const line = () => (dark() ? "#334155" : "#e2e8f0");
@@ -28,7 +29,39 @@
     },
   });
 
+  /* Words do not fit under upright bars: they stand beside lying ones, each of them, in lines of a few words. */
+  const wrapped = (words) =>
+    String(words).split(/\s+/).reduce((lines, word) => {
+      const last = lines.length - 1;
+      if (last >= 0 && lines[last].length + word.length < 20) lines[last] += ` ${word}`;
+      else lines.push(word);
+      return lines;
+    }, []);
+
+  const lying = (canvas, data) => {
+    const labels = data.labels.map(wrapped);
+    canvas.parentElement.style.height = `${70 + labels.reduce((sum, lines) => sum + 14 * lines.length + 12, 0)}px`;
+    const ticks = { color: ink(), autoSkip: false };
+    const datasets = data.series.map((one, place) => ({ label: one.name, data: one.values, backgroundColor: NAMED[one.colour] || PLAIN[place % PLAIN.length], maxBarThickness: 24 }));
+    new Chart(canvas, {
+      type: "bar",
+      data: { labels, datasets },
+      options: {
+        indexAxis: "y",
+        animation: false,
+        maintainAspectRatio: false,
+        interaction: { mode: "index", axis: "y", intersect: false },
+        plugins: { legend: { display: datasets.length > 1, labels: { color: ink(), boxWidth: 12 } }, tooltip: { callbacks: { title: (items) => data.labels[items[0].dataIndex] } } },
+        scales: {
+          x: { beginAtZero: true, ticks: { color: ink(), precision: 0, maxRotation: 0 }, grid: { color: line() }, title: { display: true, text: data.axis, color: ink() } },
+          y: { ticks, grid: { display: false } },
+        },
+      },
+    });
+  };
+
   const draw = (canvas, data) => {
+    if (data.kind === "bars") return lying(canvas, data);
     const lines = data.kind === "lines";
     const datasets = data.series.map((one, place) => {
       const colour = NAMED[one.colour] || PLAIN[place % PLAIN.length];
@@ -46,7 +79,7 @@
         interaction: { mode: "index", intersect: false },
         plugins: { legend: { display: datasets.length > 1, labels: { color: ink(), boxWidth: 12 } } },
         scales: {
-          x: { ...axis, stacked: data.kind === "stacked", grid: { display: false }, ticks: { color: ink(), maxRotation: 0, autoSkipPadding: 14, autoSkip: data.kind !== "bars" || data.labels.length > 8 } },
+          x: { ...axis, stacked: data.kind === "stacked", grid: { display: false }, ticks: { color: ink(), maxRotation: 0, autoSkipPadding: 14 } },
           y: { ...axis, stacked: data.kind === "stacked", beginAtZero: true, ticks: { color: ink(), precision: 0 }, title: { display: true, text: data.axis, color: ink() } },
         },
       },
