@@ -198,9 +198,10 @@ def test_a_newer_file_counts_from_when_it_is_stored(assistant: Assistant, monkey
     older = start_upload(assistant=assistant, files=incoming({"fees.md": FEES.replace("£35", "£50")}))
     newer = start_upload(assistant=assistant, files=incoming({"fees.md": FEES}))
     assert newer.claim()
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(uploads, "_note", raising)
-        newer.perform()
+        with pytest.raises(KeyboardInterrupt):
+            newer.perform()
     assert perform(older) == {"fees.md": "discarded"}
     newer.perform()
     assert newer.files.get().outcome == "unchanged"
