@@ -57,13 +57,14 @@ def require_database(*, seconds: float = 0) -> None:
         try:
             connection.ensure_connection()
         except OperationalError as error:
-            if time.monotonic() < deadline:
+            # A wrong password does not become right by waiting.
+            if time.monotonic() < deadline and "authentication failed" not in str(error):
                 time.sleep(0.3)
                 continue
             hint = (
                 "Start it with `python manage.py up` or `python manage.py dbserver`."
                 if settings.EMBEDDED_DATABASE
-                else "Check DATABASE_URL and that the server runs."
+                else "Check that the server runs, and DATABASE_URL: in its password @ is written %40, / %2F, # %23."
             )
             reason = first_line(error)
             raise CommandError(f"The database does not answer ({reason}). {hint}") from error

@@ -347,6 +347,7 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         # Refused requests are the caller's business; they would only bury what matters.
         "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},  # a traceback for each scanner that names a host
         "django-q": {"handlers": [], "level": "WARNING", "propagate": True},
         "httpx": {"level": "WARNING"},
         "presidio-analyzer": {"level": "WARNING"},  # names each recogniser that it loads

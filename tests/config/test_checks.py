@@ -169,6 +169,19 @@ def test_a_command_without_database_ends_with_one_sentence(monkeypatch: pytest.M
     assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_password_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fail() -> None:
+        asked.append(1)
+        raise OperationalError('connection failed: FATAL:  password authentication failed for user "ratchet"')
+
+    monkeypatch.setattr(connections["default"], "ensure_connection", fail)
+    with pytest.raises(CommandError, match="password authentication failed"):
+        preflight.require_database(seconds=30)
+    assert len(asked) == 1
+
+
 def test_up_without_a_base_model_ends_with_one_sentence(tmp_path: Path) -> None:
     with override_settings(RATCHET_BASE_MODEL=str(tmp_path / "absent")), pytest.raises(CommandError) as caught:
         call_command("up")

@@ -20,8 +20,8 @@ PATIENCE = 20.0
 
 class Command(BaseCommand):
     help = (
-        "Starts long work (training, evaluations, datasets), each in its own process, until SIGTERM or Ctrl-C, and then "
-        "has it write a checkpoint and give itself back. `manage.py up` does this by itself."
+        "Starts long work (training, evaluations, datasets), each in a process, until SIGTERM or Ctrl-C; then has "
+        "it write a checkpoint and give itself back. `manage.py up` does this by itself."
     )
     requires_system_checks: list[str] = []
 
