@@ -7,15 +7,15 @@ Such a server checks little and guards only part of its endpoints: bind it to a 
 
 from __future__ import annotations
 
-import json
+import asyncio
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -23,16 +23,25 @@ from generation.adapters import check_adapter, check_name
 from generation.engines import (
     AdapterRefused,
     BadRequest,
-    EngineBusy,
     EngineError,
     EngineHealth,
     EngineUnavailable,
-    FinishReason,
     GenerationRequest,
     GenerationResult,
     LoadedAdapter,
-    PromptTooLong,
     UnknownAdapter,
+)
+from generation.openai_answers import (
+    NONSENSE,
+    Bounds,
+    Stream,
+    count,
+    error_of,
+    events,
+    failure,
+    finish,
+    reported,
+    whole_characters,
 )
 from generation.prompts import CHAT_TEMPLATE_OPTIONS
 
@@ -42,11 +51,8 @@ if TYPE_CHECKING:
 
 PARALLEL = 16
 """Requests in flight during bulk work: such servers batch by themselves what comes at once."""
-CONNECT_SECONDS = 5.0
-DEFAULT_SECONDS = 180.0
 LIST_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024**2
-"""Of one answer, unpacked: a thousand vectors are some 20 MB, a completion a few kB."""
+T = TypeVar("T")
 
 
 class OpenAIEngine:
@@ -69,26 +75,14 @@ class OpenAIEngine:
         self.model = model
         self._embedding_model = embedding_model or model
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(**self._settings())
+        self._tls = httpx.create_ssl_context(trust_env=False)  # once: reading the certificates takes a while
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        with ThreadPoolExecutor(min(PARALLEL, max(1, len(requests)))) as pool:
-            return list(pool.map(self._generate, requests))
+        return _run(self._all(requests))
 
     async def agenerate(self, request: GenerationRequest) -> GenerationResult:
-        began = time.monotonic()
-        body, bounds, content = self._body(request), _Bounds(request.deadline), bytearray()
-        async with httpx.AsyncClient(**self._settings()) as client:
-            try:
-                async with client.stream(
-                    "POST", "/chat/completions", json=body, timeout=_timeout(request.deadline)
-                ) as answer:
-                    async for part in answer.aiter_bytes():
-                        bounds.count(len(part))
-                        content += part
-            except httpx.HTTPError as error:
-                raise self._unreachable(error) from error
-        return self._result(self._checked(_whole(answer, content), request), time.monotonic() - began)
+        async with self._client() as client:
+            return await self._one(client, request)
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[str]:
         """Pieces of the completion. Closing the iterator closes the connection, which stops such servers."""
@@ -101,40 +95,33 @@ class OpenAIEngine:
         """Pieces of the completion as they come, then its result."""
         began = time.monotonic()
         body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
-        pieces: list[str] = []
-        bounds = _Bounds(request.deadline)
-        finish, usage = "stop", dict[str, Any]()
-        async with httpx.AsyncClient(**self._settings()) as client:
+        said, bounds = Stream(), Bounds(request.deadline)
+        async with self._client() as client:
             try:
-                async with client.stream(
-                    "POST", "/chat/completions", json=body, timeout=_timeout(request.deadline)
-                ) as answer:
+                async with bounds.asked(client, "POST", "/chat/completions", body) as answer:
                     if not answer.is_success:
-                        content = bytearray()
-                        async for part in answer.aiter_bytes():
-                            bounds.count(len(part))
-                            content += part
-                        self._checked(_whole(answer, content), request)
-                    async for event in _events(answer, bounds):
-                        usage = event.get("usage") or usage
-                        for choice in event.get("choices") or []:
-                            finish = choice.get("finish_reason") or finish
-                            if piece := (choice.get("delta") or {}).get("content"):
-                                pieces.append(str(piece))
-                                yield pieces[-1]
-                    if bounds.over:
-                        if not pieces:
-                            raise httpx.ReadTimeout("nothing was written")
-                        finish = "length"  # as our own engine ends an answer that takes too long
+                        self._checked(await bounds.whole(answer), request)
+                    async for event in events(bounds.parts(answer)):
+                        for piece in said.pieces(event):
+                            yield piece
+            except httpx.ReadTimeout as error:
+                if not said.text and said.finish is None:
+                    raise self._unreachable(error) from error
+                said.finish = said.finish or "length"  # as our own engine ends an answer that takes too long
             except httpx.HTTPError as error:
-                raise self._unreachable(error) from error
-            except _NONSENSE as error:
+                if said.finish is None:  # else nothing but the count of tokens is missing
+                    raise self._unreachable(error) from error
+            except NONSENSE as error:
                 raise self._no_completion() from error
+        for piece in said.last():
+            yield piece
+        if said.finish is None:
+            raise EngineUnavailable("The server's answer broke off, or is no stream of a chat completion.", self._hint)
         yield GenerationResult(
-            text="".join(pieces).strip(),
-            prompt_tokens=_count(usage, "prompt_tokens"),
-            completion_tokens=_count(usage, "completion_tokens"),
-            finish_reason=_finish(finish),
+            text=said.text.strip(),
+            prompt_tokens=count(said.usage, "prompt_tokens"),
+            completion_tokens=count(said.usage, "completion_tokens"),
+            finish_reason=said.finish,
             seconds=round(time.monotonic() - began, 6),
         )
 
@@ -142,8 +129,12 @@ class OpenAIEngine:
         import numpy as np
 
         body = {"model": self._embedding_model, "input": list(texts), "encoding_format": "float"}
-        data = self._post("/embeddings", body).json()["data"]
-        vectors = np.asarray([item["embedding"] for item in sorted(data, key=lambda item: item["index"])], dtype="f4")
+        answer = self._post("/embeddings", body)
+        try:
+            data = sorted(answer.json()["data"], key=lambda item: item["index"])
+            vectors = np.asarray([item["embedding"] for item in data], dtype="f4")
+        except NONSENSE as error:
+            raise EngineUnavailable("The server's answer holds no vectors.", self._hint) from error
         unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
 
@@ -222,34 +213,54 @@ class OpenAIEngine:
                 reason="network",
             )
 
-    def _generate(self, request: GenerationRequest) -> GenerationResult:
+    async def _all(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        """The first one that fails ends the others."""
+        free = asyncio.Semaphore(PARALLEL)
+
+        async def one(request: GenerationRequest) -> GenerationResult:
+            async with free:
+                return await self._one(client, request)
+
+        async with self._client() as client:
+            asked = [asyncio.ensure_future(one(request)) for request in requests]
+            try:
+                return list(await asyncio.gather(*asked))
+            finally:
+                for each in asked:
+                    each.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _one(self, client: httpx.AsyncClient, request: GenerationRequest) -> GenerationResult:
         began = time.monotonic()
-        answer = self._post("/chat/completions", self._body(request), request=request)
-        return self._result(answer, time.monotonic() - began)
+        answer = await self._whole(client, "POST", "/chat/completions", self._body(request), request.deadline)
+        return self._result(self._checked(answer, request), time.monotonic() - began)
 
     def _models(self) -> list[dict[str, Any]]:
         try:
-            found = self._bounded("GET", "/models", None, LIST_SECONDS).json().get("data") or []
+            found = self._call("GET", "/models", None, LIST_SECONDS).json().get("data") or []
             return [item for item in found if isinstance(item, dict) and isinstance(item.get("id"), str)]
-        except _NONSENSE as error:
+        except NONSENSE as error:
             raise EngineUnavailable("The server's list of models is none.", self._hint) from error
 
-    def _post(self, path: str, body: Mapping[str, Any], request: GenerationRequest | None = None) -> httpx.Response:
-        return self._bounded("POST", path, body, request.deadline if request else None, request)
+    def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
+        return self._call("POST", path, body, None)
 
-    def _bounded(
-        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None,
-        request: GenerationRequest | None = None,
-    ) -> httpx.Response:  # fmt: skip
-        bounds, content = _Bounds(deadline), bytearray()
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None) -> httpx.Response:
+        async def call() -> httpx.Response:
+            async with self._client() as client:
+                return await self._whole(client, method, path, body, deadline)
+
+        return self._checked(_run(call()))
+
+    async def _whole(
+        self, client: httpx.AsyncClient, method: str, path: str, body: Mapping[str, Any] | None, deadline: float | None
+    ) -> httpx.Response:
+        bounds = Bounds(deadline)
         try:
-            with self._client.stream(method, path, json=body, timeout=_timeout(deadline)) as answer:
-                for part in answer.iter_bytes():
-                    bounds.count(len(part))
-                    content += part
+            async with bounds.asked(client, method, path, body) as answer:
+                return await bounds.whole(answer)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        return self._checked(_whole(answer, content), request)
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -263,8 +274,8 @@ class OpenAIEngine:
             body["stop"] = list(request.stop)
         return body
 
-    def _settings(self) -> dict[str, Any]:
-        return {"base_url": self.base_url, "headers": self._headers, "trust_env": False}
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.base_url, headers=self._headers, trust_env=False, verify=self._tls)
 
     def _unreachable(self, error: Exception) -> EngineError:
         if isinstance(error, httpx.TimeoutException):
@@ -277,116 +288,36 @@ class OpenAIEngine:
     def _result(self, answer: httpx.Response, seconds: float) -> GenerationResult:
         try:
             body = answer.json()
+            if body.get("error") and not body.get("choices"):
+                raise reported(body["error"])
             choice, usage = body["choices"][0], body.get("usage") or {}
             return GenerationResult(
-                text=(choice["message"]["content"] or "").strip(),
-                prompt_tokens=_count(usage, "prompt_tokens"),
-                completion_tokens=_count(usage, "completion_tokens"),
-                finish_reason=_finish(choice.get("finish_reason")),
+                text=whole_characters(choice["message"]["content"] or "").strip(),
+                prompt_tokens=count(usage, "prompt_tokens"),
+                completion_tokens=count(usage, "completion_tokens"),
+                finish_reason=finish(choice.get("finish_reason")) or "stop",
                 seconds=round(seconds, 6),
             )
-        except _NONSENSE as error:
+        except NONSENSE as error:
             raise self._no_completion() from error
 
     def _checked(self, answer: httpx.Response, request: GenerationRequest | None = None) -> httpx.Response:
         """The answer when it is good; else the error that it stands for."""
         if answer.is_success:
             return answer
-        said = _message(answer)
         status = answer.status_code
-        if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
-            wait = answer.headers.get("retry-after", "")
-            raise EngineBusy(
-                f"The server is busy: {said}", "Try again later.", retry_after=float(wait) if wait.isdigit() else 2.0
-            )
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise EngineUnavailable("The server refuses the key.", self._key_hint)  # its words may quote the key
         if status == httpx.codes.NOT_FOUND and request is not None and request.adapter:
             raise UnknownAdapter(f"The server knows no adapter {request.adapter!r}.", "Load it, then ask again.")
-        if status < httpx.codes.INTERNAL_SERVER_ERROR:
-            if "context length" in said or "context_length" in said or status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-                raise PromptTooLong(
-                    f"The server says: {said}", "Offer fewer passages, or ask for a shorter completion."
-                )
-            raise BadRequest(f"The server refuses the request: {said}")
-        raise EngineUnavailable(f"The server failed with status {status}: {said}", "See its log.")
+        raise failure(status, error_of(answer), answer.headers.get("retry-after", ""))
 
 
-def _timeout(deadline: float | None) -> httpx.Timeout:
-    return httpx.Timeout(deadline or DEFAULT_SECONDS, connect=CONNECT_SECONDS)
-
-
-_NONSENSE = (ValueError, LookupError, TypeError, AttributeError)
-"""What reading JSON of another shape than expected raises."""
-
-
-class _Bounds:
-    """Of one answer as a whole: httpx bounds each read only, and a server that sends a byte now and then would hold
-    whoever asks without end."""
-
-    def __init__(self, deadline: float | None) -> None:
-        self._end = time.monotonic() + (deadline or DEFAULT_SECONDS)
-        self._left = MAX_ANSWER_BYTES
-
-    def count(self, size: int) -> None:
-        """Raises httpx.ReadTimeout or httpx.DecodingError where it is over."""
-        self._left -= size
-        if self._left < 0:
-            raise httpx.DecodingError("longer than any answer")
-        if self.over:
-            raise httpx.ReadTimeout("the answer does not end")
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() > self._end
-
-
-def _whole(answer: httpx.Response, content: bytes | bytearray) -> httpx.Response:
-    """As if it had come in one piece, without the headers that say how it came."""
-    how = ("content-encoding", "content-length", "transfer-encoding")
-    kept = {name: value for name, value in answer.headers.items() if name not in how}
-    return httpx.Response(answer.status_code, headers=kept, content=bytes(content))
-
-
-async def _events(answer: httpx.Response, bounds: _Bounds) -> AsyncIterator[dict[str, Any]]:
-    """Until the stream ends or its time is over. Bytes are counted as they come, not lines: one may never end."""
-    rest = b""
-    async for part in answer.aiter_bytes():
-        if bounds.over:
-            return
-        bounds.count(len(part))
-        *lines, rest = (rest + part).split(b"\n")
-        for event in map(_event, lines):
-            if event is not None:
-                yield event
-    if (last := _event(rest)) is not None:
-        yield last
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """None: the line holds none."""
-    data = line.removeprefix(b"data:").strip()
-    if not line.startswith(b"data:") or data == b"[DONE]":
-        return None
-    found: dict[str, Any] = json.loads(data)
-    return found
-
-
-def _count(usage: Any, name: str) -> int:
-    """As the server says; 0 where it says none, or nonsense."""
-    said = usage.get(name) if isinstance(usage, dict) else None
-    return said if isinstance(said, int) and said >= 0 else 0
-
-
-def _finish(reason: Any) -> FinishReason:
-    return "length" if reason == "length" else "stop"
-
-
-def _message(answer: httpx.Response) -> str:
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """For those who wait. Only this way is a request bounded as a whole: a blocking read waits for the next byte."""
     try:
-        body = answer.json()
-    except ValueError:
-        return f"{answer.text[:200] or f'status {answer.status_code}'}."
-    error = body.get("error", body) if isinstance(body, dict) else body
-    found = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    return f"{str(found or answer.status_code)[:300].rstrip('.')}."  # a hint may follow
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as elsewhere:  # whoever calls has a loop of its own
+        return elsewhere.submit(asyncio.run, work).result()

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from generation import openai_compatible
+from generation import openai_answers
 from generation.engines import (
     AdapterRefused,
     BadRequest,
@@ -98,11 +99,15 @@ class Server:
         yield f"data: {json.dumps({'choices': [], 'usage': usage})}\n\ndata: [DONE]\n\n"
 
     async def embeddings(self, request: Request) -> Response:
+        if self.fail is not None:
+            return self.fail
         texts = (await request.json())["input"]
         data = [{"index": i, "embedding": [float(len(text)), 1.0]} for i, text in enumerate(texts)]
         return JSONResponse({"data": data[::-1]})
 
     async def models(self, request: Request) -> Response:
+        if self.fail is not None and self.fail.status_code == 200:
+            return self.fail
         data = [{"id": MODEL, "max_model_len": 1024}]
         data += [
             {"id": adapter.name, "parent": MODEL, "root": self.paths[adapter.name]}
@@ -288,22 +293,171 @@ def test_a_stream_that_takes_too_long_ends_where_it_is(engine: OpenAIEngine, ser
 def test_an_answer_without_an_end_is_not_kept(
     engine: OpenAIEngine, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_compatible, "MAX_ANSWER_BYTES", 5000)
+    monkeypatch.setattr(openai_answers, "MAX_ANSWER_BYTES", 5000)
     server.fail = Response(b" " * 20_000)
     with pytest.raises(EngineUnavailable):
         engine.generate([ask()])
-    server.fail = Response((b"data: [DONE]" + b" " * 100 + b"\n") * 200)
+    server.fail = Response((b": waits" + b" " * 100 + b"\n") * 200)
     with pytest.raises(EngineUnavailable):
         asyncio.run(streamed(engine, ask()))
 
 
 @pytest.mark.parametrize(
-    "event", ["[]", "7", '{"choices": 5}', '{"choices": [null]}', '{"choices": [{"delta": 5}]}', "{"]
+    "said", ["[]", "7", "null", '{"choices": 5}', '{"choices": [null]}', '{"choices": [{"delta": 5}]}', "{"]
 )
-def test_nonsense_in_a_stream_is_called_that(engine: OpenAIEngine, server: Server, event: str) -> None:
-    server.fail = Response(f"data: {event}\n\n", media_type="text/event-stream")
+def test_nonsense_in_a_stream_is_called_that(engine: OpenAIEngine, server: Server, said: str) -> None:
+    server.fail = Response(f"data: {said}\n\n", media_type="text/event-stream")
     with pytest.raises(EngineUnavailable, match="no chat completion"):
         asyncio.run(streamed(engine, ask()))
+
+
+def test_inside_a_loop_of_somebody_else_it_waits_all_the_same(engine: OpenAIEngine) -> None:
+    async def within() -> list[GenerationResult]:
+        return engine.generate([ask()])
+
+    assert asyncio.run(within())[0].text == engine.generate([ask()])[0].text
+
+
+def event(data: object) -> str:
+    return f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n"
+
+
+def delta(text: str, reason: str | None = None) -> str:
+    return event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
+
+
+FAILED = event({"error": {"message": "EngineCore died", "code": 500}})
+DONE = event("[DONE]")
+
+
+async def broken(engine: OpenAIEngine) -> tuple[list[str | GenerationResult], EngineError | None]:
+    """What came, and what it ended with."""
+    found: list[str | GenerationResult] = []
+    try:
+        async for piece in engine.astream(ask()):
+            found.append(piece)
+    except EngineError as error:
+        return found, error
+    return found, None
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (delta("The fee") + FAILED + DONE, "The fee"),
+        (delta("The fee") + event({"error": "died"}) + DONE, "The fee"),
+        (delta("The fee", "abort") + DONE, ""),
+        (delta("The fee"), "The fee"),
+        (delta("The fee") + DONE, "The fee"),
+        (FAILED + DONE, ""),
+        (event("null") + DONE, ""),
+        (DONE, ""),
+        ("", ""),
+        ('{"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]}', ""),
+    ],
+)
+def test_a_stream_that_breaks_off_is_no_answer(engine: OpenAIEngine, server: Server, body: str, text: str) -> None:
+    server.fail = Response(body, media_type="text/event-stream")
+    found, error = asyncio.run(broken(engine))
+    assert ("".join(map(str, found)), type(error)) == (text, EngineUnavailable)
+
+
+def test_no_content_is_no_answer(engine: OpenAIEngine, server: Server) -> None:
+    server.fail = Response(status_code=204)
+    assert type(asyncio.run(broken(engine))[1]) is EngineUnavailable
+    with pytest.raises(EngineUnavailable):
+        engine.generate([ask()])
+
+
+def test_an_error_before_the_first_word_is_what_its_status_says(engine: OpenAIEngine, server: Server) -> None:
+    said = {"message": "maximum context length is 1024 tokens", "code": 400}
+    server.fail = Response(event({"error": said}) + DONE, media_type="text/event-stream")
+    assert type(asyncio.run(broken(engine))[1]) is PromptTooLong
+    server.fail = JSONResponse({"error": {"message": "slow down", "code": 429}})  # with status 200
+    with pytest.raises(EngineBusy):
+        engine.generate([ask()])
+
+
+def test_a_stream_ends_where_it_says_so(engine: OpenAIEngine, server: Server) -> None:
+    async def open_end() -> AsyncIterator[str]:
+        yield delta("The fee", "stop") + DONE + delta(" never")
+        await asyncio.sleep(5)
+
+    server.fail = StreamingResponse(open_end(), media_type="text/event-stream")
+    began = time.monotonic()
+    *pieces, result = asyncio.run(streamed(engine, ask()))
+    assert time.monotonic() - began < 4
+    assert isinstance(result, GenerationResult)
+    assert (pieces, result.text, result.finish_reason) == (["The fee"], "The fee", "stop")
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (("Hello \ud83d", "\ude00 there"), "Hello 😀 there"),
+        (("Hello \ud83d", "there"), "Hello \ufffdthere"),
+        (("Hello \ude00", " there"), "Hello \ufffd there"),
+        (("Hello", " \ud83d"), "Hello \ufffd"),
+        (("\ud83d", "", "\ude00"), "😀"),
+    ],
+)
+def test_halves_of_a_character_find_each_other(
+    engine: OpenAIEngine, server: Server, parts: tuple[str, ...], text: str
+) -> None:
+    body = "".join(map(delta, parts)) + delta("", "stop") + DONE
+    server.fail = Response(body, media_type="text/event-stream")
+    *pieces, result = asyncio.run(streamed(engine, ask()))
+    assert isinstance(result, GenerationResult)
+    assert "".join(map(str, pieces)) == result.text == text
+    content = json.dumps({"choices": [{"message": {"content": "".join(parts)}}]})
+    server.fail = Response(content, media_type="application/json")
+    assert engine.generate([ask()])[0].text == text
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_json_that_is_nested_without_end_is_nonsense(engine: OpenAIEngine, server: Server, status: int) -> None:
+    deep = '{"error": ' + "[" * 100_000
+    for body in (deep, f"data: {deep}\n\n"):
+        server.fail = Response(body, status_code=status)
+        expected = BadRequest if status == 400 else EngineUnavailable
+        for call in (
+            lambda: engine.generate([ask()]),
+            lambda: asyncio.run(engine.agenerate(ask())),
+            lambda: asyncio.run(streamed(engine, ask())),
+            *([engine.health, lambda: engine.embed(["a"])] if status == 200 else []),
+        ):
+            with pytest.raises(expected):
+                call()
+
+
+def test_a_server_that_drips_its_headers_holds_nobody(engine: OpenAIEngine) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # the test is over
+                return
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                for n in range(400):
+                    connection.sendall(f"X-{n}: y\r\n".encode())
+                    time.sleep(0.05)
+
+    threading.Thread(target=drip, daemon=True).start()
+    slow = OpenAIEngine(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", model=MODEL)
+    request = replace(ask(), deadline=0.3)
+    with listening:
+        for call in (
+            lambda: slow.generate([request]),
+            lambda: asyncio.run(slow.agenerate(request)),
+            lambda: asyncio.run(streamed(slow, request)),
+        ):
+            began = time.monotonic()
+            with pytest.raises(EngineUnavailable, match="did not answer in time"):
+                call()
+            assert time.monotonic() - began < 10
 
 
 def test_a_refused_key_is_not_repeated_and_the_right_setting_is_named(running: tuple[Server, str]) -> None:
