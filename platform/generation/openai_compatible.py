@@ -29,6 +29,7 @@ from generation.engines import (
     GenerationRequest,
     GenerationResult,
     LoadedAdapter,
+    PromptTooLong,
     UnknownAdapter,
 )
 from generation.openai_answers import (
@@ -214,15 +215,19 @@ class OpenAIEngine:
             )
 
     async def _all(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        """The first one that fails ends the others."""
+        """The first one that fails ends the others. One that is too long says which it is: whoever asks shortens it."""
         free = asyncio.Semaphore(PARALLEL)
 
-        async def one(request: GenerationRequest) -> GenerationResult:
+        async def one(place: int, request: GenerationRequest) -> GenerationResult:
             async with free:
-                return await self._one(client, request)
+                try:
+                    return await self._one(client, request)
+                except PromptTooLong as error:
+                    error.index = place
+                    raise
 
         async with self._client() as client:
-            asked = [asyncio.ensure_future(one(request)) for request in requests]
+            asked = [asyncio.ensure_future(one(place, request)) for place, request in enumerate(requests)]
             try:
                 return list(await asyncio.gather(*asked))
             finally:

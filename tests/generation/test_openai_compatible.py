@@ -71,6 +71,8 @@ class Server:
         self.bodies.append(body)
         if self.fail is not None:
             return self.fail
+        if body["messages"][-1]["content"] == "LONG":
+            return JSONResponse({"error": {"message": "maximum context length is 1024 tokens"}}, status_code=400)
         wanted = GenerationRequest(
             messages=body["messages"],
             adapter=None if body["model"] == MODEL else body["model"],
@@ -309,6 +311,17 @@ def test_nonsense_in_a_stream_is_called_that(engine: OpenAIEngine, server: Serve
     server.fail = Response(f"data: {said}\n\n", media_type="text/event-stream")
     with pytest.raises(EngineUnavailable, match="no chat completion"):
         asyncio.run(streamed(engine, ask()))
+
+
+def test_one_that_is_too_long_is_named_by_its_place(engine: OpenAIEngine, server: Server) -> None:
+    """Whoever asks for a batch shortens that one, and leaves the others as they are."""
+    long = [ask(f"Question: {n}?") for n in range(3)] + [ask("LONG")]
+    with pytest.raises(PromptTooLong) as failed:
+        engine.generate(long)
+    assert failed.value.index == 3
+    with pytest.raises(PromptTooLong) as failed:
+        engine.generate([ask("LONG")])
+    assert failed.value.index == 0
 
 
 def test_inside_a_loop_of_somebody_else_it_waits_all_the_same(engine: OpenAIEngine) -> None:
