@@ -22,7 +22,12 @@ NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading JSON of another shape than expected raises; the last one where it is nested thousands deep."""
 BROKEN = ("error", "abort", "insufficient_system_resource")
 """Reasons to finish that are none (OpenRouter, vLLM and SGLang, DeepSeek): what was written is half an answer."""
-TOO_LONG_WORDS = ("context length", "context_length")
+TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
+TOO_LONG_WORDS = (
+    "context length", "context_length", "context size", "context window", "maximum model length",
+    "`max_new_tokens` must be <=", "`inputs` must have less than", "prompt is too long",
+)  # fmt: skip
+"""Of vLLM and SGLang, llama.cpp, LM Studio, vLLM again, TGI (two), Anthropic. In small letters."""
 MAX_SAID = 300
 
 
@@ -187,7 +192,7 @@ def failure(status: int, error: Any, retry_after: str = "") -> EngineError:
     if status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
         wait = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 2.0
         return quoting(EngineBusy(f"The server is busy: {words}", "Try again later.", retry_after=wait))
-    if _is_too_long(status, words):
+    if _is_too_long(status, error, words):
         hint = "Offer fewer passages, or ask for a shorter completion."
         return quoting(PromptTooLong(f"The server says: {words}", hint))
     if status < httpx.codes.INTERNAL_SERVER_ERROR:
@@ -227,7 +232,9 @@ def said(error: Any) -> str:
     return f"{words.rstrip('.')}." if words else ""
 
 
-def _is_too_long(status: int, words: str) -> bool:
+def _is_too_long(status: int, error: Any, words: str) -> bool:
     if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
         return True
-    return status < httpx.codes.INTERNAL_SERVER_ERROR and any(each in words for each in TOO_LONG_WORDS)
+    if isinstance(error, dict) and any(error.get(name) in TOO_LONG_CODES for name in ("code", "type")):
+        return True
+    return status < httpx.codes.INTERNAL_SERVER_ERROR and any(each in words.lower() for each in TOO_LONG_WORDS)

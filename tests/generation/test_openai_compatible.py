@@ -427,6 +427,29 @@ def test_halves_of_a_character_find_each_other(
     assert engine.generate([ask()])[0].text == text
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"error": {"message": "Too many.", "code": "context_length_exceeded", "type": "invalid_request_error"}}),
+        (400, {"error": {"code": 400, "message": "It does not fit.", "type": "exceed_context_size_error"}}),
+        (500, {"error": {"code": 500, "message": "It does not fit.", "type": "exceed_context_size_error"}}),
+        (400, {"error": {"message": "the request exceeds the available context size, try increasing it"}}),
+        (400, {"error": {"message": "The decoder prompt (length 20) is longer than the maximum model length of 8."}}),
+        (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4090"}),
+        (422, {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 5000"}),
+        (413, {}),
+    ],
+)
+def test_every_server_says_in_its_own_words_that_a_prompt_is_too_long(
+    engine: OpenAIEngine, server: Server, status: int, body: object
+) -> None:
+    server.fail = JSONResponse(body, status_code=status)
+    with pytest.raises(PromptTooLong):
+        engine.generate([ask()])
+    with pytest.raises(PromptTooLong):
+        asyncio.run(streamed(engine, ask()))
+
+
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_json_that_is_nested_without_end_is_nonsense(engine: OpenAIEngine, server: Server, status: int) -> None:
     deep = '{"error": ' + "[" * 100_000
