@@ -254,16 +254,20 @@ def _from_api_error(error: ApiError) -> WireError:
 
 
 def from_engine(error: EngineError) -> WireError:
-    """The engine's words, and OpenAI's status for them."""
+    """Our engine's words, and OpenAI's status for them. What another server said, and every word that names the socket
+    or address behind this one, is for the log: nothing for whoever asks."""
+    own = not error.quotes
+    if not own or not isinstance(error, PromptTooLong | BadRequest | EngineBusy):
+        logger.warning("engine: %s", error)
     if isinstance(error, PromptTooLong):
-        return WireError(400, str(error), code="context_length_exceeded", param="messages")
+        said = str(error) if own else "The question does not fit the model, even with less evidence."
+        return WireError(400, said, code="context_length_exceeded", param="messages")
     if isinstance(error, BadRequest):
-        return WireError(400, str(error), param="messages")
+        return WireError(400, str(error) if own else "The model does not take this request.", param="messages")
     if isinstance(error, EngineBusy):
         wait = {"Retry-After": str(int(error.retry_after) + 1)}
-        return WireError(503, str(error), kind=UNAVAILABLE, code="engine_busy", headers=wait)
-    # Its words name the socket or address behind this server: nothing for whoever asks.
-    logger.warning("engine: %s", error)
+        said = str(error) if own else "The model is busy. Try again in a moment."
+        return WireError(503, said, kind=UNAVAILABLE, code="engine_busy", headers=wait)
     return WireError(
         503, "The model does not answer just now. Try again in a moment.", kind=UNAVAILABLE, code="engine_unavailable"
     )
