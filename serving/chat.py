@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
+from pydantic import TypeAdapter, ValidationError
 
 from assistants.models import ApiKey, Assistant
+from capture.payloads import Name
 from capture.services import receive_turns
 from generation.engines import GenerationResult, declining
 from generation.prompts import Answer, Message, Prompt, PromptPassage, build_prompt, parse_answer
@@ -26,6 +29,10 @@ from training.models import Adapter
 
 logger = logging.getLogger(__name__)
 
+MAX_NAME, MAX_ADAPTER_NAME = 200, 120
+"""Characters, as capture takes them."""
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_NOT_IN_NAMES = re.compile(r"[^\w.:/+~,=()\[\]\- ]", re.ASCII)
 BASE_SUFFIX = ":base"
 """``model`` names: ``<assistant>`` is what is live, ``<assistant>:base`` the base, ``<assistant>:7`` adapter 7."""
 
@@ -236,7 +243,7 @@ def turn_item(
         "completion": completion,
         "citations": [[ref.rank, ref.sentence] for ref in answer.citations],
         "model": base_name(),
-        "adapter": asked.arm.adapter.engine_name if asked.arm.adapter else "",
+        "adapter": captured_name(asked.arm.adapter.engine_name, MAX_ADAPTER_NAME) if asked.arm.adapter else "",
         "prompt_digest": asked.assistant.prompt_digest,
         "retrieval_config": asked.retrieval.config_digest,
         "withheld": asked.retrieval.withheld,
@@ -251,6 +258,10 @@ def turn_item(
 
 def base_name() -> str:
     """How turns name the base model: a hub name, or a folder as seen from the checkout (never a path of this host)."""
+    return captured_name(_base_name(), MAX_NAME)
+
+
+def _base_name() -> str:
     if settings.RATCHET_OPENAI_BASE_URL:
         return str(settings.RATCHET_OPENAI_MODEL)
     folder = Path(settings.RATCHET_BASE_MODEL)
@@ -258,6 +269,16 @@ def base_name() -> str:
         return str(folder)
     root = Path(settings.BASE_DIR)
     return str(folder.relative_to(root)) if folder.is_relative_to(root) else folder.name
+
+
+def captured_name(name: str, longest: int) -> str:
+    """A model's name as a turn may hold it: hosts have names such as ``@cf/meta/llama-3.1-8b-instruct``, and the turn
+    is not to be lost over an at-sign. What is taken as it is stays as it is."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        name = _NOT_IN_NAMES.sub("_", name)
+    return name[:longest]
 
 
 def capture(asked: Asked, api_key: ApiKey | None, item: dict[str, Any]) -> None:

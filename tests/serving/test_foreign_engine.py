@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from generation.engines import BadRequest, EngineBusy, EngineError, PromptTooLong
+from serving import chat
 from serving.api import from_engine
 from tests import servers
 from tests.serving.conftest import QUESTION, Shop, turn_of
@@ -105,3 +106,26 @@ def test_what_another_server_says_is_not_repeated(
 @pytest.mark.parametrize("kind", [BadRequest, PromptTooLong, EngineBusy])
 def test_what_our_own_engine_says_is_passed_on(kind: type[EngineError]) -> None:
     assert from_engine(kind("The prompt has 1200 tokens.")).message == "The prompt has 1200 tokens."
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("@cf/meta/llama-3.1-8b-instruct", "_cf/meta/llama-3.1-8b-instruct"),
+        ("claude-3-5-sonnet@20240620", "claude-3-5-sonnet_20240620"),
+        ("accounts/x/models/y#deployment", "accounts/x/models/y_deployment"),
+        ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("通义/千问", "通义/千问"),
+        ("m²@1", "m__1"),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_a_turn_is_kept_whatever_its_model_is_called(settings: Any, name: str, kept: str) -> None:
+    settings.RATCHET_OPENAI_BASE_URL, settings.RATCHET_OPENAI_MODEL = "http://127.0.0.1:9/v1", name
+    assert chat.base_name() == kept
+    assert chat.captured_name(kept, chat.MAX_NAME) == kept
+
+
+def test_the_turn_of_a_model_with_an_at_sign(shop: Shop, foreign: Foreign, settings: Any) -> None:
+    settings.RATCHET_OPENAI_MODEL = "@cf/meta/llama-3.1-8b-instruct"
+    assert turn_of(shop.ask().id).model == "_cf/meta/llama-3.1-8b-instruct"
