@@ -94,7 +94,16 @@ class WireMessage(BaseModel):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
-class StreamOptions(BaseModel):
+class Defaulted(BaseModel):
+    """A field that is null counts as left out: some clients send all that they know, set or not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, given: Any) -> Any:
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class StreamOptions(Defaulted):
     include_usage: bool = False
 
 
@@ -121,7 +130,7 @@ class ResponseFormat(BaseModel):
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Defaulted):
     """What is used of a request. Sampling settings are accepted and have no effect: answers are greedy, so that what
     was evaluated is what is served. What would change the *kind* of answer is refused rather than ignored."""
 

@@ -125,6 +125,23 @@ def test_what_clients_send_by_habit_is_taken(shop: Shop) -> None:
     assert answer.choices[0].message.content == shop.ask().choices[0].message.content
 
 
+def test_null_is_as_if_left_out(shop: Shop) -> None:
+    """Clients of typed languages send every field that they know."""
+    names = (
+        "n", "stream", "stream_options", "metadata", "user", "temperature", "top_p", "stop", "max_completion_tokens",
+        "tools", "functions", "response_format", "logprobs", "modalities", "retrieval",
+    )  # fmt: skip
+    body = {"model": shop.assistant.slug, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 3}
+    said, plain = (shop.post(each) for each in ({**body, **dict.fromkeys(names)}, body))
+    assert said.status_code == 200, said.text
+    assert said.json()["choices"] == plain.json()["choices"]
+    streamed = shop.post({**body, "stream": True, "stream_options": {"include_usage": None}})
+    assert streamed.text.endswith("[DONE]\n\n")
+    for needed in ("model", "messages"):
+        refused = shop.post({**body, needed: None})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, needed)
+
+
 def test_an_assistant_message_without_content_is_left_out(shop: Shop) -> None:
     """As the client of OpenAI sends a message back that called a tool, and as one may write it by hand."""
     call = {"id": "call_1", "type": "function", "function": {"name": "fee", "arguments": "{}"}}
