@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from functools import wraps
+from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -23,6 +23,7 @@ from assistants import limits
 from assistants.auth import authenticate_key, require_scope
 from assistants.errors import ApiError
 from assistants.models import ApiKey, Scope
+from capture.bodies import read_body
 from generation.engines import BadRequest, EngineBusy, EngineError, GenerationResult, PromptTooLong
 from generation.streaming import AnswerStream
 from serving import answering, chat, measures, wire
@@ -198,12 +199,11 @@ def _authenticate(request: HttpRequest) -> ApiKey:
 
 def _body(request: HttpRequest) -> bytes:
     try:
-        body = request.body
-    except RequestDataTooBig:
-        body = bytes(MAX_BODY + 1)
-    if len(body) > MAX_BODY:
-        raise WireError(413, f"The body is larger than {MAX_BODY // 1_000_000} MB.")
-    return body
+        return read_body(request, MAX_BODY)
+    except ApiError as error:
+        if error.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        raise WireError(413, f"The body is larger than {MAX_BODY // 1_000_000} MB.") from error
 
 
 def _asked(request: HttpRequest) -> tuple[ApiKey, wire.ChatRequest, chat.Asked]:

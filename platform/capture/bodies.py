@@ -95,13 +95,13 @@ def parse(body: bytes) -> Any:
         raise ApiError(422, detail="The body is not valid JSON: a number cannot be read.") from None
 
 
-def read_body(request: HttpRequest) -> bytes:
-    """The unpacked body; no more of it than the limits is ever held.
+def read_body(request: HttpRequest, most: int = MAX_BYTES) -> bytes:
+    """The unpacked body; no more of it than the limits is ever held. ``most``: bytes, as it comes and unpacked.
 
     Raises:
         assistants.errors.ApiError: 400 damaged, 413 too large, 415 packed in another way than gzip.
     """
-    limit = min(MAX_BYTES, settings.DATA_UPLOAD_MAX_MEMORY_SIZE or MAX_BYTES)
+    limit = min(most, settings.DATA_UPLOAD_MAX_MEMORY_SIZE or most)
     packing = request.headers.get("Content-Encoding", "").strip().lower()
     if packing not in ("", "identity", "gzip"):
         raise ApiError(415, detail="Send the body as it is, or with Content-Encoding: gzip.")
@@ -110,20 +110,20 @@ def read_body(request: HttpRequest) -> bytes:
     body = request.read(limit + 1)
     if len(body) > limit:
         raise _too_large(limit)
-    return unpacked(body) if packing == "gzip" else body
+    return unpacked(body, most) if packing == "gzip" else body
 
 
-def unpacked(body: bytes) -> bytes:
+def unpacked(body: bytes, most: int = MAX_BYTES) -> bytes:
     """Gzip allows several members, one behind the other. Raises as `read_body`."""
     found = bytearray()
     while body:
         member = zlib.decompressobj(wbits=31)
         try:
-            found += member.decompress(body, MAX_BYTES + 1 - len(found))
+            found += member.decompress(body, most + 1 - len(found))
         except zlib.error:
             raise ApiError(400, detail="The body is not valid gzip.") from None
-        if len(found) > MAX_BYTES:
-            raise _too_large(MAX_BYTES)
+        if len(found) > most:
+            raise _too_large(most)
         if not member.eof:
             raise ApiError(400, detail="The body is not valid gzip: it ends too early.")
         body = member.unused_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from typing import Any
@@ -140,6 +141,23 @@ def test_null_is_as_if_left_out(shop: Shop) -> None:
     for needed in ("model", "messages"):
         refused = shop.post({**body, needed: None})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, needed)
+
+
+def test_a_body_may_be_packed(shop: Shop) -> None:
+    body = {"model": shop.assistant.slug, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 3}
+    plain = json.dumps(body).encode()
+    large = gzip.compress(json.dumps({**body, "pad": "x" * 2_000_000}).encode())
+    for content, packing, status in (
+        (gzip.compress(plain), "gzip", 200),
+        (plain, "identity", 200),
+        (plain, "gzip", 400),
+        (large, "gzip", 413),
+        (plain, "br", 415),
+    ):
+        header = {"Authorization": f"Bearer {shop.secret}", "Content-Encoding": packing}
+        answer = shop.http.post("/v1/chat/completions", content=content, headers=header)
+        assert answer.status_code == status, answer.text
+        assert status != 413 or answer.json()["error"]["message"] == "The body is larger than 2 MB."
 
 
 def test_an_assistant_message_without_content_is_left_out(shop: Shop) -> None:
