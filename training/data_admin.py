@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -184,7 +184,8 @@ class DatasetAdmin(TrainingWorkAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DatasetVersion]:
         rows: QuerySet[DatasetVersion] = super().get_queryset(request)
-        return rows.defer("blocked", "documents")
+        trains = Q(assistant__in=assistants_of(request.user, *ADMINS))
+        return rows.defer("blocked", "documents").annotate(may_train=trains)
 
     @admin.display(description="Mix")
     def mix_text(self, obj: DatasetVersion) -> str:
@@ -199,6 +200,8 @@ class DatasetAdmin(TrainingWorkAdmin):
     def train(self, obj: DatasetVersion) -> str:
         if obj.why_unusable:
             return "blocked" if obj.leak_report is not None and obj.leak_report.blocks else ""
+        if not getattr(obj, "may_train", False):
+            return ""
         return format_html('<a href="{}?dataset={}">Train</a>', reverse("admin:training_run_start"), obj.pk)
 
     def get_urls(self) -> list[URLPattern]:

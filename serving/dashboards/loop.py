@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +13,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from annotations.models import Annotation, QueueItem, Resolution
+from annotations.models import Annotation, Queue, QueueItem, Resolution
+from annotations.people import with_share
 from assistants.access import assistants_of, roles_of
 from assistants.models import Assistant, Role
 from capture.models import Quarantine, Turn
@@ -62,10 +65,10 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     roles = roles_of(request.user, chosen)
     if roles & READERS:
         counts = loop_counts(chosen)
-        steps = next_steps(chosen, counts)
-        shown = {"stages": stages(counts), "steps": steps, "week": week(chosen, counts), "counts": counts}
+        steps = next_steps(chosen, counts, roles, waiting_labels(chosen, request.user))
+        shown = {"stages": stages(counts, roles), "steps": steps, "week": week(chosen, counts), "counts": counts}
         return context | shown | {"alerts": open_alerts(chosen)}
-    return context | {"steps": own_steps(chosen, roles)}
+    return context | {"steps": own_steps(chosen, roles, request.user)}
 
 
 def open_alerts(assistant: Assistant) -> list[Alert]:
@@ -74,26 +77,63 @@ def open_alerts(assistant: Assistant) -> list[Alert]:
     return sorted(unseen[:50], key=lambda alert: alert.level != Alert.Level.URGENT)[:5]
 
 
-def own_steps(assistant: Assistant, roles: set[str]) -> list[Step]:
+def own_steps(assistant: Assistant, roles: set[str], user: Any) -> list[Step]:
     """What waits for somebody who sees a part of the loop only."""
     steps: list[Step] = []
     if Role.PRIVACY in roles and (held := Quarantine.objects.held().filter(assistant=assistant).count()):
-        steps.append(_held(held))
-    if Role.ANNOTATOR in roles and (open_ := QueueItem.objects.filter(queue__assistant=assistant, done=False).count()):
+        steps.append(_held(held, roles))
+    if Role.ANNOTATOR in roles and (open_ := waiting_labels(assistant, user).theirs):
         steps.append(_to_label(open_))
     return steps
 
 
-def _held(count: int) -> Step:
-    return Step(
-        f"{count:,} captured item{' is' if count == 1 else 's are'} held because scrubbing failed.", "Review them",
-        _list("capture_quarantine") + "?state__exact=held", "amber",
-    )  # fmt: skip
+def _held(count: int, roles: set[str]) -> Step:
+    text = f"{count:,} captured item{' is' if count == 1 else 's are'} held because scrubbing failed."
+    if Role.PRIVACY in roles:
+        return Step(text, "Review them", _list("capture_quarantine") + "?state__exact=held", "amber")
+    return Step(f"{text} Somebody with the privacy role reviews them.", "See what comes in", _list("capture_turn"),
+                "amber")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Open items, by who gets them: the person who looks, nobody (their queue is paused), or chosen others."""
+
+    theirs: int = 0
+    paused: int = 0
+    others: int = 0
+
+
+def waiting_labels(assistant: Assistant, user: Any) -> Waiting:
+    """Two queries, of as many rows as the assistant has queues."""
+    items = QueueItem.objects.filter(queue__assistant=assistant, done=False).order_by()
+    open_ = dict(items.values_list("queue").annotate(n=Count("pk")))
+    found: Counter[str] = Counter()
+    queues: Any = with_share(Queue.objects.filter(assistant=assistant), user)
+    for pk, paused, for_them in queues.values_list("pk", "paused", "for_them"):
+        found["paused" if paused else "theirs" if for_them else "others"] += open_.get(pk, 0)
+    return Waiting(**found)
 
 
 def _to_label(count: int) -> Step:
-    waiting = "turn waits" if count == 1 else "turns wait"
-    return Step(f"{count:,} {waiting} for a label.", "Label", _list("annotations_queue"), "blue")
+    return Step(f"{_turns_wait(count)} for a label.", "Label", _list("annotations_queue"), "blue")
+
+
+def _turns_wait(count: int) -> str:
+    return f"{count:,} {'turn waits' if count == 1 else 'turns wait'}"
+
+
+def _labelling(waiting: Waiting) -> list[Step]:
+    """What keeps labels from being given, for whoever steers it, where there is nothing for themselves to do."""
+    queues = _list("annotations_queue")
+    if waiting.theirs:
+        return [_to_label(waiting.theirs)]
+    if waiting.others:
+        return [Step(f"{_turns_wait(waiting.others)} for a label by those chosen for it.", "Queues", queues, "blue")]
+    if waiting.paused:
+        return [Step(f"{_turns_wait(waiting.paused)} for a label, and nobody gets them: paused.", "Queues", queues,
+                     "amber")]  # fmt: skip
+    return []
 
 
 def loop_counts(assistant: Assistant) -> dict[str, Any]:
@@ -150,14 +190,15 @@ def _turns(assistant: Assistant) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def stages(c: dict[str, Any]) -> list[Stage]:
-    """The loop from left to right."""
+def stages(c: dict[str, Any], roles: Collection[str]) -> list[Stage]:
+    """The loop from left to right. Each leads to its page, or to one beside it where ``roles`` do not open it."""
     failed_run = c["run"] is not None and c["run"].state == Run.State.FAILED
     held = c["quarantine"]["held"]
+    quarantine = "capture_quarantine" if Role.PRIVACY in roles else "capture_turn"
     return [
         Stage("Documents", c["documents"]["ready"], "ready", _list("knowledge_document"),
               f"{c['documents']['failed']:,} could not be read" if c["documents"]["failed"] else ""),
-        Stage("Quarantine", c["quarantine"]["waiting"] + held, "not scrubbed", _list("capture_quarantine"),
+        Stage("Quarantine", c["quarantine"]["waiting"] + held, "not scrubbed", _list(quarantine),
               f"{held:,} held: scrubbing failed" if held else ""),
         Stage("Turns", c["turns"], "captured", _list("capture_turn")),
         Stage("To label", c["items"]["open"], "open", _list("annotations_queue")),
@@ -177,11 +218,12 @@ def _live_stage(c: dict[str, Any]) -> Stage:
     return Stage("Live", int(answers), "adapter", _list("serving_deployment"), trouble)
 
 
-def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
-    """At most four, the most pressing first."""
+def next_steps(assistant: Assistant, c: dict[str, Any], roles: set[str], waiting: Waiting) -> list[Step]:
+    """At most four, the most pressing first; none that leads where ``roles`` do not."""
     steps: list[Step] = []
+    admin = Role.ADMIN in roles
     if held := c["quarantine"]["held"]:
-        steps.append(_held(held))
+        steps.append(_held(held, roles))
     live = c["deployment"].adapter if c["deployment"] else None
     if c["unserved"]:
         steps.append(
@@ -196,8 +238,8 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
         steps.append(
             Step(
                 f"{live} is live and holds erased data: {live.erased_rows} of its rows were erased.",
-                "Build a new dataset and train again",
-                reverse("admin:training_datasetversion_add"),
+                "Build a new dataset and train again" if admin else "Look at the datasets",
+                reverse("admin:training_datasetversion_add") if admin else _list("training_datasetversion"),
                 "amber",
             )
         )
@@ -216,8 +258,8 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
         steps.append(
             Step(
                 "No conversation has been captured yet.",
-                "Create a key for your chatbot",
-                _list("assistants_apikey"),
+                "Create a key for your chatbot" if admin else "Look at the turns",
+                _list("assistants_apikey" if admin else "capture_turn"),
                 "blue",
             )
         )
@@ -231,18 +273,17 @@ def next_steps(assistant: Assistant, c: dict[str, Any]) -> list[Step]:
         steps.append(
             Step(
                 f"{evaluation.adapter} has passed the gate.",
-                "Read before / after and promote",
+                "Read before / after and promote" if admin else "Read before / after",
                 reverse("dashboards:before-after", args=[evaluation.pk]),
                 "green",
             )
         )
-    if c["items"]["open"]:
-        steps.append(_to_label(c["items"]["open"]))
+    steps += _labelling(waiting)
     if c["resolved_since"] >= RETRAIN_AFTER:
         steps.append(
             Step(
                 f"{c['resolved_since']:,} verdicts are new since the last dataset: a retraining is worth it.",
-                "Build a dataset",
+                "Build a dataset" if admin else "Look at the datasets",
                 _list("training_datasetversion"),
                 "green",
             )
@@ -270,7 +311,7 @@ def week(assistant: Assistant, counts: dict[str, Any]) -> dict[str, int]:
     since = timezone.now() - WEEK
     return {
         "turns": counts["turns_of_week"],
-        "labels": Annotation.objects.of(assistant).filter(created_at__gte=since).count(),
+        "labels": Annotation.objects.of(assistant).current().filter(created_at__gte=since).count(),
         "runs": Run.objects.filter(assistant=assistant, created_at__gte=since).count(),
     }
 

@@ -19,7 +19,7 @@ def loop_csv(request: HttpRequest, slug: str) -> HttpResponse:
     assistant = get_object_or_404(Assistant, slug=slug)
     require_role(request.user, assistant, *READERS)
     counts = loop_counts(assistant)
-    rows: list[list[str | int]] = [[stage.name, stage.count, stage.unit, stage.trouble] for stage in stages(counts)]
+    rows: list[list[str | int]] = [[stage.name, stage.count, stage.unit, stage.trouble] for stage in stages(counts, ())]
     rows += [["Last 7 days", number, name, ""] for name, number in week(assistant, counts).items()]
     answer = HttpResponse(
         as_csv(Table(("Station", "Count", "Of", "Stuck"), rows)), content_type="text/csv; charset=utf-8"

@@ -36,8 +36,8 @@ class Given:
 
 
 def overview(assistant: Assistant, span: Span) -> Overview:
-    of_span = {"created_at__gte": span.since, "created_at__lt": span.until, "withdrawn_at": None}
-    given = Annotation.objects.of(assistant).filter(**of_span).order_by()
+    of_span = {"created_at__gte": span.since, "created_at__lt": span.until}
+    given = Annotation.objects.of(assistant).current().filter(**of_span).order_by()
     # One pass for tiles, charts and people.
     cut = TruncHour("created_at") if span.hourly else TruncDate("created_at")
     alike = given.annotate(moment=cut, corrected=~Q(correction="")).values_list(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from annotations.models import QueueItem, Resolution
+from annotations.models import Annotation, QueueItem, Resolution
 from assistants.models import Assistant
 from capture.models import Quarantine, Turn
 from serving.dashboards import adapters, loop
@@ -238,9 +240,11 @@ def test_pages_say_who_answers_when_what_is_live_cannot_be_served(assistant: Ass
     settings.RATCHET_BASE_MODEL = str(shared_base())
     deployment = Deployment.objects.create(assistant=assistant, adapter=make_adapter(assistant, seed=1))
     address = reverse("admin:serving_deployment_change", args=[deployment.pk])
+    adapter_list = reverse("admin:training_adapter_changelist")
     alice = enter("alice")
     assert "Bot answers with Adapter 1." in body(alice.get(address))
     assert "base model answers" not in body(alice.get(reverse("admin:index")))
+    assert "● live" in body(alice.get(adapter_list))
     assistant.decline_sentence = "I do not know that."  # a part of the prompt format
     assistant.save()
     text = body(alice.get(address))
@@ -252,6 +256,7 @@ def test_pages_say_who_answers_when_what_is_live_cannot_be_served(assistant: Ass
     assert "Users get the base model&#x27;s answers, not Adapter 1&#x27;s" in home
     listed = body(alice.get(reverse("admin:serving_deployment_changelist")))
     assert "✗ base model answers, not Adapter 1" in listed
+    assert "✗ live, not served: it was trained on another prompt format" in body(alice.get(adapter_list))
 
 
 def test_one_click_and_a_reason_roll_back(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +315,11 @@ def test_home_shows_the_loop_and_the_next_best_step(assistant: Assistant) -> Non
     assert "2 turns wait for a label." in text
     assert f"{evaluation.adapter} has passed the gate." in text
     assert "1 captured item is held" in text
-    assert text.index("Review them") < text.index("Read before / after and promote") < text.index("Label →")
+    assert (
+        text.index("the privacy role reviews them")
+        < text.index("Read before / after and promote")
+        < text.index("Label →")
+    )
 
 
 def test_home_of_an_empty_assistant_says_how_to_begin(assistant: Assistant) -> None:
@@ -333,6 +342,46 @@ def test_home_shows_people_what_waits_for_them_and_strangers_nothing(assistant: 
     assert "1 captured item is held" in body(enter("pia").get(reverse("admin:index")))
     make_user("nina")
     assert "No assistant yet" in body(enter("nina").get(reverse("admin:index")))
+
+
+def test_home_sends_nobody_to_label_what_they_do_not_get(assistant: Assistant) -> None:
+    turns = [make_turn(assistant) for _ in range(3)]
+    queue = make_queue(assistant, turns=turns, name="Fees")
+    home, alice = reverse("admin:index"), enter("alice")
+    assert "3 turns wait for a label." in body(alice.get(home))
+    queue.people.add(User.objects.get(username="ann"))
+    text = body(alice.get(home))
+    assert "3 turns wait for a label by those chosen for it." in text
+    assert "Label →" not in text
+    assert "3 turns wait for a label." in body(enter("ann").get(home))
+    queue.paused = True
+    queue.save()
+    assert "3 turns wait for a label, and nobody gets them: paused." in body(alice.get(home))
+    assert "wait for a label" not in body(enter("ann").get(home))
+
+
+def test_home_leads_nobody_to_a_page_that_is_not_theirs(assistant: Assistant) -> None:
+    fill(assistant, 4)
+    measured(assistant, verdict="passed")
+    for name in ("alice", "rob"):
+        client = enter(name)
+        text = body(client.get(reverse("admin:index")))
+        shown = text[text.index('<ol class="rt-loop"') :]
+        links = set(re.findall(r'<a (?:class="rt-step[^"]*" )?href="(/[^"]*)"', shown))
+        assert len(links) > 8
+        for link in links:
+            assert client.get(link.replace("&amp;", "&"), follow=True).status_code == 200, (name, link)
+    assert "and promote" not in text  # a reviewer reads
+
+
+def test_home_counts_labels_as_they_stand(assistant: Assistant) -> None:
+    turn, ann = make_turn(assistant), User.objects.get(username="ann")
+    make_annotation = partial(Annotation.objects.create, turn=turn, verdict="good")
+    make_annotation(annotator=User.objects.get(username="rob"), withdrawn_at=timezone.now())
+    make_annotation(annotator=ann)
+    assert loop.week(assistant, loop.loop_counts(assistant))["labels"] == 1
+    labels = enter("alice").get("/admin/dashboards/overview/labels/bot/?days=7&csv=numbers").content.decode()
+    assert "Labels,1,by 1 person" in labels
 
 
 def test_home_costs_the_same_however_much_there_is(assistant: Assistant) -> None:
