@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from assistants.models import Role
 from assistants.scoped_admin import ScopedAdmin
 from assistants.when import when
+from serving.adapter_admin import ServedAdapterAdmin
 from serving.alerts.admin import AlertAdmin, AlertChannelAdmin
 from serving.alerts.unserved import why_base_answers
 from serving.dashboards.adapters import deployment_context
@@ -26,6 +27,7 @@ __all__ = [
     "ErasureAdmin",
     "ExperimentAdmin",
     "PromotionAdmin",
+    "ServedAdapterAdmin",
     "SuggestionRunAdmin",
 ]
 

@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
+from assistants.presenting import moment
 from assistants.scoped_admin import ScopedAdmin
 from assistants.work_admin import ADMINS, READERS, WorkAdmin
 from training import data_admin, evaluation_admin, views_evaluation, views_run_compare, views_runs
@@ -109,8 +110,10 @@ class RunAdmin(WorkAdmin):
 @admin.register(Adapter)
 class AdapterAdmin(ScopedAdmin):
     view_roles = READERS
-    list_display = ("__str__", "assistant", "dataset", "verdict", "size", "base", "prompt_digest", "created_at")
+    list_display = ("__str__", "assistant", "dataset", "verdict", "size", "base", "prompt_digest", "made")
     list_filter = ("assistant", "source")
+    search_fields = ("assistant__name", "assistant__slug", "base_digest", "prompt_digest", "remote_model")
+    search_help_text = "Number, assistant, or a part of a digest"
     list_select_related = ("assistant", "run__dataset", "run__provider", "parent__run__dataset")
     list_before_template = "training/adapter_list_top.html"
     change_form_template = "training/adapter.html"
@@ -119,6 +122,18 @@ class AdapterAdmin(ScopedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("evaluations")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        """“Adapter 7” and “7” find that one."""
+        words = [word for word in search_term.split() if word.lower() != "adapter"]
+        numbers = [int(word) for word in words if word.isdecimal() and len(word) < 9]
+        rows = queryset.filter(number__in=numbers) if numbers else queryset
+        rest = " ".join(word for word in words if not word.isdecimal() or len(word) >= 9)
+        return super().get_search_results(request, rows, rest)
+
+    @admin.display(description="Made", ordering="created_at")
+    def made(self, obj: Adapter) -> str:
+        return moment(obj.created_at)
 
     @admin.display(description="Data")
     def dataset(self, obj: Adapter) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -378,6 +379,25 @@ def test_strangers_find_nothing(
         assert nobody.get(page(f"{name}_changelist")).status_code == 403, name
         assert nobody.get(page(f"{name}_add")).status_code == 403, name
         assert "No " in shown(stranger.get(page(f"{name}_changelist"))), name  # empty, and says what fills it
+
+
+def test_only_admins_are_led_to_training(assistant: Assistant, dataset: DatasetVersion) -> None:
+    DatasetVersion.objects.filter(pk=dataset.pk).update(state="succeeded", rows=3, erased_rows=0)
+    start = page("run_start")
+    assert start in shown(enter("ada").get(page("datasetversion_changelist")))
+    assert f"{start}?dataset" not in shown(enter("rob").get(page("datasetversion_changelist")))
+    assert enter("rob").get(start).status_code == 403
+
+
+def test_adapters_are_searched_by_number_and_digest(assistant: Assistant) -> None:
+    for number in (1, 2, 12):
+        make_adapter(assistant, number=number, base_digest=f"{number:064x}"[::-1])
+    wanted = {"Adapter 2": {2}, "12": {12}, "bot": {1, 2, 12}, "c000000000": {12}, "Adapter 9": set()}
+    for words, found in wanted.items():
+        text = shown(enter("rob").get(page("adapter_changelist"), {"q": words}))
+        assert {number for number in (1, 2, 12) if f">Adapter {number}<" in text} == found, words
+    text = shown(enter("rob").get(page("adapter_changelist")))
+    assert re.search(r'<time datetime="[^"]+" title="[^"]+">[^<]+ ago</time>', text)
 
 
 def test_pages_cost_a_fixed_number_of_queries(

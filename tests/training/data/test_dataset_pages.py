@@ -260,6 +260,10 @@ def test_an_imported_set_is_read_and_taken_out(assistant: Assistant, stranger: C
     assert "<script>later" not in read
     assert "It is not JSON." in read
     assert "Delete the set" not in read
+    whole = shown(enter("ada").get(response.url))
+    asked = whole[whole.index("<summary>Delete the set …") :]
+    assert "cannot be brought back" in asked  # nothing is deleted by one click
+    assert page("curatedset_remove", curated.pk) not in whole[: whole.index("<summary>Delete the set …")]
     assert "Ours" in shown(enter("ada").get(page("curatedset_changelist")))
     for client in (stranger, enter("ann")):
         assert client.get(response.url).status_code in (302, 403, 404)
