@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from generation.engines import AdapterRefused, EngineUnavailable
 
@@ -22,6 +22,9 @@ ALLOWED_FILES = frozenset({CONFIG, WEIGHTS, MANIFEST, README})
 MAX_WEIGHTS_BYTES = 2 * 1024**3
 MAX_TEXT_BYTES = 1024**2
 MAX_RANK = 256
+MAX_ALPHA = 1e6
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a number, by safetensors' name of what LoRA matrices are made of."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,119}")
 """PEFT keeps adapters as submodules: a dot would split the name."""
 MODULE = re.compile(r"[\w.]{1,200}")
@@ -187,6 +190,8 @@ def _check_files(folder: Path) -> None:
 def _json(path: Path, reason: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
+    except RecursionError as error:  # brackets within brackets, thousands deep
+        raise AdapterRefused(f"{path.name} is nested too deeply.", "Export it again.", reason=reason) from error
     except ValueError as error:
         raise AdapterRefused(f"{path.name} is not JSON: {error}.", "Export it again.", reason=reason) from error
     if not isinstance(value, dict):
@@ -224,14 +229,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
     unknown = sorted(key for key, value in config.items() if value and key not in HONOURED | INFORMATIVE)
     if unknown:
         raise refuse(f"The adapter uses settings that are not served: {', '.join(unknown)[:200]}.")
-    ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
-    if not all(isinstance(rank, int) and 1 <= rank <= MAX_RANK for rank in ranks):
-        raise AdapterRefused(f"LoRA ranks are 1 to {MAX_RANK}.", "Train with a lower rank.", reason="config")
-    patterns = [*dict(config.get("rank_pattern") or {}), *dict(config.get("alpha_pattern") or {})]
-    if not all(MODULE.fullmatch(pattern) for pattern in patterns):
-        raise AdapterRefused(
-            "rank_pattern and alpha_pattern name modules plainly.", "Export it again.", reason="config"
-        )
+    _check_numbers(config)
     targets = config.get("target_modules")
     named = isinstance(targets, list) and all(isinstance(name, str) and MODULE.fullmatch(name) for name in targets)
     if not targets or not (named or targets == "all-linear"):
@@ -239,16 +237,50 @@ def _check_config(config: Mapping[str, Any]) -> None:
         raise AdapterRefused("target_modules must list the adapted modules.", "Export it again.", reason="config")
 
 
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """What is honoured is what PEFT expects: it looks at nothing before the first layer is built with it."""
+
+    def refuse(sentence: str, hint: str = "Export it again.") -> NoReturn:
+        raise AdapterRefused(sentence, hint, reason="config")
+
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    if not isinstance(ranks, dict) or not isinstance(alphas, dict):
+        refuse("rank_pattern and alpha_pattern name modules and their numbers.")
+    if not all(MODULE.fullmatch(pattern) for pattern in (*ranks, *alphas)):
+        refuse("rank_pattern and alpha_pattern name modules plainly.")
+    if not all(_is_whole(rank) and 1 <= rank <= MAX_RANK for rank in (config.get("r"), *ranks.values())):
+        refuse(f"LoRA ranks are 1 to {MAX_RANK}.", "Train with a lower rank.")
+    alpha = config.get("lora_alpha")
+    given = list(alphas.values()) if alpha is None else [alpha, *alphas.values()]
+    if not all(_is_alpha(value) for value in given):
+        refuse("lora_alpha and alpha_pattern are numbers.")
+    if not all(isinstance(config.get(key), bool | None) for key in ("use_rslora", "fan_in_fan_out")):
+        refuse("use_rslora and fan_in_fan_out are true or false.")
+    layers = config.get("layers_to_transform")
+    if not all(_is_whole(layer) for layer in (layers if isinstance(layers, list) else [layers or 0])):
+        refuse("layers_to_transform lists the numbers of layers.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_ALPHA <= value <= MAX_ALPHA
+
+
 def _check_weights(weights: bytes) -> None:
-    """The header names every tensor: LoRA matrices and nothing else."""
+    """The header names every tensor: LoRA matrices and nothing else, which together fill the file."""
     length = int.from_bytes(weights[:8], "little")
     try:
         if not 0 < length <= len(weights) - 8:
             raise ValueError("wrong header length")
-        header = json.loads(weights[8 : 8 + length])
-        names = [name for name in header if name != "__metadata__"]
-    except (ValueError, TypeError) as error:
+        header = json.loads(weights[8 : 8 + length].decode())
+        if not isinstance(header, dict):
+            raise TypeError("no object")
+    except (ValueError, TypeError, RecursionError) as error:
         raise AdapterRefused(f"{WEIGHTS} is no safetensors file.", "Export it again.", reason="weights") from error
+    names = [name for name in header if name != "__metadata__"]
     strange = [name for name in names if ".lora_A." not in name and ".lora_B." not in name]
     if strange or not names:
         raise AdapterRefused(
@@ -256,3 +288,40 @@ def _check_weights(weights: bytes) -> None:
             "Export the LoRA matrices only.",
             reason="weights",
         )
+    _check_places({name: header[name] for name in names}, len(weights) - 8 - length)
+
+
+def _check_places(entries: Mapping[str, Any], size: int) -> None:
+    """Each entry says of what kind and shape its matrix is and where it lies; side by side they are all ``size`` bytes:
+    a file that was cut short says so here, and not while somebody waits for an answer of it."""
+    places = []
+    for name, entry in entries.items():
+        begin, end = _place_of(entry) or (0, -1)
+        if begin > end:
+            raise AdapterRefused(
+                f"{WEIGHTS} does not say what the matrix {name[:80]} is.", "Export it again.", reason="weights"
+            )
+        places.append((begin, end))
+    places.sort()
+    ends = [0, *(end for _, end in places)]
+    if [begin for begin, _ in places] != ends[:-1] or ends[-1] != size:
+        raise AdapterRefused(
+            f"{WEIGHTS} holds {size:,} bytes of numbers, its matrices take {ends[-1]:,}.",
+            "The file was cut short or damaged: copy or export it again.",
+            reason="weights",
+        )
+
+
+def _place_of(entry: object) -> tuple[int, int] | None:
+    """Where a matrix begins and ends; None when its kind, shape and place do not go together."""
+    if not isinstance(entry, dict):
+        return None
+    kind, shape, place = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not (isinstance(kind, str) and isinstance(shape, list) and isinstance(place, list)):
+        return None
+    if kind not in DTYPES or [len(shape), len(place)] != [2, 2] or not all(map(_is_whole, (*shape, *place))):
+        return None
+    begin, end = place
+    if min(shape) < 1 or begin < 0 or end - begin != shape[0] * shape[1] * DTYPES[kind]:
+        return None
+    return begin, end

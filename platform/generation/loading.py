@@ -214,22 +214,24 @@ class AdapterSet:
         from safetensors.torch import load
 
         honoured = {key: value for key, value in checked.config.items() if key in HONOURED and value is not None}
-        config = LoraConfig(**honoured, task_type="CAUSAL_LM", inference_mode=True, init_lora_weights=True)
         try:
+            weights = load(checked.weights)
+            config = LoraConfig(**honoured, task_type="CAUSAL_LM", inference_mode=True, init_lora_weights=True)
             if self._peft is None:
                 self._peft = get_peft_model(self._base, config, adapter_name=name)
             else:
                 self._peft.add_adapter(name, config)
-            outcome = set_peft_model_state_dict(self._peft, load(checked.weights), adapter_name=name)
+            outcome = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
             missing = [key for key in outcome.missing_keys if f".{name}." in key]
             if outcome.unexpected_keys or missing:
                 raise ValueError(f"{len(missing)} matrices are missing, {len(outcome.unexpected_keys)} too many")
             if self.fused is not None:
                 self.fused.adopt(name, self._base)
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # of torch, PEFT or safetensors: whatever it is, the base answers as before
             self._remove(name)
+            said = next(iter(str(error).splitlines()), type(error).__name__)
             raise AdapterRefused(
-                f"The weights do not fit the base model: {str(error).splitlines()[0][:200]}",
+                f"The weights do not fit the base model: {said[:200]}",
                 "It was trained on another base model, or exported incompletely.",
                 reason="weights",
             ) from error
@@ -248,11 +250,35 @@ class AdapterSet:
                 module.register_forward_pre_hook(tell, with_kwargs=True)
 
     def _remove(self, name: str) -> None:
+        """Also of one that was injected only in part."""
         if self.fused is not None:
             self.fused.adapters.pop(name, None)
         if not self._loaded:
             # The last one takes the LoRA layers with it: the base runs at its own speed again.
             if self._peft is not None:
                 self._base, self._peft = self._peft.unload(), None
+            else:
+                self._take_out_layers()
         elif name in self._peft.peft_config:
             self._peft.delete_adapter(name)
+        else:
+            self._take_out_of_layers(name)
+
+    def _take_out_layers(self) -> None:
+        """What PEFT put into the base before it failed: then it made no wrapper that could unload it."""
+        from peft.tuners.lora import LoraLayer
+
+        for path, module in list(self._base.named_modules()):
+            if isinstance(module, LoraLayer):
+                parent, _, last = path.rpartition(".")
+                setattr(self._base.get_submodule(parent), last, module.get_base_layer())
+        if hasattr(self._base, "peft_config"):
+            del self._base.peft_config
+
+    def _take_out_of_layers(self, name: str) -> None:
+        """PEFT forgets an adapter that it failed to add, but leaves the matrices that it had made."""
+        from peft.tuners.lora import LoraLayer
+
+        for module in self._base.modules():
+            if isinstance(module, LoraLayer):
+                module.delete_adapter(name)

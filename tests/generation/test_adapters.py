@@ -94,6 +94,14 @@ def test_dora_is_refused(models: Path, tmp_path: Path) -> None:
         ({"a_setting_of_tomorrow": 1}, "kind"),
         ({"r": 100_000}, "config"),
         ({"r": "4"}, "config"),
+        ({"r": True}, "config"),
+        ({"lora_alpha": "x"}, "config"),
+        ({"lora_alpha": float("nan")}, "config"),
+        ({"lora_alpha": 10**400}, "config"),
+        ({"alpha_pattern": {"q_proj": "8"}}, "config"),
+        ({"rank_pattern": [1, 2]}, "config"),
+        ({"use_rslora": "yes"}, "config"),
+        ({"layers_to_transform": ["a"]}, "config"),
         ({"rank_pattern": {"(a+)+$": 4}}, "config"),
         ({"target_modules": "(a+)+$"}, "config"),
         ({"target_modules": []}, "config"),
@@ -115,12 +123,57 @@ def test_settings_that_are_not_served(folder: Path, change: dict[str, object], e
         (2).to_bytes(8, "little") + b"{}",
         (30).to_bytes(8, "little") + b'{"model.embed_tokens.weight":1',
         (32).to_bytes(8, "little") + b'{"model.embed_tokens.weight":{}}',
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
     ],
 )
 def test_weights_that_are_no_lora_matrices(folder: Path, weights: bytes) -> None:
     (folder / WEIGHTS).write_bytes(weights)
     write_manifest(folder, base_digest="b", prompt_digest="p")
     assert reason(folder) == "weights"
+
+
+MATRIX = {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        7,
+        {},
+        {"dtype": "F32", "data_offsets": [0, 128]},
+        {**MATRIX, "shape": []},
+        {**MATRIX, "shape": [32]},
+        {**MATRIX, "shape": [-4, -8]},
+        {**MATRIX, "shape": ["4", 8]},
+        {**MATRIX, "shape": [4, 9]},
+        {**MATRIX, "dtype": "I32"},
+        {**MATRIX, "dtype": ["F32"]},
+        {**MATRIX, "data_offsets": [0]},
+        {**MATRIX, "data_offsets": [128, 256]},
+        {**MATRIX, "data_offsets": [-128, 0]},
+    ],
+)
+def test_headers_that_do_not_fit_their_file(folder: Path, entry: object) -> None:
+    def write(entry: object, data: bytes) -> None:
+        header = json.dumps({"base_model.model.a.lora_A.weight": entry, "__metadata__": {"format": "pt"}}).encode()
+        (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + data)
+        write_manifest(folder, base_digest="b", prompt_digest="p")
+
+    write(MATRIX, bytes(128))
+    check_adapter(folder)
+    write(entry, bytes(128))
+    assert reason(folder) == "weights"
+    for length in (127, 129):
+        write(MATRIX, bytes(length))
+        assert reason(folder) == "weights"
+
+
+@pytest.mark.parametrize("name", [CONFIG, "manifest.json"])
+def test_files_that_are_nested_without_end(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}")
+    if name == CONFIG:
+        write_manifest(folder, base_digest="b", prompt_digest="p")
+    assert reason(folder) == ("config" if name == CONFIG else "manifest")
 
 
 def test_base_digest_is_what_sha256sum_says(models: Path) -> None:
@@ -178,6 +231,43 @@ def test_the_engine_refuses_weights_of_another_shape_and_goes_on(models: Path, t
         with pytest.raises(AdapterRefused, match="do not fit"):
             engine.load_adapter("spoilt", tmp_path / change.__name__)
     assert [adapter.name for adapter in engine.adapters()] == ["one"]
+
+
+def test_whatever_fails_while_loading_leaves_nothing_behind(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the check had let it through: half of the layers are built when the one with the bad number comes."""
+    monkeypatch.setattr("generation.adapters._check_weights", lambda weights: None)
+    monkeypatch.setattr("generation.adapters._check_numbers", lambda config: None)
+
+    def spoil(name: str, change: dict[str, object], cut: int = 0) -> Path:
+        folder = Path(shutil.copytree(models / "one", tmp_path / name))
+        config = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps({**config, **change}))
+        data = (folder / WEIGHTS).read_bytes()
+        (folder / WEIGHTS).write_bytes(data[: len(data) - cut])
+        write_manifest(folder, base_digest=base_digest(models / "base"), prompt_digest="p")
+        return folder
+
+    spoilt = [
+        spoil("cut", {}, cut=1000),
+        spoil("alpha", {"lora_alpha": "x"}),
+        spoil("pattern", {"alpha_pattern": {"down_proj": "x"}}),
+        spoil("nowhere", {"target_modules": ["no_such_module"]}),
+    ]
+    engine = TransformersEngine(models / "base")
+    layers = {path: type(module) for path, module in engine._adapters._base.named_modules()}
+    for others in ([], ["other"]):
+        for name in others:
+            engine.load_adapter(name, models / "two")
+        for folder in spoilt:
+            for _ in range(2):  # the second time nothing of it is there already
+                with pytest.raises(AdapterRefused, match="do not fit"):
+                    engine.load_adapter("one", folder)
+            assert [adapter.name for adapter in engine.adapters()] == others
+            assert others or {path: type(module) for path, module in engine._adapters._base.named_modules()} == layers
+    engine.load_adapter("one", models / "one")
+    assert [adapter.name for adapter in engine.adapters()] == ["other", "one"]
 
 
 @pytest.mark.parametrize("name", ["", "__base__", "a.b", "../x", "a b", "x" * 200])

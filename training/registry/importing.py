@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import math
 import re
 import shutil
 import stat
+import struct
 import uuid
 import zipfile
 import zlib
@@ -51,6 +53,8 @@ IGNORED = re.compile(
 KEPT = (CONFIG, WEIGHTS, MANIFEST, README)
 MAX_MEMBERS = 60
 CHUNK = 1024**2
+MAX_DEPTH = 20
+"""Of a manifest: an object in a list in an object, and so on."""
 
 
 class ImportRefused(ValueError):
@@ -120,7 +124,11 @@ def _unpack(file: BinaryIO, place: Path) -> None:
             for member, name in names.items():
                 _allow(name, member.file_size)
                 _extract(archive, member, place / name)
+    except ImportRefused:
+        raise
     except (
+        ValueError,  # a name that is no UTF-8
+        struct.error,
         zipfile.BadZipFile,
         zlib.error,
         lzma.LZMAError,
@@ -239,11 +247,24 @@ def _manifest(place: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads((place / MANIFEST).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ImportRefused(f"{MANIFEST} is not JSON. Leave it out, or export the adapter again.") from error
     if not isinstance(value, dict):
         raise ImportRefused(f"{MANIFEST} holds no JSON object. Leave it out, or export the adapter again.")
+    if not _is_storable(value):
+        raise ImportRefused(f"{MANIFEST} holds what cannot be stored. Leave it out, or export the adapter again.")
     return value
+
+
+def _is_storable(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """PostgreSQL's JSON has no NUL, no halves of surrogate pairs and no numbers without end."""
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_storable(key) and _is_storable(one, depth - 1) for key, one in value.items())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_storable(one, depth - 1) for one in value)
+    if isinstance(value, str):
+        return not re.search("[\x00\ud800-\udfff]", value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _without_manifest(assistant: Assistant, place: Path, digest: str, claim: Claim) -> dict[str, Any]:
@@ -257,7 +278,7 @@ def _without_manifest(assistant: Assistant, place: Path, digest: str, claim: Cla
     try:
         config = json.loads((place / CONFIG).read_bytes())
         rank, alpha = config["r"], config["lora_alpha"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ImportRefused(f"{CONFIG} is no LoRA configuration of PEFT.") from error
     return {
         "manifest_version": 1,
@@ -291,8 +312,7 @@ def _fits(place: Path) -> None:
     layers = {(rows, columns) for rows, columns in size.linear}
     ins, outs = {columns for _, columns in layers}, {rows for rows, _ in layers}
     for name, shape in shapes_of(place / WEIGHTS).items():
-        wide = shape[-1] in ins if ".lora_A." in name else shape[0] in outs
-        if len(shape) != 2 or not wide:
+        if not (shape[-1] in ins if ".lora_A." in name else shape[0] in outs):
             raise AdapterRefused(
                 f"The matrix {name[:100]} of shape {list(shape)} fits no layer of the base.",
                 "It was trained on another base model.",

@@ -146,6 +146,34 @@ def test_weights_that_fit_no_layer_are_another_base(assistant: Assistant, folder
         import_folder(assistant=assistant, folder=folder, claim=Claim(prompt_ours=True))
 
 
+def test_damaged_adapters_are_refused_in_a_sentence(assistant: Assistant, folder: Path, tmp_path: Path) -> None:
+    plain(folder)
+
+    def refused(words: str, **files: bytes) -> None:
+        changed = shutil.copytree(folder, tmp_path / "changed")
+        for name, content in files.items():
+            (changed / name.replace("__", ".")).write_bytes(content)
+        with pytest.raises(ImportRefused, match=words):
+            import_zip(assistant=assistant, file=zipped(changed), claim=Claim(prompt_ours=True))
+        shutil.rmtree(changed)
+
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    deep = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    refused("cut short or damaged", adapter_model__safetensors=weights[:-1000])
+    for entry in (b"7", b"{}", b'{"dtype":"F32","shape":[],"data_offsets":[0,4]}'):
+        header = b'{"a.lora_A.weight":%s}' % entry
+        strange = len(header).to_bytes(8, "little") + header + bytes(4)
+        refused("does not say what the matrix", adapter_model__safetensors=strange)
+    for change, words in (({"lora_alpha": "x"}, "are numbers"), ({"rank_pattern": [1, 2]}, "name modules")):
+        refused(words, adapter_config__json=json.dumps({**config, **change}).encode())
+    refused("no LoRA configuration", adapter_config__json=deep)
+    refused("is not JSON", manifest__json=deep)
+    for value in (b'"\\u0000"', b'"\\ud800"', b"NaN", b"[" * 50 + b"]" * 50):
+        refused("cannot be stored", manifest__json=b'{"a":%s}' % value)
+    assert not Adapter.objects.exists()
+
+
 def test_a_damaged_zip_is_refused(assistant: Assistant) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
