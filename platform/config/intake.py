@@ -61,6 +61,10 @@ def dispatching(application: Application) -> Application:
     intake, others, answers = IntakeHandler(), bounded(application), bounded(AnswerHandler())
 
     async def dispatch(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":  # no server of ours offers one; Django would raise
+            await receive()
+            await send({"type": "websocket.close"})
+            return
         if scope["type"] != "http":
             await others(scope, receive, send)
             return

@@ -48,7 +48,7 @@ def web(host: str, port: int) -> Program:
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared, not bound
     command = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--host", host, "--port", str(port)]
     command += ["--timeout-graceful-shutdown", "3", "--lifespan", "off", "--no-access-log", "--no-use-colors"]
-    command += ["--http", "config.wire:PatientProtocol"]
+    command += ["--http", "config.wire:PatientProtocol", "--ws", "none"]
     return Program(
         "web",
         command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -138,6 +139,75 @@ def test_a_request_that_waits_for_its_answer_is_not_meant(web: str) -> None:
         assert http.get("/healthz").status_code == 200
 
 
+OFFERS = {
+    "java": b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAA\r\nUpgrade: h2c\r\n",
+    "websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+}
+FRAMES = {
+    "length": (b"Content-Length: 11\r\n", b'{"field":1}'),
+    "chunks": (b"Transfer-Encoding: chunked\r\n", b'6\r\n{"fiel\r\n5\r\nd":1}\r\n0\r\n\r\n'),
+}
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[str]:
+    """Answers with what it was sent."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        said = scope["method"].encode() + b" " + scope["path"].encode() + b" " + body + b"\n"
+        headers = [(b"content-length", str(len(said)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+    with servers.serving(application, http=wire.PatientProtocol) as address:
+        yield address
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_request_that_offers_another_protocol_is_read_whole(echo: str, offer: str, frame: str, step: int) -> None:
+    """However it is cut on its way, and with another request behind it."""
+    framing, body = FRAMES[frame]
+    first = b"POST /first HTTP/1.1\r\nHost: a\r\n" + OFFERS[offer] + framing + b"\r\n" + body
+    bare = b"GET /bare HTTP/1.1\r\nHost: a\r\n" + OFFERS[offer] + b"\r\n"
+    last = b"POST /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+    sent = first + bare + first + last
+    said = rest(line(echo, *(sent[at : at + step] for at in range(0, len(sent), step)))).decode()
+    found = [one for one in said.splitlines() if one.startswith(("POST ", "GET "))]
+    whole = 'POST /first {"field":1}'
+    assert found == [whole, "GET /bare ", whole, "POST /last hi"]
+
+
+def test_an_offer_does_not_keep_a_connection(web: str) -> None:
+    head = b" HTTP/1.1\r\nHost: localhost\r\n" + OFFERS["websocket"]
+    assert rest(line(web, b"GET /healthz" + head + b"\r\n")).startswith(b"HTTP/1.1 200")
+    posted = rest(line(web, b"POST /api/v1/turns" + head + b"Content-Length: 500\r\n\r\n{"))
+    assert posted.startswith(b"HTTP/1.1 408")
+    assert b"HTTP/1.1 400 " in rest(line(web, b"GET /healthz" + head + b"\r\n" + b"\x81\x05hello"))
+
+
+def test_a_websocket_is_closed() -> None:
+    from asgiref.testing import ApplicationCommunicator
+
+    from config.asgi import application
+
+    async def ask() -> dict[str, Any]:
+        asked = ApplicationCommunicator(application, {"type": "websocket", "path": "/", "headers": []})
+        await asked.send_input({"type": "websocket.connect"})
+        said: dict[str, Any] = await asked.receive_output()
+        await asked.wait()
+        return said
+
+    assert asyncio.run(ask())["type"] == "websocket.close"
+
+
 def test_the_supervisor_starts_the_web_process_with_it() -> None:
     command = processes.web("127.0.0.1", 8000).command
+    assert command[command.index("--ws") + 1] == "none"
     assert command[command.index("--http") + 1] == f"{wire.__name__}:{wire.PatientProtocol.__qualname__}"
