@@ -17,7 +17,7 @@ from generation.prompts import PromptPassage, PromptStyle, split_sentences
 from knowledge.evidence import is_below
 
 MAX_QUOTED = 80
-Sign = Literal["good", "decline", "nothing", "data"]
+Sign = Literal["good", "decline", "nothing", "data", "warning"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def effects_of(turn: Turn, draft: Draft, *, labels_needed: int = 1) -> Effects:
     lines = _why_not(verdict, made, logged) if isinstance(made, NoRow) else _learning(verdict, made, logged)
     if isinstance(made, Row) and correction and learnt != correction:
         lines.append(Effect("Your answer is kept, but not learnt: nothing that was retrieved holds it.", "nothing"))
-    lines += _retrieval(draft)
+    lines += _contradiction(turn, draft) + _retrieval(draft)
     if labels_needed > 1:
         lines.append(Effect(f"It counts when {labels_needed} labels agree.", "data"))
     checks = _checks(correction, made, shown) if correction and correction == learnt else ()
@@ -158,6 +158,17 @@ def _why_not(verdict: str, made: NoRow, logged: str) -> list[Effect]:
         said = f"“{alone[:MAX_QUOTED]}{'…' if len(alone) > MAX_QUOTED else ''}”" if alone else "the answer."
         return [Effect(f"A verdict only, not learnt: no passage supports {said}", "nothing")]
     return [Effect("A verdict only, not learnt: what supports the answer was not offered to the model.", "nothing")]
+
+
+def _contradiction(turn: Turn, draft: Draft) -> list[Effect]:
+    """A good answer out of passages that are said to be beside the point. Not refused: both may be meant."""
+    cited = sorted({int(pair[0]) for pair in turn.citations if pair})
+    beside = ContextMark.Relevance.NOT_RELEVANT
+    if draft.verdict != Verdict.GOOD or not cited or any(draft.marks.get(rank) != beside for rank in cited):
+        return []
+    ranks = ", ".join(f"[{rank}]" for rank in cited)
+    said = f"the only passage it cites, {ranks}, as" if len(cited) == 1 else f"all passages that it cites, {ranks}, as"
+    return [Effect(f"Look again: you call the answer good, but mark {said} not relevant.", "warning")]
 
 
 def _retrieval(draft: Draft) -> list[Effect]:

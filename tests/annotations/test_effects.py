@@ -148,3 +148,26 @@ def test_no_queries_and_no_time_for_a_long_answer(assistant: Assistant) -> None:
     with CaptureQueriesContext(connection) as captured:
         effects_of(turn, Draft(choice="bad", reasons=("wrong",), correction=long))
     assert len(captured) == 0
+
+
+@pytest.mark.parametrize(
+    ("citations", "marks", "warned"),
+    [
+        ([[1, 0]], {1: "not_relevant"}, "the only passage it cites, [1], as not relevant"),
+        ([[1, 0], [2, 0], [2, 1]], {1: "not_relevant", 2: "not_relevant"}, "all passages that it cites, [1], [2], as"),
+        ([[1, 0], [2, 0]], {1: "not_relevant", 2: "relevant"}, ""),
+        ([[1, 0], [2, 0]], {1: "not_relevant"}, ""),
+        ([[1, 0]], {2: "not_relevant"}, ""),
+        ([], {1: "not_relevant"}, ""),
+    ],
+)
+def test_a_good_answer_out_of_passages_beside_the_point_is_pointed_out(
+    assistant: Assistant, citations: list[list[int]], marks: dict[int, str], warned: str
+) -> None:
+    turn = make_turn(assistant, citations=citations)
+    lines = effects_of(read(turn), Draft(choice="good", marks=marks)).effects
+    warnings = [line.text for line in lines if line.sign == "warning"]
+    assert len(warnings) == bool(warned)
+    assert warned in "".join(warnings)
+    bad = effects_of(read(turn), Draft(choice="bad", reasons=("wrong",), marks=marks)).effects
+    assert not [line for line in bad if line.sign == "warning"]
