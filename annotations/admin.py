@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
+from django.db.models import BooleanField, Count, ExpressionWrapper, Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
@@ -31,8 +31,9 @@ from annotations.suggesting import asked_of
 from annotations.trust.counting import COUNTS, Standing, standing, standings
 from annotations.trust.of_queue import agreement_of
 from annotations.trust.rows import MAX_LABELS
-from assistants.access import has_role
+from assistants.access import assistants_of, has_role
 from assistants.models import Role
+from assistants.presenting import moment
 from assistants.scoped_admin import ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
@@ -76,11 +77,13 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         user: Any = request.user
         rows = with_share(visible_to(super().get_queryset(request), user), user)
+        settles = Q(assistant__in=assistants_of(user, *SETTLERS))
         return rows.annotate(
             n_items=_in_queue(QueueItem.objects.all()),
             n_done=_in_queue(QueueItem.objects.filter(done=True)),
             n_split=_in_queue(QueueItem.objects.split()),
             n_today=labelled_today_by(user),
+            may_settle=ExpressionWrapper(settles, output_field=BooleanField()),
         )
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -105,17 +108,24 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
     def disagreements(self, queue: Any) -> str | SafeString:
         if not queue.n_split:
             return "0"
+        if not queue.may_settle:
+            return f"{queue.n_split:,} to settle"
         return format_html(
             '<a class="underline" href="{}">{} to settle</a>',
             reverse("annotations:disagreements", args=[queue.pk]),
-            queue.n_split,
+            f"{queue.n_split:,}",
         )
 
-    @display(description="State", label={"open": "success", "paused": "warning", "done": "info"})
-    def state(self, queue: Any) -> str:
+    @display(
+        description="State", label={"open": "success", "paused": "warning", "labelled": "warning", "done": "info"}
+    )
+    def state(self, queue: Any) -> str | tuple[str, str]:
+        """Done is only what nobody has to do anything about: disagreements wait for a reviewer."""
         if queue.paused:
             return "paused"
-        return "done" if queue.n_items and queue.n_done == queue.n_items else "open"
+        if not queue.n_items or queue.n_done < queue.n_items:
+            return "open"
+        return ("labelled", f"labelled, {queue.n_split:,} to settle") if queue.n_split else "done"
 
     @display(description="You today")
     def today(self, queue: Any) -> str:
@@ -206,14 +216,14 @@ class ReadOnlyAdmin(AuditedViews, ScopedAdmin):
 class AnnotationAdmin(ReadOnlyAdmin):
     viewed_as = "annotation"
     view_roles = SETTLERS
-    list_display = ("question", "verdict_shown", "why", "corrected", "annotator", "queue", "created_at", "status")
+    list_display = ("question", "verdict_shown", "why", "corrected", "annotator", "queue", "given", "status")
     list_filter = ("verdict", "queue", "annotator", when("created_at", "given"))
     list_select_related = ("turn", "annotator", "queue")
     search_fields = ("turn__question", "turn__client_id", "correction", "note", "annotator__username")
     actions = ("export_selected",)
     fields = (
-        "question", "logged", "verdict", "why", "correction", "note", "annotator", "queue", "seconds",
-        "suggested", "created_at", "status", "standing",
+        "question", "logged", "verdict", "why", "correction", "note", "who", "queue", "seconds",
+        "suggested", "given", "status", "standing",
     )  # fmt: skip
 
     @display(description="Question")
@@ -235,6 +245,15 @@ class AnnotationAdmin(ReadOnlyAdmin):
     @display(description="Corrected")
     def corrected(self, label: Annotation) -> str:
         return "yes" if label.correction else "–"
+
+    @display(description="Annotator")
+    def who(self, label: Annotation) -> str:
+        """A name and no link: accounts are for administrators of the site."""
+        return label.annotator.get_username()
+
+    @display(description="Given", ordering="created_at")
+    def given(self, label: Annotation) -> SafeString | str:
+        return moment(label.created_at)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # Django looks at `list_select_related` only where nothing else is joined.
@@ -258,13 +277,13 @@ class AnnotationAdmin(ReadOnlyAdmin):
 class ResolutionAdmin(ReadOnlyAdmin):
     viewed_as = "resolution"
     view_roles = OVERSEERS
-    list_display = ("question", "verdict_shown", "why", "how", "labels", "relevant", "resolved_by", "resolved_at")
+    list_display = ("question", "verdict_shown", "why", "how", "labels", "relevant", "resolved_by", "settled")
     list_filter = ("verdict", "how", ("resolved_at", admin.DateFieldListFilter))
     list_select_related = ("turn", "resolved_by")
     search_fields = ("turn__question", "turn__client_id", "response")
     fields = (
-        "question", "logged", "verdict", "why", "response", "relevant", "how", "labels", "who", "resolved_by",
-        "resolved_at",
+        "question", "logged", "verdict", "why", "response", "relevant", "how", "labels", "who", "settled_by",
+        "settled",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Resolution]:
@@ -305,6 +324,14 @@ class ResolutionAdmin(ReadOnlyAdmin):
             for label, found in standings(resolution)
         )
         return format_html_join(mark_safe("<br>"), "{}: {} · {} ({})", rows) or mark_safe("–")
+
+    @display(description="Settled by")
+    def settled_by(self, resolution: Resolution) -> str:
+        return resolution.resolved_by.get_username() if resolution.resolved_by else "–"
+
+    @display(description="Settled", ordering="resolved_at")
+    def settled(self, resolution: Resolution) -> SafeString | str:
+        return moment(resolution.resolved_at)
 
     @display(description="Labels that counted")
     def labels(self, resolution: Any) -> str:

@@ -32,7 +32,7 @@ def standing(label: Annotation, resolution: Resolution | None, counted: Collecti
     if label.replaced_by_id is not None:
         return Standing("replaced", "replaced by its author’s later label")
     if resolution is None:
-        return Standing("waits", "waits: too few labels, or they disagree")
+        return Standing("waits", "the turn has too few labels, or they disagree")
     if label.pk in counted:
         return Standing(COUNTS, _COUNTS[Resolution.How(resolution.how)])
     if resolution.how == Resolution.How.ADJUDICATED:

@@ -233,6 +233,22 @@ class TestAdjudicating:
         resolution = Resolution.objects.get()
         assert (resolution.how, resolution.response, resolution.resolved_by) == ("adjudicated", "It is £35. [1]", rae)
 
+    def test_the_list_of_queues_sends_only_those_who_may_settle(
+        self, split: QueueItem, rae: User, ann: User, ada: User
+    ) -> None:
+        """And it does not call a queue done while somebody has to settle something."""
+        settle, listed = (
+            reverse("annotations:disagreements", args=[split.queue_id]),
+            "admin:annotations_queue_changelist",
+        )
+        pages = {user: browser(user).get(reverse(listed)).content.decode() for user in (ann, rae, ada)}
+        assert [settle in pages[user] for user in (ann, rae, ada)] == [False, True, True]
+        for page in pages.values():
+            assert "1 to settle" in page
+            assert "labelled, 1 to settle" in page
+        Queue.objects.filter(pk=split.queue_id).update(paused=True)
+        assert "labelled, 1 to settle" not in browser(rae).get(reverse(listed)).content.decode()
+
     def test_nobody_is_overruled_unawares(self, split: QueueItem, rae: User, ada: User) -> None:
         """Two reviewers have the page open: the second one is told what the first has settled, and may overrule it."""
         address = reverse("annotations:adjudicate", args=[split.queue_id, split.pk])
@@ -337,4 +353,6 @@ class TestAdmin:
             reverse("admin:annotations_resolution_changelist"),
             reverse("admin:annotations_resolution_change", args=[Resolution.objects.get().pk]),
         ):
-            assert client.get(url).status_code == 200
+            page = client.get(url)
+            assert page.status_code == 200
+            assert "/admin/auth/user/" not in page.content.decode(), "accounts are not for reviewers"
