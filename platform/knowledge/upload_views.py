@@ -94,8 +94,7 @@ def upload_page(request: HttpRequest) -> HttpResponse:
             url = reverse("admin:knowledge_upload_change", args=[upload.pk])
             return JsonResponse({"url": url}) if by_script else HttpResponseRedirect(url)
     if by_script:
-        sentences = [str(error) for errors in form.errors.values() for error in errors]
-        return JsonResponse({"problem": " ".join(sentences) or "The form is not complete."}, status=422)
+        return JsonResponse({"problem": " ".join(_problems(form)) or "The form is not complete."}, status=422)
     limits, reading = upload_limits(), conversion_limits()
     shown = {
         "files": limits.files, "total_bytes": limits.total_bytes, "each_bytes": limits.file_bytes,
@@ -103,6 +102,15 @@ def upload_page(request: HttpRequest) -> HttpResponse:
         "expanded": megabytes(reading.expanded_bytes),
     }  # fmt: skip
     return _page(request, "knowledge/upload.html", {"title": "Upload documents", "form": form, "limits": shown})
+
+
+def _problems(form: UploadForm) -> list[str]:
+    """What is wrong, each with the field that it is said of: the script shows all of it in one place."""
+    said = []
+    for name, errors in form.errors.items():
+        label = form[name].label if name in form.fields else ""
+        said += [f"{label}: {error}" if label else str(error) for error in errors]
+    return said
 
 
 def _incoming(request: HttpRequest) -> list[IncomingFile]:
@@ -132,6 +140,7 @@ def uploaded_page(request: HttpRequest, upload: Upload, panel: dict[str, Any]) -
         "wanted": wanted,
         "page": Paginator(files, FILES_PER_PAGE).get_page(request.GET.get("page")),
         "may_decide": not upload.is_active and has_role(request.user, upload.assistant, *ADMINS),
+        "may_upload": has_role(request.user, upload.assistant, *ADMINS),
     }
     return _page(request, "knowledge/uploaded.html", context)
 

@@ -13,8 +13,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from assistants.access import assistants_of
-from assistants.work_admin import READERS
+from assistants.access import assistants_of, has_role
+from assistants.work_admin import ADMINS, READERS
 from generation.engines import EngineError
 from generation.prompts import Message, split_sentences
 from knowledge.configuration import SettingsRefused
@@ -56,6 +56,7 @@ def search_page(request: HttpRequest) -> HttpResponse:
     context: dict[str, Any] = {
         "title": "Try a search", "assistants": own, "assistant": assistant, "question": question, "before": before,
         "documents": Document.objects.ready().filter(assistant=assistant).count(),
+        "may_upload": has_role(request.user, assistant, *ADMINS),
     }  # fmt: skip
     if question:
         history: list[Message] = [{"role": "user", "content": before}] if before else []

@@ -193,4 +193,20 @@ def test_a_search_without_the_engine_says_so(document: Document, monkeypatch: py
 
 
 def test_a_search_in_nothing_says_what_to_do(assistant: Assistant) -> None:
-    assert "has no documents yet" in shown(enter("ada").get(reverse("admin:knowledge_document_search")))
+    page, add = reverse("admin:knowledge_document_search"), reverse("admin:knowledge_document_add")
+    assert "has no documents yet" in shown(enter("ada").get(page))
+    assert f"{add}?assistant={assistant.pk}" in shown(enter("ada").get(page))
+    assert "An admin of it uploads them" in shown(enter("rob").get(page))
+    assert f"{add}?" not in shown(enter("rob").get(page)), "reviewers upload nothing"
+
+
+def test_what_is_wrong_with_an_upload_names_its_field(assistant: Assistant) -> None:
+    """The script says all of it in one place, away from the fields."""
+    sent = {"assistant": assistant.pk, "folder": "f" * 201}
+    answer = enter("ada").post(reverse("admin:knowledge_document_add"), sent, headers={"Accept": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["problem"].startswith("Put them into: Ensure this value has at most 200 characters")
+    nothing = {"assistant": assistant.pk, "folder": ""}
+    answer = enter("ada").post(reverse("admin:knowledge_document_add"), nothing, headers={"Accept": "application/json"})
+    assert answer.status_code == 422
+    assert not answer.json()["problem"].startswith(("None", ":", "All"))
