@@ -8,8 +8,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
@@ -22,11 +21,12 @@ from assistants.scoped_admin import ScopedAdmin
 from assistants.viewing import AuditedViews, note_view
 from assistants.when import when
 from capture.admin_parts import actor_of, excerpt, moment
+from capture.conversation_admin import OVERSEERS, ConversationAdmin
 from capture.exporting import CONTENT_TYPES, Export, Format, open_export
 from capture.filters import AdapterFilter, DocumentFilter, FeedbackFilter, VerdictFilter
 from capture.intake_admin import IntakeAdmin, MetricAdmin
 from capture.leak_admin import LeakReportAdmin
-from capture.models import Conversation, Feedback, Quarantine, Turn
+from capture.models import Feedback, Quarantine, Turn
 from capture.quarantine_admin import QuarantineAdmin
 from capture.rescrub_admin import RescrubAdmin
 from capture.review_admin import UncertainMaskAdmin
@@ -49,8 +49,6 @@ __all__ = [
 ]
 
 EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
-OVERSEERS = (Role.ADMIN.value, Role.PRIVACY.value, Role.REVIEWER.value)
-"""They see the whole log; annotators see the turns of the queues that they work in."""
 
 
 @admin.register(Turn)
@@ -211,44 +209,32 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
         return TemplateResponse(request, "capture/turn.html", context)
 
 
-@admin.register(Conversation)
-class ConversationAdmin(ScopedAdmin):
-    """Conversations with their number of turns."""
-
-    view_roles = OVERSEERS
-    list_display = ("external_id", "assistant", "n_turns", "created_at")
-    list_filter = ("assistant",)
-    list_select_related = ("assistant",)
-    search_fields = ("external_id",)
-    fields = ("external_id", "assistant", "created_at")
-    show_full_result_count = False
-    ordering = ("-pk",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
-        rows: QuerySet[Conversation] = super().get_queryset(request)
-        # Counted for the rows of the page alone: a join would count the turns of every conversation first.
-        turns = Turn.objects.filter(conversation=OuterRef("pk")).order_by().values("conversation")
-        counted = turns.annotate(n=Count("pk")).values("n")
-        return rows.defer("entities").annotate(turn_count=Coalesce(Subquery(counted), 0))
-
-    @display(description="Turns")
-    def n_turns(self, conversation: Conversation) -> int:
-        return conversation.turn_count  # type: ignore[attr-defined]
-
-
 @admin.register(Feedback)
 class FeedbackAdmin(AuditedViews, ScopedAdmin):
     """What users said, newest first."""
 
     view_roles = OVERSEERS
     viewed_as = "feedback"
-    list_display = ("kind", "value", "said", "question", "assistant", "given_at")
+    list_display = ("kind", "worth", "said", "question", "assistant", "given")
     list_filter = ("kind", "assistant")
     list_select_related = ("turn", "assistant")
     search_fields = ("text",)
     show_full_result_count = False
     ordering = ("-pk",)  # as it came: by the time when it was given, all of it would be sorted for each page
-    fields = ("kind", "metric", "value", "text", "turn", "given_at", "received_at")
+    fields = ("kind", "metric", "worth", "text", "turn", "given", "received")
+
+    @display(description="Value", ordering="value")
+    def worth(self, feedback: Feedback) -> str:
+        signs = {"up": "▲ ", "down": "▼ "} if feedback.kind == Feedback.Kind.THUMB else {}
+        return signs.get(feedback.in_words, "") + feedback.in_words or "–"
+
+    @display(description="Given", ordering="given_at")
+    def given(self, feedback: Feedback) -> SafeString:
+        return moment(feedback.given_at)
+
+    @display(description="Received")
+    def received(self, feedback: Feedback) -> SafeString:
+        return moment(feedback.received_at)
 
     @display(description="Text")
     def said(self, feedback: Feedback) -> str:

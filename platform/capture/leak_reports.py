@@ -57,6 +57,7 @@ class LeakReport(models.Model):
     objects = LeakReportQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "leak audit"
         ordering = ("-created_at",)
         indexes: ClassVar = [models.Index(fields=["assistant", "-created_at"], name="leak_report_newest")]
 

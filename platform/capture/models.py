@@ -410,6 +410,7 @@ class Feedback(models.Model):
     received_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
+        verbose_name_plural = "feedback"
         ordering = ("-given_at",)
         indexes: ClassVar = [
             BrinIndex(fields=["received_at"], autosummarize=True, name="feedback_came"),
@@ -417,7 +418,18 @@ class Feedback(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.metric or self.kind} {'' if self.value is None else self.shown_value}".strip()
+        return f"{self.metric or self.get_kind_display()} {self.in_words}".strip()
+
+    @property
+    def in_words(self) -> str:
+        """The value for people to read; empty where a kind has none."""
+        if self.value is None:
+            return ""
+        if self.kind == self.Kind.THUMB:
+            return "up" if self.value > 0 else "down"
+        if self.kind == self.Kind.RATING:
+            return f"{self.value:g} of 5"
+        return str(self.shown_value).lower() if self.boolean else f"{self.value:g}"
 
     @property
     def shown_value(self) -> float | bool | None:

@@ -62,8 +62,8 @@ class WaitingSpans(models.Model):
     objects = WaitingSpansQuerySet.as_manager()
 
     class Meta:
-        verbose_name = "waiting spans"
-        verbose_name_plural = "waiting spans"
+        verbose_name = "waiting trace"
+        verbose_name_plural = "waiting traces"
         ordering = ("received_at", "pk")
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["assistant", "trace", "digest"], name="waiting_spans_once")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from assistants.models import AuditEvent
 from capture import scrub
@@ -236,3 +238,70 @@ def test_conversations_and_feedback_have_lists(enter: Any, cast: Cast) -> None:
     assert "Loved it" in client.get(reverse("admin:capture_feedback_changelist")).content.decode()
     conversation = Turn.objects.get().conversation
     assert conversation.external_id in client.get(reverse("admin:capture_conversation_changelist")).content.decode()
+
+
+def test_feedback_is_listed_in_words(enter: Any, cast: Cast) -> None:
+    turn = make_turn(cast.bot)
+    scale = [("thumb", -1.0), ("thumb", 1.0), ("rating", 4.0), ("metric", 0.25), ("metric", 1.0), ("comment", None)]
+    given = [make_feedback(turn, kind=kind, value=value) for kind, value in scale]
+    given[3].metric = "bleu"
+    given[4].metric, given[4].boolean = "safe", True
+    assert [str(one) for one in given] == [
+        "Thumb down", "Thumb up", "Rating 4 of 5", "bleu 0.25", "safe true", "Comment",
+    ]  # fmt: skip
+    client = enter(cast.alice)
+    listed = client.get(reverse("admin:capture_feedback_changelist")).content.decode()
+    for word in ("▼ down", "▲ up", "4 of 5", "0\xa0minutes ago", "Feedback"):
+        assert word in listed, word
+    for word in ("-1.0", "Feedbacks", "p.m.", "a.m."):
+        assert word not in listed, word
+    shown = client.get(reverse("admin:capture_feedback_change", args=[given[0].pk])).content.decode()
+    assert "▼ down" in shown
+    assert "-1.0" not in shown
+
+
+CONVERSATION = "admin:capture_conversation_change"
+
+
+def conversation_of(bot: Any, n: int) -> Any:
+    from capture.models import Conversation
+
+    talk = Conversation.objects.create(assistant=bot, external_id="talk-1")
+    start = timezone.now() - timedelta(days=3, hours=2)
+    for i in range(n, 0, -1):  # stored the wrong way round, as imports may
+        make_turn(
+            bot, question=f"Question {i:03}?", response="word " * 200, conversation=talk,
+            asked_at=start + timedelta(minutes=i),
+        )  # fmt: skip
+    return talk
+
+
+def test_a_conversation_shows_its_turns_in_order(enter: Any, cast: Cast) -> None:
+    talk = conversation_of(cast.bot, 3)
+    first = Turn.objects.get(question="Question 001?")
+    resolve(first)
+    make_feedback(first, value=-1.0)
+    client = enter(cast.alice)
+    shown = client.get(reverse(CONVERSATION, args=[talk.pk])).content.decode()
+    assert shown.index("Question 001?") < shown.index("Question 002?") < shown.index("Question 003?")
+    assert reverse("admin:capture_turn_change", args=[first.pk]) in shown
+    for word in ("✓ good", "not labelled", "▼ disliked", "3\xa0days", "word…"):
+        assert word in shown, word
+    assert "word " * 120 not in shown, "an answer is cut"
+    assert AuditEvent.objects.filter(action="conversation.viewed", target=str(talk.pk)).exists()
+    listed = client.get(reverse("admin:capture_conversation_changelist")).content.decode()
+    assert "3\xa0days" in listed, "when it was asked, not when it came in"
+    assert enter(cast.carol).get(reverse(CONVERSATION, args=[talk.pk])).status_code in (302, 404)
+    assert enter(cast.bob).get(reverse(CONVERSATION, args=[talk.pk])).status_code in (302, 403, 404)
+
+
+def test_a_long_conversation_is_paged_at_the_same_cost(
+    enter: Any, cast: Cast, django_assert_max_num_queries: Any
+) -> None:
+    talk = conversation_of(cast.bot, 30)
+    client = enter(cast.alice)
+    with django_assert_max_num_queries(16):
+        shown = client.get(reverse(CONVERSATION, args=[talk.pk])).content.decode()
+    assert "Question 025?" in shown
+    assert "Question 026?" not in shown
+    assert "Question 026?" in client.get(reverse(CONVERSATION, args=[talk.pk]), {"page": 2}).content.decode()

@@ -56,6 +56,7 @@ class Migration(migrations.Migration):
                 ('overridden_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
+                'verbose_name': 'leak audit',
                 'ordering': ('-created_at',),
                 'indexes': [models.Index(fields=['assistant', '-created_at'], name='leak_report_newest')],
             },
@@ -173,6 +174,7 @@ class Migration(migrations.Migration):
                 ('turn', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='feedback', to='capture.turn')),
             ],
             options={
+                'verbose_name_plural': 'feedback',
                 'ordering': ('-given_at',),
             },
         ),
@@ -268,8 +270,8 @@ class Migration(migrations.Migration):
                 ('assistant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='assistants.assistant')),
             ],
             options={
-                'verbose_name': 'waiting spans',
-                'verbose_name_plural': 'waiting spans',
+                'verbose_name': 'waiting trace',
+                'verbose_name_plural': 'waiting traces',
                 'ordering': ('received_at', 'pk'),
                 'constraints': [models.UniqueConstraint(fields=('assistant', 'trace', 'digest'), name='waiting_spans_once')],
             },
