@@ -169,7 +169,7 @@ class UncertainMaskAdmin(ScopedAdmin):
         """The page of one mask."""
         mask = self._readable(request, object_id)
         context = {
-            **self.admin_site.each_context(request), "opts": self.opts, "title": "Review",
+            **self.admin_site.each_context(request), "opts": self.opts, "title": "Uncertain mask",
             "page": page_of(mask), "mask": mask, "is_open": mask.state == UncertainMask.State.OPEN,
             "types": [(kind, kind.replace("_", " ").lower()) for kind in sorted(ALL_TYPES)],
             "next": self._neighbour(request, mask, after=True), "previous": self._neighbour(request, mask, after=False),

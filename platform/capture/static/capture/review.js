@@ -11,7 +11,7 @@
   let busy = false;
   let armed = null; // the button whose key was pressed once
 
-  /* The first press of a key names what the second one does; any other key, and a moment, lets go of it. */
+  /* The first press of a key names what the second one does; any other key lets go of it. */
   function arm(button) {
     armed?.classList.remove("rv-armed");
     armed = button;
