@@ -16,11 +16,12 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
+
+from config.error_pages import error_page
 
 API_PREFIXES = ("/api/", "/v1/")
 CONTENT_TYPE = "application/problem+json"
@@ -225,21 +226,21 @@ def openai_body(said: str, kind: str, code: str | None) -> dict[str, Any]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    return _without_view(request, 404) if is_api_path(request.path) else defaults.page_not_found(request, exception)
+    return _without_view(request, 404) if is_api_path(request.path) else error_page(request, 404)
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    return _without_view(request, 500) if is_api_path(request.path) else defaults.server_error(request)
+    return _without_view(request, 500) if is_api_path(request.path) else error_page(request, 500)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api_path(request.path):
         too_large = isinstance(exception, RequestDataTooBig)
         return _without_view(request, 413 if too_large else 400)
-    return defaults.bad_request(request, exception)
+    return error_page(request, 400)
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api_path(request.path):
         return _without_view(request, 403)
-    return defaults.permission_denied(request, exception)
+    return error_page(request, 403)

@@ -17,6 +17,7 @@ from django.middleware.security import SecurityMiddleware
 from django.utils.decorators import sync_and_async_middleware
 
 from config import health
+from config.error_pages import error_page
 from config.errors import bad_request, is_api_path, problem
 
 type_of_next = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -144,7 +145,8 @@ class HealthMiddleware(_Middleware):
 
 
 class ApiErrorMiddleware(_Middleware):
-    """Turns Django's own refusals on API paths (405 of a plain view, 400 of a bad body) into problem+json.
+    """Turns Django's own refusals on API paths (405 of a plain view, 400 of a bad body) into problem+json, and what is
+    refused without a word on a page (405) into one.
 
     And everywhere, what only PostgreSQL noticed: a NUL in an address or a field is a 400 and no error of ours.
     """
@@ -154,9 +156,20 @@ class ApiErrorMiddleware(_Middleware):
         return bad_request(request, exception) if unstorable else None
 
     def finish(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        if response.status_code < 400 or response.streaming or not is_api_path(request.path):
+        if response.status_code < 400 or response.streaming:
             return response
+        if not is_api_path(request.path):
+            return _worded(request, response)
         if response.headers.get("Content-Type", "").startswith(_OF_PROGRAMS):
             return response
         kept = {name: response.headers[name] for name in ("Allow", "Retry-After") if name in response.headers}
         return problem(request, status=response.status_code, headers=kept)
+
+
+def _worded(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """A session that ends while somebody works leads, by way of the login, to an address that takes a POST only."""
+    if response.status_code != 405 or request.method != "GET":
+        return response
+    page = error_page(request, 405)
+    page.headers["Allow"] = response.headers.get("Allow", "POST")
+    return page
