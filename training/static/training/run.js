@@ -8,7 +8,7 @@
   const points = new Map();
 
   const line = (label, colour, extra) => ({ label, data: [], borderColor: colour, backgroundColor: colour, borderWidth: 2, pointRadius: 0, spanGaps: true, ...extra });
-  const chart = (id, datasets, format) => {
+  const chart = (id, name, datasets, format) => {
     const canvas = document.getElementById(id);
     if (!canvas || !window.Chart) return null;
     const ink = css("--tr-quiet");
@@ -21,13 +21,13 @@
         plugins: { legend: { display: datasets.length > 1, labels: { color: ink, boxWidth: 12 } } },
         scales: {
           x: { type: "linear", title: { display: true, text: "Step", color: ink }, ticks: { color: ink, precision: 0 }, grid: { display: false } },
-          y: { ticks: { color: ink, callback: format }, grid: { color: css("--tr-line") } },
+          y: { title: { display: true, text: name, color: ink }, ticks: { color: ink, callback: format }, grid: { color: css("--tr-line") } },
         },
       },
     });
   };
-  const losses = chart("loss-chart", [line("Training loss", css("--tr-loss")), line("Validation loss", css("--tr-valid"), { pointRadius: 4 })], (v) => +v.toPrecision(3));
-  const rates = chart("rate-chart", [line("Learning rate", css("--tr-rate"))], (v) => (v ? v.toExponential(1) : "0"));
+  const losses = chart("loss-chart", "Loss", [line("Training loss", css("--tr-loss")), line("Validation loss", css("--tr-valid"), { pointRadius: 4 })], (v) => +v.toPrecision(3));
+  const rates = chart("rate-chart", "Learning rate", [line("Learning rate", css("--tr-rate"))], (v) => (v ? v.toExponential(1) : "0"));
 
   const draw = () => {
     const rows = [...points.values()].sort((a, b) => a[0] - b[0]);
