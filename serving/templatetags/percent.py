@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from django import template
 
 from training.evaluation.statistics import interval_told, share_told
+from training.signs import signed as signed_text
 
 register = template.Library()
 
@@ -20,7 +21,13 @@ def percent(value: float | str | None, digits: int = 1) -> str:
 @register.filter
 def points(value: float | None) -> str:
     """0.031 → “+3.1”: a change in percentage points."""
-    return "–" if value is None else f"{value * 100:+.1f}".replace("-", "−")
+    return "–" if value is None else signed_text(value * 100)
+
+
+@register.filter
+def signed(value: float | None, digits: int = 1) -> str:
+    """0.016 → “+0.016” with three digits: a change in its own unit."""
+    return "–" if value is None else signed_text(value, digits)
 
 
 @register.filter

@@ -9,6 +9,7 @@ from typing import Any
 
 from training.evaluation.statistics import CONFIDENCE, Estimate, PairedTest, attempt_share
 from training.models import Condition, GateVerdict
+from training.signs import signed
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,8 @@ def _unproven(rule: GateRule, primary: PairedTest, attempt: Attempt) -> str:
     counted = ""
     if attempt.number > 1:
         counted = (
-            f" This is attempt {attempt.number} with this adapter or its data, and each further one is held to less: "
-            "new labels make a new dataset, which begins at one."
+            f" This is attempt {attempt.number} with this adapter or its data, and each further one is held to a "
+            "stricter level: new labels make a new dataset, which begins at one."
         )
     if low <= rule.minimum_gain:
         at = f" at {attempt.confidence * 100:.2f} %" if attempt.number > 1 else ""
@@ -265,7 +266,7 @@ def _line(rule: GateRule, name: str, found: Estimate | None) -> Criterion:
 
 
 def _points(value: float) -> str:
-    return f"{value * 100:+.1f}"
+    return signed(value * 100)
 
 
 def _size(value: float) -> str:

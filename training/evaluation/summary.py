@@ -26,6 +26,7 @@ from training.evaluation.gate import GUARDRAILS, Attempt, Criterion, GateRule, j
 from training.evaluation.judged import judged_preference
 from training.evaluation.statistics import Estimate, PairedTest, cluster_bootstrap, power_of
 from training.models import Arm, Benchmark, BenchmarkItem, Evaluation, GateVerdict
+from training.signs import signed
 
 __all__ = ["cluster_of", "measured_of", "summarise"]
 
@@ -178,7 +179,7 @@ def sentence(evaluation: Evaluation, primary: PairedTest, verdict: GateVerdict, 
         how = "rightly, support aside"
     d = primary.difference
     points = f"{abs(d.value) * 100:.1f} points {'more' if d.value >= 0 else 'fewer'} than today"
-    interval = f"95 % interval {d.low * 100:+.1f} to {d.high * 100:+.1f}, n = {d.n}"
+    interval = f"95 % interval {signed(d.low * 100)} to {signed(d.high * 100)}, n = {d.n}"
     said = {
         GateVerdict.PASSED: "the gate is passed",
         GateVerdict.NOT_PROVEN: "the gate is not proven",

@@ -13,6 +13,7 @@ from training.data_admin import TrainingWorkAdmin
 from training.models import RetrievalComparison, RetrieverTuning
 from training.retrieval import tuning_views, views
 from training.retrieval.tuning import sentence
+from training.signs import signed
 
 
 @admin.register(RetrievalComparison)
@@ -33,7 +34,7 @@ class RetrievalComparisonAdmin(TrainingWorkAdmin):
         if not row.result:
             return ""
         change = row.result["tests"]["ndcg@10"]["difference"]
-        return f"{change['value'] * 100:+.1f} ({change['low'] * 100:+.1f} … {change['high'] * 100:+.1f})"
+        return f"{signed(change['value'], 3)} ({signed(change['low'], 3)} … {signed(change['high'], 3)})"
 
     def get_urls(self) -> list[URLPattern]:
         staff = self.admin_site.admin_view

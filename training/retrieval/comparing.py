@@ -18,6 +18,7 @@ from training.evaluation.statistics import paired_test
 from training.models import Benchmark
 from training.retrieval.models import RetrievalComparison
 from training.services import NotPossible
+from training.signs import signed
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10")
 MAX_QUESTIONS = 5_000
@@ -115,8 +116,8 @@ def sentence(comparison: RetrievalComparison) -> str:
     test = comparison.result["tests"]["ndcg@10"]
     change = test["difference"]
     first, second = f"“{comparison.first.name}”", f"“{comparison.second.name}”"
-    points = f"{abs(change['value']) * 100:.1f} points of nDCG@10"
-    interval = f"95 % {change['low'] * 100:+.1f} … {change['high'] * 100:+.1f}, n = {change['n']}"
+    points = f"nDCG@10 {signed(change['value'], 3)}"
+    interval = f"95 % {signed(change['low'], 3)} … {signed(change['high'], 3)}, n = {change['n']:,}"
     if change["low"] > 0:
         return f"{second} finds more than {first}: {points} ({interval})."
     if change["high"] < 0:

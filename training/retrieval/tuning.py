@@ -26,6 +26,7 @@ from training.retrieval.learning import Pair, learn, ranks
 from training.retrieval.models import RetrieverTuning
 from training.retrieval.pairs import Gathered, gather
 from training.services import NotPossible
+from training.signs import signed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,8 +159,8 @@ def sentence(tuning: RetrieverTuning) -> str:
     if not tuning.result:
         return ""
     change = tuning.result["tests"]["mrr"]["difference"]
-    interval = f"95 % {change['low'] * 100:+.1f} … {change['high'] * 100:+.1f}, n = {change['n']}"
-    points = f"{abs(change['value']) * 100:.1f} points of MRR on held-out questions, by vectors alone ({interval})"
+    interval = f"95 % {signed(change['low'], 3)} … {signed(change['high'], 3)}, n = {change['n']:,}"
+    points = f"MRR {signed(change['value'], 3)} on held-out questions, by vectors alone ({interval})"
     if change["low"] > 0:
         return f"The learned map finds right passages earlier: {points}."
     if change["high"] < 0:

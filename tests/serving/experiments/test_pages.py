@@ -195,7 +195,10 @@ def test_over_an_unpassed_gate_only_with_a_reason(bot: Bot) -> None:
     bot.candidate.evaluations.update(verdict="not_proven")
     experiment = bot.start()
     ada = enter("ada")
-    assert "without a passed gate" in body(ada.get(page_of(experiment)))
+    text = body(ada.get(page_of(experiment)))
+    assert "without a passed gate" in text
+    assert "● Adapter 2 has not passed the gate." in text
+    assert "Adapter 2 answers 20.0 % of the questions in shadow, where no user sees it; 0 are compared." in text
     address = reverse("dashboards:experiment-act", args=[experiment.pk, "step"])
     ada.post(address, {"reason": "", "override": "1", "stage": "shadow"})
     experiment.refresh_from_db()

@@ -1,4 +1,4 @@
-"""Who tries often enough passes by luck: attempts are counted, shown, and each further one is held to less."""
+"""Who tries often enough passes by luck: attempts are counted, shown, and each is held to a stricter level."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_further_attempt_is_held_to_less_and_says_so() -> None:
     # The interval counts at the confidence of the attempt, not at 95 %.
     verdict, table = judge(LONE, gained(40, 5), {}, attempt=Attempt(3, -0.001))
     assert verdict is GateVerdict.NOT_PROVEN
-    assert "at 99.17 % begins at -0.1" in table[0].reason
+    assert "at 99.17 % begins at −0.1" in table[0].reason
     assert judge(LONE, gained(40, 5), {}, attempt=Attempt(3, 0.05))[0] is GateVerdict.PASSED
 
 

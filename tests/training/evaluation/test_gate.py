@@ -52,7 +52,7 @@ def test_every_line_says_why_it_fails() -> None:
     rule = GateRule(margins={"over_refusal": 0.03})
     _, table = judge(rule, of(12, 9), {"over_refusal": of(0, 20).difference})
     assert table[0].reason.startswith("the interval of its gain begins at ")
-    assert table[1].reason == "it is -10.0, and may lose at most 3.0"
+    assert table[1].reason == "it is −10.0, and may lose at most 3.0"
     _, table = judge(GateRule(margins={}, alpha=0.0001), of(40, 20), {})
     assert table[0].reason.startswith("McNemar's p is ")
     assert judge(rule, of(40, 5), {"over_refusal": of(0, 0).difference})[1][1].reason == ""
@@ -64,7 +64,7 @@ def test_strict_holds_the_worse_end_of_the_interval() -> None:
     assert judge(GateRule(margins=margins), of(40, 5), found)[0] is GateVerdict.PASSED
     verdict, table = judge(GateRule(margins=margins, strict=True), of(40, 5), found)
     assert verdict is GateVerdict.NOT_PROVEN
-    assert "-5.0" in table[1].reason
+    assert "−5.0" in table[1].reason
 
 
 def test_a_level_looks_at_the_candidate_alone() -> None:
