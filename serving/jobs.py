@@ -25,9 +25,12 @@ def step_experiments() -> int:
 def answer_shadows() -> int:
     """Answers of the other arm, and what must be warm. Run each minute, apart from the guardrails: these never wait for
     an engine."""
+    from serving import warming
     from serving.experiments import erasing, shadow
 
     erasing.forget_masked()
+    if not warming.is_there():
+        return 0
     warm()
     return shadow.answer_all()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
-from generation.engines import EngineError
+from generation.engines import EngineError, EngineUnavailable
 from serving.models import Deployment
 from training.finetune.bases import from_state
 
@@ -38,6 +38,19 @@ def wanted(deployment: Deployment) -> list[Adapter]:
     unique = {adapter.pk: adapter for adapter in found if adapter is not None}
     digest = deployment.assistant.prompt_digest
     return [adapter for adapter in unique.values() if adapter.prompt_digest == digest]
+
+
+def is_there() -> bool:
+    """Whether the engine answers at all. Asked in front of long calls: one that hangs would keep the worker, which
+    scrubs, until their limits are over."""
+    from serving.api import client
+
+    try:
+        client().health()
+    except EngineError as error:
+        logger.info("The engine is away: %s", error)
+        return False
+    return True
 
 
 def warm(assistant_id: int | None = None) -> int:
@@ -69,6 +82,9 @@ def warm(assistant_id: int | None = None) -> int:
                 prompt_digest=deployment.assistant.prompt_digest,
             )
             loaded += 1
+        except EngineUnavailable as error:  # each of the others would wait for it as long
+            logger.warning("Nothing more is kept warm, the engine is away: %s", error)
+            break
         except EngineError as error:
             logger.warning("%s is not warm: %s", adapter.engine_name, error)
     return loaded

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 130.0
 """Read limit of a completion without deadline: a little more than the engine itself allows."""
 RERANK_SECONDS = 20.0
+QUESTION_SECONDS = 10.0
+"""Read limit of a question's vectors, made in some milliseconds: an engine that hangs must not hold every chat."""
+LOAD_SECONDS = 30.0
+"""Of loading an adapter. The engine goes on with it all the same, and has it when it is asked for again."""
+LOOK_SECONDS = 5.0
+"""Of what the engine answers beside its work, whatever it computes."""
 GRACE_SECONDS = 10.0
 HINT = "Start it with `python manage.py up`, or check RATCHET_ENGINE_URL."
 
@@ -63,7 +69,7 @@ class EngineClient:
 
     def begin_embed(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
         """Sends up to `MAX_TEXTS` texts; what is returned waits for the vectors, and raises what `embed` raises."""
-        coming = self._transport.send("POST", "/embeddings", {"texts": list(texts)}, seconds=DEFAULT_SECONDS)
+        coming = self._transport.send("POST", "/embeddings", {"texts": list(texts)}, seconds=QUESTION_SECONDS)
         return lambda: _vectors(self._arrived(coming))
 
     def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
@@ -72,24 +78,24 @@ class EngineClient:
         return [float(score) for score in answer.json()["scores"]]
 
     def adapters(self) -> list[LoadedAdapter]:
-        return [LoadedAdapter(**item) for item in self._call("GET", "/adapters").json()["adapters"]]
+        answer = self._call("GET", "/adapters", seconds=LOOK_SECONDS)
+        return [LoadedAdapter(**item) for item in answer.json()["adapters"]]
 
     def load_adapter(
         self, name: str, folder: Path, *, base_digest: str | None = None, prompt_digest: str | None = None
     ) -> LoadedAdapter:
-        return LoadedAdapter(
-            **self._call("POST", "/adapters", _load_body(name, folder, base_digest, prompt_digest)).json()
-        )
+        body = _load_body(name, folder, base_digest, prompt_digest)
+        return LoadedAdapter(**self._call("POST", "/adapters", body, seconds=LOAD_SECONDS).json())
 
     def unload_adapter(self, name: str) -> None:
         self._call("DELETE", f"/adapters/{name}")
 
     def metrics(self) -> bytes:
         """What the engine counts, in Prometheus' text format."""
-        return self._call("GET", "/metrics", seconds=5.0).content
+        return self._call("GET", "/metrics", seconds=LOOK_SECONDS).content
 
     def health(self) -> EngineHealth:
-        return _health(self._call("GET", "/health", seconds=5.0).json())
+        return _health(self._call("GET", "/health", seconds=LOOK_SECONDS).json())
 
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
@@ -154,7 +160,7 @@ class EngineClient:
         return LoadedAdapter(**answer.json())
 
     async def ahealth(self) -> EngineHealth:
-        return _health((await self._acall("GET", "/health", seconds=5.0)).json())
+        return _health((await self._acall("GET", "/health", seconds=LOOK_SECONDS)).json())
 
     async def _acall(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = DEFAULT_SECONDS
