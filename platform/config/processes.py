@@ -29,6 +29,7 @@ class Program:
     """One child of the supervisor. ``ready`` says whether it can do its work; None: as soon as it runs.
 
     ``marked`` is False for what `sweep` must never end: the database, which everything else needs until it stopped.
+    ``watched``: whether it is started again when it lives but is not ready any more.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Program:
     env: dict[str, str] = field(default_factory=dict)
     ready: Callable[[], bool] | None = None
     marked: bool = True
+    watched: bool = False
 
 
 def database(var: Path) -> Program:
@@ -71,7 +73,8 @@ def launcher() -> Program:
 
 def engine(url: str, env: dict[str, str]) -> Program:
     """The base model with its adapters. Knows no Django, so it gets its settings through the environment."""
-    return Program("engine", [sys.executable, "-m", "generation.server"], env, ready=lambda: answers("/healthz", url))
+    command = [sys.executable, "-m", "generation.server"]
+    return Program("engine", command, env, ready=lambda: answers("/healthz", url), watched=True)
 
 
 def answers(path: str, engine_url: str = "", *, seconds: float = 2.0) -> bool:

@@ -31,6 +31,9 @@ DATABASE_GRACE = 30.0
 """A fast shutdown writes everything that is in memory; killing it would only move that work to the next start."""
 STEADY_AFTER = 60.0
 """A child that ran this long is well again: its next restart is quick."""
+LOOK_EVERY = 10.0
+MOST_SILENT = 6
+"""Looks in a row at which a child that was ready was not. Counted, because nobody looks while we are stopped."""
 _COLOURS = ("36", "32", "35", "33", "34", "96")
 
 
@@ -145,6 +148,9 @@ class Child:
     started: float
     delay: float = FIRST_DELAY
     restart_at: float | None = None
+    look_at: float = 0.0
+    silent: int | None = None
+    """Looks since it was ready; None: it never was."""
 
 
 class Supervisor:
@@ -206,6 +212,7 @@ class Supervisor:
             if child.restart_at is None:
                 code = child.process.poll()
                 if code is None:
+                    self._look(child, now)
                     continue
                 _kill_group(child.process.pid)  # a dead parent may leave its forks behind
                 child.delay = FIRST_DELAY if now - child.started > STEADY_AFTER else child.delay
@@ -214,6 +221,22 @@ class Supervisor:
                 child.delay = min(child.delay * 2, LONGEST_DELAY)
             elif now >= child.restart_at:
                 child.process, child.started, child.restart_at = self._spawn(child.program), now, None
+                child.silent = None
+
+    def _look(self, child: Child, now: float) -> None:
+        """Kills what lives and does nothing any more: it is then started again as whatever died. Not while it starts,
+        since models take their time to load."""
+        ready = child.program.ready
+        if not child.program.watched or ready is None or now < child.look_at:
+            return
+        child.look_at = now + LOOK_EVERY
+        if ready():
+            child.silent = 0
+        elif child.silent is not None:
+            child.silent += 1
+            if child.silent >= MOST_SILENT:
+                self.say(f"{child.program.name} has not answered for {child.silent * LOOK_EVERY:.0f} s; it is killed")
+                _kill_group(child.process.pid)
 
     def watch(self) -> None:
         """Until somebody sets ``stopping``."""

@@ -66,6 +66,31 @@ def test_stopping_leaves_nothing_behind_not_even_who_detached_or_ignores(running
     assert time.monotonic() - began < 8
 
 
+def test_a_child_that_hangs_is_started_again_but_not_while_it_starts(
+    running: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    well: list[bool] = []
+    running.start(Program("hung", SLEEP, ready=lambda: bool(well), watched=True))
+    running.start(Program("other", SLEEP, ready=lambda: False))
+    child, other = running.children["hung"], running.children["other"].process
+    first, child.delay = child.process, 0.1
+    for _ in range(3 * module.MOST_SILENT):
+        running.tend()
+    assert first.poll() is None
+    well.append(True)
+    running.tend()
+    well.clear()
+    os.kill(first.pid, signal.SIGSTOP)
+    for _ in range(module.MOST_SILENT):
+        assert child.silent is not None
+        assert child.silent < module.MOST_SILENT
+        running.tend()
+    until(lambda: running.tend() or child.process.pid != first.pid)
+    assert child.silent is None
+    assert running.children["other"].process is other
+
+
 def test_a_child_that_dies_is_started_again_and_its_forks_go_with_it(
     running: Supervisor, var: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
