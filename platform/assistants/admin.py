@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
@@ -10,8 +11,9 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
@@ -126,7 +128,12 @@ class MembershipAdmin(ScopedAdmin):
     search_fields = ("user__username", "assistant__name")
 
 
+MADE = "keys_made"
+"""In the session: forms that have made a key already."""
+
+
 class KeyForm(_KeyForm):
+    once = forms.CharField(widget=forms.HiddenInput, initial=lambda: secrets.token_hex(8), required=False, label="")
     scopes = forms.MultipleChoiceField(choices=Scope.choices, widget=forms.CheckboxSelectMultiple)
 
     class Meta:
@@ -162,7 +169,16 @@ class ApiKeyAdmin(ScopedAdmin):
             return "revoked"
         return "usable" if key.is_usable else "expired"
 
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        """The page that shows a key answers the form itself: loaded again, it would make another key."""
+        if request.method == "POST" and request.POST.get("once") in request.session.get(MADE, []):
+            self.message_user(request, "That key was made before; it is shown once only.", messages.WARNING)
+            return HttpResponseRedirect(reverse("admin:assistants_apikey_changelist"))
+        return super().add_view(request, form_url, extra_context)
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[Any], change: bool) -> None:
+        if once := form.cleaned_data["once"]:
+            request.session[MADE] = [*request.session.get(MADE, []), once][-20:]
         key, secret = issue_key(
             assistant=obj.assistant, name=obj.name, scopes=form.cleaned_data["scopes"],
             expires_at=obj.expires_at, created_by=_actor(request),
@@ -185,7 +201,7 @@ class ApiKeyAdmin(ScopedAdmin):
         allowed = [key for key in keys.select_related("assistant") if self.may(request, ADMIN_ONLY, key)]
         for key in allowed:
             revoke_key(key=key, actor=_actor(request))
-        self.message_user(request, f"{len(allowed)} keys revoked.", messages.SUCCESS)
+        self.message_user(request, f"{len(allowed)} key{'s' * (len(allowed) != 1)} revoked.", messages.SUCCESS)
 
 
 class LooksFilter(admin.SimpleListFilter):

@@ -12,7 +12,8 @@ from django.contrib.admin import RelatedFieldListFilter
 from django.contrib.auth.models import User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from unfold.admin import ModelAdmin
 
 from assistants.access import ALL_ROLES, assistants_of, has_role, holds_anywhere
@@ -46,6 +47,8 @@ class ScopedAdmin(ModelAdmin):
     delete_roles: ClassVar[Collection[str]] = ()
     paginator = BoundedPaginator
     empty_value_display = "–"
+    when_empty: ClassVar[str] = ""
+    """What fills the list, for whoever finds it empty."""
 
     class Media:
         css: ClassVar = {"all": ["assistants/list.css"]}
@@ -102,6 +105,14 @@ class ScopedAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return bool(self.delete_roles) and self.may(request, self.delete_roles, obj)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
+        """Back to the list, also for whoever may delete a row and not change one."""
+        response: HttpResponse = super().response_delete(request, obj_display, obj_id)
+        home = reverse("admin:index", current_app=self.admin_site.name)
+        if response.headers.get("Location") == home and self.has_view_permission(request):
+            return HttpResponseRedirect(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"))
+        return response
 
     def formfield_for_foreignkey(
         self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any

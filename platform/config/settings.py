@@ -321,6 +321,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Admin ------------------------------------------------------------------------------------------------------------
 UNFOLD: dict[str, Any] = {
+    "SHOW_HISTORY": False,  # it knows what forms of the admin did alone; the audit knows all
     "SITE_TITLE": "Ratchet",
     "SITE_HEADER": "Ratchet",
     "SITE_SUBHEADER": "The loop of a RAG chatbot",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -177,7 +178,8 @@ def test_a_key_is_made_on_a_page_that_shows_it_once(client: Client, alice: User)
     form = client.get(url).content.decode()
     assert "Bot" in form
     assert "Other" not in form
-    body = {"assistant": bot.pk, "name": "web", "scopes": ["log", "chat"], "expires_at_0": "", "expires_at_1": ""}
+    body = {"assistant": bot.pk, "name": "web", "scopes": ["log", "chat"], "expires_at_0": "", "expires_at_1": "",
+            "once": re.findall(r'name="once" value="(\w+)"', form)[0]}  # fmt: skip
     response = client.post(url, body)
     key = ApiKey.objects.get()
     secret = next(part for part in response.content.decode().replace("<", ">").split(">") if part.startswith("rk_"))
@@ -185,7 +187,12 @@ def test_a_key_is_made_on_a_page_that_shows_it_once(client: Client, alice: User)
     assert "no-store" in response.headers["Cache-Control"]
     assert key.created_by == alice
     assert secret not in client.get(reverse("admin:assistants_apikey_changelist")).content.decode()
-    assert client.post(url, {**body, "assistant": other.pk}).status_code == 200  # the form again, with an error
+    again = client.post(url, body, follow=True)  # the page that shows it was loaded again
+    assert "was made before" in again.text
+    assert ApiKey.objects.count() == 1
+    assert (
+        client.post(url, {**body, "once": "", "assistant": other.pk}).status_code == 200
+    )  # the form again, with an error
     assert ApiKey.objects.count() == 1
     client.post(reverse("admin:assistants_apikey_changelist"), {"action": "revoke", "_selected_action": [key.pk]})
     assert ApiKey.objects.get().revoked_at is not None
