@@ -58,6 +58,7 @@ VERDICT_COLOURS = {"good": "success", "bad": "danger"}
 class QueueAdmin(AuditedViews, ScopedAdmin):
     """One row per queue; its page shows progress, people and agreement above the settings."""
 
+    when_empty = "A queue gives turns to people who label them."
     viewed_as = "queue"
     add_roles = ADMINS
     change_roles = ADMINS
@@ -214,6 +215,7 @@ class ReadOnlyAdmin(AuditedViews, ScopedAdmin):
 
 @admin.register(Annotation)
 class AnnotationAdmin(ReadOnlyAdmin):
+    when_empty = "Every label that a person gives is listed here."
     viewed_as = "annotation"
     view_roles = SETTLERS
     list_display = ("question", "verdict_shown", "why", "corrected", "annotator", "queue", "given", "status")
@@ -275,6 +277,7 @@ class AnnotationAdmin(ReadOnlyAdmin):
 
 @admin.register(Resolution)
 class ResolutionAdmin(ReadOnlyAdmin):
+    when_empty = "What labels of one turn come to."
     viewed_as = "resolution"
     view_roles = OVERSEERS
     list_display = ("question", "verdict_shown", "why", "how", "labels", "relevant", "resolved_by", "settled")

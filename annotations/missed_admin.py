@@ -10,10 +10,12 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from annotations.models import MissedPassage
 from assistants.models import Assistant, Role
+from assistants.presenting import moment
 from assistants.scoped_admin import OwnRowsFilter, ScopedAdmin
 from assistants.services import audit
 from assistants.viewing import AuditedViews
@@ -27,6 +29,7 @@ BATCH = 500
 class MissedPassageAdmin(AuditedViews, ScopedAdmin):
     """Of labels that stand: what was replaced or taken back is not data."""
 
+    when_empty = "Passages that annotators name as missing from what was retrieved."
     viewed_as = "missed_passage"
     assistant_path = "annotation__turn__assistant"
     view_roles = (Role.REVIEWER.value, Role.ADMIN.value)
@@ -68,8 +71,8 @@ class MissedPassageAdmin(AuditedViews, ScopedAdmin):
         return missed.annotation.annotator.get_username()
 
     @display(description="Added", ordering="annotation__created_at")
-    def added_at(self, missed: MissedPassage) -> Any:
-        return missed.annotation.created_at
+    def added_at(self, missed: MissedPassage) -> SafeString | str:
+        return moment(missed.annotation.created_at)
 
     @admin.action(description="Export as JSON lines")
     def export_selected(self, request: HttpRequest, rows: QuerySet[MissedPassage]) -> HttpResponseBase | None:

@@ -36,6 +36,7 @@ READERS = (Role.ADMIN, Role.REVIEWER)
 
 @admin.register(Deployment)
 class DeploymentAdmin(ScopedAdmin):
+    when_empty = "What answers each assistant's users: the base model until an adapter is promoted."
     view_roles = READERS
     list_display: ClassVar = ("assistant", "live", "before", "changed_at")
     list_select_related: ClassVar = ("assistant", "adapter__run__dataset", "previous")
@@ -69,6 +70,7 @@ class DeploymentAdmin(ScopedAdmin):
 
 @admin.register(Promotion)
 class PromotionAdmin(ScopedAdmin):
+    when_empty = "Every step of what is live, with who and why."
     view_roles = READERS
     list_display: ClassVar = (
         "at", "assistant", "action", "from_adapter", "to_adapter", "share", "overrides_gate", "actor", "reason",

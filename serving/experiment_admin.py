@@ -26,6 +26,7 @@ READERS = (Role.ADMIN.value, Role.REVIEWER.value)
 
 @admin.register(Experiment)
 class ExperimentAdmin(ScopedAdmin):
+    when_empty = "An adapter meets users step by step from the page of its assistant's deployment."
     view_roles = READERS
     list_display = ("candidate", "assistant", "beside", "stage_label", "share_label", "how", "began")
     list_display_links = ("candidate",)
@@ -71,6 +72,7 @@ class ExperimentAdmin(ScopedAdmin):
 
 @admin.register(DriftReport)
 class DriftReportAdmin(WorkPageAdmin):
+    when_empty = "Whether questions have moved from what the live adapter was trained on; made weekly and on demand."
     list_display = ("window", "assistant", "state_label", "verdict_label", "auc", "p", "when")
     list_display_links = ("window",)
     list_filter = ("verdict", "alarm", "assistant")

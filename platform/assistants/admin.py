@@ -226,6 +226,7 @@ class LooksFilter(admin.SimpleListFilter):
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(ScopedAdmin):
+    when_empty = "Who did what, and who looked at what."
     view_roles = ADMIN_ONLY
     list_display = ("at", "actor_name", "action", "target", "assistant", "reason")
     list_filter = (LooksFilter, when("at"), "action", "assistant")

@@ -55,6 +55,7 @@ EXPORTERS = (Role.ADMIN.value, Role.PRIVACY.value)
 class TurnAdmin(AuditedViews, ScopedAdmin):
     """The log: what was asked, what was retrieved, what was answered, what people said of it."""
 
+    when_empty = "Turns come by the log API, the chat, traces and imports."
     viewed_as = "turn"
     list_display = ("asked", "answered", "passages", "verdict", "thumbs", "made_by", "when")
     list_display_links = ("asked",)
@@ -213,6 +214,7 @@ class TurnAdmin(AuditedViews, ScopedAdmin):
 class FeedbackAdmin(AuditedViews, ScopedAdmin):
     """What users said, newest first."""
 
+    when_empty = "What users think of answers comes by the log API, the chat and imports."
     view_roles = OVERSEERS
     viewed_as = "feedback"
     list_display = ("kind", "worth", "said", "question", "assistant", "given")

@@ -31,6 +31,7 @@ ANSWER = 400
 
 @admin.register(Conversation)
 class ConversationAdmin(ScopedAdmin):
+    when_empty = "Turns that come with the id of a conversation are listed by it."
     view_roles = OVERSEERS
     list_display = ("external_id", "assistant", "n_turns", "asked")
     list_filter = ("assistant",)

@@ -69,6 +69,7 @@ class IntakeAdmin(ScopedAdmin):
 class MetricAdmin(ScopedAdmin):
     """Metrics that the chatbot posts as feedback; the first post of a name declares it, and so does this page."""
 
+    when_empty = "Scores of programs (latency, evaluations) that come with feedback are listed here."
     view_roles = (Role.ADMIN.value, Role.REVIEWER.value, Role.PRIVACY.value)
     add_roles = (Role.ADMIN.value,)
     change_roles = (Role.ADMIN.value,)

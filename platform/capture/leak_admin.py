@@ -28,6 +28,7 @@ SHOWN = 200
 class LeakReportAdmin(ScopedAdmin):
     """Rows, fields and types; a value stands nowhere here."""
 
+    when_empty = "Start an audit to see what a strict policy finds in what is stored."
     view_roles = READERS
     list_display = ("__str__", "assistant", "outcome", "hits", "rows", "when")
     list_filter = ("verdict", "assistant")

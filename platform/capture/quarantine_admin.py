@@ -39,6 +39,7 @@ class ReasonForm(ActionForm):
 class QuarantineAdmin(ScopedAdmin):
     """What waits to be scrubbed or was held. Nobody reads a payload here: it is encrypted and stays so."""
 
+    when_empty = "What could not be stored as a turn would wait here, with the reason."
     view_roles = PRIVACY_ONLY
     list_display = ("number", "kind", "assistant", "status", "attempts", "error", "size", "age")
     list_display_links = None

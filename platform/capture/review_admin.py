@@ -88,6 +88,7 @@ class TypeFilter(SimpleListFilter):
 class UncertainMaskAdmin(ScopedAdmin):
     """Shows scrubbed text only. A value is read from its own address, one at a time, and that is on record."""
 
+    when_empty = "Where the scrubber is not sure, a person decides here."
     view_roles = PRIVACY_ONLY
     list_display = ("what", "in_question", "said_by", "sure", "status", "assistant", "age", "ends")
     list_display_links = ("what",)

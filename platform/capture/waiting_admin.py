@@ -21,6 +21,7 @@ from capture.quarantine_admin import PRIVACY_ONLY, ReasonForm, each_assistant
 class WaitingSpansAdmin(ScopedAdmin):
     """One row for the spans of one trace out of one request."""
 
+    when_empty = "Traces wait here until the one that holds question and answer has come; then they become a turn."
     view_roles = PRIVACY_ONLY
     list_display = ("trace", "assistant", "status", "spans", "has_root", "error", "kilobytes", "age")
     list_display_links = None

@@ -321,7 +321,6 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Admin ------------------------------------------------------------------------------------------------------------
 UNFOLD: dict[str, Any] = {
-    "SHOW_HISTORY": False,  # it knows what forms of the admin did alone; the audit knows all
     "SITE_TITLE": "Ratchet",
     "SITE_HEADER": "Ratchet",
     "SITE_SUBHEADER": "The loop of a RAG chatbot",
@@ -329,7 +328,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("ratchet/favicon.svg")}],
     "SITE_URL": None,
     "DASHBOARD_CALLBACK": "serving.dashboards.loop.dashboard",
-    "SHOW_HISTORY": True,
+    "SHOW_HISTORY": False,  # it knows what forms of the admin did alone; the audit knows all
     "SHOW_VIEW_ON_SITE": False,
     "SIDEBAR": {
         "show_search": True,

@@ -82,6 +82,7 @@ def _folders(request: HttpRequest, here: str) -> list[tuple[str, str, int, int]]
 class DocumentAdmin(ScopedAdmin):
     """What the assistants may know. Loading makes versions; nothing is edited by hand."""
 
+    when_empty = "Documents are uploaded here, by REST, or with `manage.py load_documents`."
     view_roles = READERS
     add_roles = ADMINS
     delete_roles = ADMINS
@@ -233,6 +234,7 @@ class DocumentAdmin(ScopedAdmin):
 class ChunkAdmin(ScopedAdmin):
     """What retrieval finds: pieces of documents, searched by word."""
 
+    when_empty = "Chunks are made of documents when they are loaded."
     view_roles = READERS
     list_display = ("said", "headed", "path", "tokens")
     list_display_links = ("said",)

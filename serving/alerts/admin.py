@@ -37,6 +37,7 @@ class OpenFilter(admin.SimpleListFilter):
 
 @admin.register(Alert)
 class AlertAdmin(ScopedAdmin):
+    when_empty = "Nothing has needed anybody's attention."
     view_roles = READERS
     change_roles = READERS  # to acknowledge; every field is read only
     list_display: ClassVar = ("sign", "what", "assistant", "raised_at", "over", "seen_by", "told")
