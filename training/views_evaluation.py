@@ -45,7 +45,7 @@ class EvaluateForm(forms.Form):
         widget=forms.CheckboxSelectMultiple,
         label="Arms besides today, the candidate and the most similar sentence",
         help_text="“Examples” puts worked examples of the adapter's dataset before the question: many gains are gains "
-        "of form. Without both arms alone nothing is said about memory.",
+        "of form. What the adapter knows by heart is told where base and adapter are asked without retrieval, both.",
     )
     conditions = forms.MultipleChoiceField(
         choices=CHOSEN_CONDITIONS,

@@ -63,7 +63,7 @@ class GateForm(forms.Form):
         required=False,
         label="Benchmark on which it is to be passed",
         help_text="What is measured on others then informs, and is no attempt. On any: each evaluation counts, "
-        "and each further one of the same adapter or data is held to less.",
+        "and each further one of the same adapter or data is held to a stricter level.",
     )
     reason = forms.CharField(max_length=MAX_REASON, label="Why is it changed?")
     version = forms.IntegerField(min_value=0, widget=forms.HiddenInput)

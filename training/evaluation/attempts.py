@@ -1,7 +1,7 @@
 """How often it has been tried: evaluations that could have let this adapter, or another one of the same data, pass.
 
 Whoever measures often enough passes by luck: under other thresholds, on parts of a benchmark, with other seeds. So
-each further attempt is held to less of α (`training.evaluation.statistics.attempt_share`), and all of them are shown.
+each further attempt may spend less of α (`training.evaluation.statistics.attempt_share`), and all of them are shown.
 What is the same in everything that decides the gain (the adapter, the questions, the threshold, the measure, and what
 came out) is no further attempt: another margin of a guardrail cannot turn a gain that is none into one.
 
