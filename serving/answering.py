@@ -134,11 +134,19 @@ async def _loaded(asked: Asked) -> Asked:
         await load(adapter, prompt_digest=asked.assistant.prompt_digest)
     except AdapterRefused as refused:
         if asked.arm.pinned:
-            raise WireError(409, str(refused), param="model", code="adapter_refused") from refused
+            raise WireError(409, _reason(adapter, refused), param="model", code="adapter_refused") from refused
         logger.error("%s cannot be served, the base model answers: %s", adapter.engine_name, refused)
         _refused[adapter.engine_name] = time.monotonic() + REMEMBER_REFUSAL
         return _on_base(asked)
     return asked
+
+
+def _reason(adapter: Adapter, refused: AdapterRefused) -> str:
+    """For whoever asked for it by number."""
+    if not refused.quotes:
+        return str(refused)
+    logger.error("%s cannot be served: %s", adapter.engine_name, refused)
+    return "This adapter cannot be served now; the log says why."
 
 
 async def load(adapter: Adapter, *, prompt_digest: str) -> None:

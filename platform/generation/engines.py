@@ -97,8 +97,8 @@ class EngineError(Exception):
     code = "engine_error"
     status = 500
     quotes = False
-    """The sentence repeats what a server that is not ours has said: for the log and for admins, not for whoever asks.
-    Such words may hold addresses, keys, or another one's question."""
+    """The sentence names a server that is not ours, or repeats what it has said: for the log and for admins, not for
+    whoever asks. Such words may hold addresses, keys, or another one's question."""
 
     def __init__(self, sentence: str, hint: str = "") -> None:
         super().__init__(sentence)

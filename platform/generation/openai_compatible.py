@@ -164,19 +164,19 @@ class OpenAIEngine:
         path = str(Path(folder).resolve())
         if (there := next((item for item in self._models() if item.get("id") == name), None)) is not None:
             if there.get("root") not in (None, path):
-                raise AdapterRefused(
+                raise _refused(
+                    "name",
                     f"The server at {self.base_url} has another adapter under the name {name}.",
                     "Unload it there: a name means one adapter for ever.",
-                    reason="name",
                 )
             return loaded
         try:
             self._post("/load_lora_adapter", {"lora_name": name, "lora_path": path})
         except (BadRequest, UnknownAdapter) as error:
-            raise AdapterRefused(
+            raise _refused(
+                "server",
                 f"The server at {self.base_url} does not load the adapter: {error.sentence}",
                 "Start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and let it read the folder.",
-                reason="server",
             ) from error
         return loaded
 
@@ -208,10 +208,10 @@ class OpenAIEngine:
         except OSError as error:
             raise EngineUnavailable(f"The server at {self.base_url} has no address.", self._hint) from error
         if not all(ip_address(each).is_private for each in found):
-            raise AdapterRefused(
+            raise _refused(
+                "network",
                 f"The server at {self.base_url} has a public address: adapters are not loaded into it.",
                 "Bind it to loopback or to a private network.",
-                reason="network",
             )
 
     async def _all(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
@@ -316,6 +316,12 @@ class OpenAIEngine:
         if status == httpx.codes.NOT_FOUND and request is not None and request.adapter:
             raise UnknownAdapter(f"The server knows no adapter {request.adapter!r}.", "Load it, then ask again.")
         raise failure(status, error_of(answer), answer.headers.get("retry-after", ""))
+
+
+def _refused(reason: str, sentence: str, hint: str) -> AdapterRefused:
+    refused = AdapterRefused(sentence, hint, reason=reason)
+    refused.quotes = True  # the address is nothing for whoever asks
+    return refused
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -17,6 +17,7 @@ from generation.engines import BadRequest, EngineBusy, EngineError, PromptTooLon
 from serving import chat
 from serving.api import from_engine
 from tests import servers
+from tests.factories import make_adapter
 from tests.serving.conftest import QUESTION, Shop, turn_of
 
 SECRET = "Incorrect request for model at http://10.0.0.5:8000 with key sk-secret"
@@ -27,10 +28,24 @@ class Foreign:
 
     def __init__(self) -> None:
         self.answer: Response = whole("It costs £35.")
-        self.url = ""
 
     async def chat(self, request: Request) -> Response:
         return self.answer
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"data": []})
+
+    async def load(self, request: Request) -> Response:
+        return JSONResponse({"message": "LoRA is not enabled"}, status_code=404)
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/models", self.models),
+                Route("/v1/load_lora_adapter", self.load, methods=["POST"]),
+            ]
+        )
 
 
 def whole(text: str) -> Response:
@@ -50,8 +65,7 @@ def delta(text: str, finish: str | None = None) -> dict[str, Any]:
 @pytest.fixture
 def foreign(shop: Shop, settings: Any) -> Iterator[Foreign]:
     server = Foreign()
-    app = Starlette(routes=[Route("/v1/chat/completions", server.chat, methods=["POST"])])
-    with servers.serving(app) as url:
+    with servers.serving(server.app()) as url:
         settings.RATCHET_OPENAI_BASE_URL, settings.RATCHET_OPENAI_API_KEY = f"{url}/v1", ""
         settings.RATCHET_OPENAI_MODEL = "meta/llama"
         yield server
@@ -101,6 +115,22 @@ def test_what_another_server_says_is_not_repeated(
         assert "10.0.0.5" not in refused.value.response.text
         assert refused.value.response.json()["error"]["message"].endswith(".")
     assert "sk-secret" in caplog.text  # whoever runs this can read why
+
+
+def test_an_adapter_that_another_server_refuses_names_no_address(
+    shop: Shop, foreign: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked for by number, its refusal is told to whoever asks."""
+    make_adapter(shop.assistant, number=1, seed=1)
+    foreign.answer = JSONResponse({"error": {"message": "no such model"}}, status_code=404)
+    with pytest.raises(openai.ConflictError) as refused:
+        shop.ask(f"{shop.assistant.slug}:1")
+    said = refused.value.response.json()["error"]
+    assert (said["code"], said["message"]) == (
+        "adapter_refused",
+        "This adapter cannot be served now; the log says why.",
+    )
+    assert "LoRA is not enabled" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [BadRequest, PromptTooLong, EngineBusy])
