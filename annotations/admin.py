@@ -117,9 +117,7 @@ class QueueAdmin(AuditedViews, ScopedAdmin):
             f"{queue.n_split:,}",
         )
 
-    @display(
-        description="State", label={"open": "success", "paused": "warning", "labelled": "warning", "done": "info"}
-    )
+    @display(description="State", label={"open": "success", "paused": "warning", "labelled": "warning", "done": "info"})
     def state(self, queue: Any) -> str | tuple[str, str]:
         """Done is only what nobody has to do anything about: disagreements wait for a reviewer."""
         if queue.paused:

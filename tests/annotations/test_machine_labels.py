@@ -335,6 +335,8 @@ def test_the_list_offers_machines_of_ones_own_assistants(client: Client, house: 
     chosen = client.get(reverse("admin:annotations_machinelabel_changelist"), {"name": "judge", "version": "8"})
     assert [(label.name, label.version) for label in chosen.context["cl"].result_list] == [("judge", "8")]
     assert "secret-judge" not in page.content.decode()
+    one = client.get(reverse("admin:annotations_machinelabel_change", args=[chosen.context["cl"].result_list[0].pk]))
+    assert "/admin/assistants/apikey/" not in one.content.decode(), "keys are not for reviewers"
     client.force_login(make_user("root", superuser=True))
     assert "secret-judge" in client.get(reverse("admin:annotations_machinelabel_changelist")).content.decode()
 
