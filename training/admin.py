@@ -43,6 +43,7 @@ __all__ = [
 class RunAdmin(WorkAdmin):
     """The list is the admin's; a run's own page is `training.views_runs`."""
 
+    when_empty = "A run trains an adapter on a version of the dataset."
     add_roles = ADMINS
     list_display = (
         "__str__",
@@ -109,6 +110,7 @@ class RunAdmin(WorkAdmin):
 
 @admin.register(Adapter)
 class AdapterAdmin(ScopedAdmin):
+    when_empty = "An adapter comes from a run, or from an import."
     view_roles = READERS
     list_display = ("__str__", "assistant", "dataset", "verdict", "size", "base", "prompt_digest", "made")
     list_filter = ("assistant", "source")
@@ -194,6 +196,7 @@ class AdapterAdmin(ScopedAdmin):
 class EvaluationAdmin(data_admin.TrainingWorkAdmin):
     """Each row leads to its before/after page."""
 
+    when_empty = "Before and after on held-out questions, for each adapter."
     list_display = (
         "before_after",
         "assistant",

@@ -177,6 +177,7 @@ class SynthesisAdmin(TrainingWorkAdmin):
 class DatasetAdmin(TrainingWorkAdmin):
     """Frozen training sets."""
 
+    when_empty = "A version is built from a recipe: labels, written questions and imported sets."
     list_display = ("__str__", "assistant", "state_label", "rows", "mix_text", "content", "how_far", "when", "train")
     list_filter = ("state", "assistant")
     list_select_related = ("assistant", "leak_report")

@@ -48,7 +48,7 @@ def start_report(
         # Locked first and read then: see `serving.services.locked_deployment`.
         locked = Deployment.objects.select_for_update().filter(assistant=assistant).first()
         trained = Adapter.objects.select_related("run__dataset")
-        adapter = trained.filter(pk=locked.adapter_id).first() if locked is not None else None
+        adapter = trained.filter(pk=locked.adapter_id).first() if locked is not None and locked.adapter_id else None
         if adapter is None:
             raise DriftRefused("The base model is live: there are no questions that it was trained on here.")
         if adapter.run is None:
