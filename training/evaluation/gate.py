@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from training.evaluation.statistics import CONFIDENCE, Estimate, PairedTest, attempt_share
+from training.evaluation.statistics import CONFIDENCE, LEAST_CLUSTERS, Estimate, PairedTest, attempt_share
 from training.models import Condition, GateVerdict
 from training.signs import signed
 
@@ -226,6 +226,9 @@ def judge(
 
 def _unproven(rule: GateRule, primary: PairedTest, attempt: Attempt) -> str:
     """What the gain lacks, in one sentence; empty where it is proved."""
+    if (clusters := primary.difference.clusters) < LEAST_CLUSTERS:
+        documents = "one document" if clusters == 1 else f"{clusters} documents"
+        return f"its questions are about {documents}, and an interval over fewer than {LEAST_CLUSTERS} says nothing"
     low = primary.difference.low if attempt.low is None else attempt.low
     alpha = rule.alpha * attempt.share
     counted = ""

@@ -34,6 +34,16 @@ def test_what_cannot_be_shown_does_not_pass() -> None:
     assert judge(rule, of(40, 5), shown)[0] is GateVerdict.PASSED
 
 
+def test_a_gain_on_a_few_documents_is_not_proved() -> None:
+    """All resamples of one cluster are the same, so its interval has no width whatever the gain."""
+    candidate, today = [1.0] * 200, [0.0] * 150 + [1.0] * 50
+    for documents in (1, 4, 5):
+        gain = paired_test(candidate, today, [str(i % documents) for i in range(200)])
+        verdict, table = judge(GateRule(margins={"over_refusal": 0.03}), gain, {"over_refusal": of(2, 1).difference})
+        assert (verdict is GateVerdict.PASSED) == (documents == 5)
+        assert ("fewer than 5 says nothing" in table[0].reason) == (documents < 5)
+
+
 def test_a_guardrail_on_a_few_questions_is_not_shown() -> None:
     rule = GateRule(margins={"over_refusal": 0.03})
     three = of(3, 0, n=3).difference
