@@ -30,7 +30,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Turns", "forum", "capture.turn"),
             ("Conversations", "chat", "capture.conversation"),
             ("Intake", "speed", "capture.intakecount"),
-            ("Review", "visibility_lock", "capture.uncertainmask"),
+            ("Uncertain masks", "visibility_lock", "capture.uncertainmask"),
             ("Quarantine", "policy", "capture.quarantine"),
             ("Waiting traces", "hourglass_empty", "capture.waitingspans"),
             ("Erasures", "ink_eraser", "serving.erasure"),
