@@ -56,8 +56,9 @@ def _elsewhere(adapter: Adapter) -> str:
 
 
 def _base_digest() -> str:
-    """Empty where another server has the base model, or it is not on this machine."""
-    if settings.RATCHET_OPENAI_BASE_URL:
+    """Empty where another server has the base model, or it is not on this machine; and in web processes, whose first
+    page would wait until gigabytes were hashed: another base model is told by the alert, which the worker makes."""
+    if settings.RATCHET_OPENAI_BASE_URL or settings.PROCESS == "web":
         return ""
     try:
         return digest_of_base()

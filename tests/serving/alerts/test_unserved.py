@@ -68,3 +68,16 @@ def test_files_that_could_not_be_read_once_are_read_again(
         broken.setattr(unserved, "check_adapter", fails)
         assert unserved.why_unserved(adapter, prompt_digest=adapter.prompt_digest) == "its files cannot be read"
     assert unserved.why_unserved(adapter, prompt_digest=adapter.prompt_digest) == ""
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_pages_hash_no_base_model(assistant: Assistant, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of gigabytes would hold the first page of each web process; the worker's alert tells of it."""
+    settings.RATCHET_BASE_MODEL = str(shared_base())
+    adapter = make_adapter(assistant, seed=3)
+    adapter.base_digest = "0" * 64
+    asked = {"prompt_digest": adapter.prompt_digest}
+    assert unserved.why_unserved(adapter, **asked) == "it was trained on another base model"
+    settings.PROCESS = "web"
+    monkeypatch.setattr(unserved, "digest_of_base", lambda: pytest.fail("a page has hashed the base model"))
+    assert unserved.why_unserved(adapter, **asked) == ""
